@@ -1,0 +1,27 @@
+# The paper's workflow. `snakemake --cores all results/table3.csv` makes one table, `snakemake --cores all` makes everything.
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# A configuration file is complete: one given with --configfile takes the place of the default, it is not merged into it.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config/config.yaml"
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        expand(f"{RESULTS}/{{table}}.csv", table=EXPERIMENTS.tables),
+        expand(f"{RESULTS}/figures/{{dataset}}-masks.png", dataset=FIGURE_DATASETS),
+        expand(f"{RESULTS}/figures/{{dataset}}-curves.png", dataset=FIGURE_DATASETS),

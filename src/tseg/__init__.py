@@ -1,0 +1,1 @@
+"""TSEG: segmentation learned from words (Strudel, Laptev, Schmid 2022)."""

@@ -1,0 +1,166 @@
+"""The embedded data set *shapes*: drawn by the project itself, written in the official formats.
+
+One set of pictures has PhraseCut's annotation, another has those of RefCOCO, RefCOCO+ and RefCOCOg (umd).
+"""
+
+import json
+import pickle
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tseg.data.shapes_outlines import coco_segmentation, phrasecut_polygons
+from tseg.data.shapes_phrases import SAYINGS, phrasecut_phrases, references
+from tseg.data.shapes_scenes import OUTLINES, Thing, draw_scene
+from tseg.progress import progress
+
+PICTURE_SETS = ("phrasecut", "coco")
+SPLITS = ("train", "val")
+JPEG_QUALITY = 90
+CATEGORY_IDS = {category: number for number, category in enumerate(OUTLINES, start=1)}
+REFS_NAMES = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
+
+
+class Picture(NamedTuple):
+    """One picture on disk, what is in it, and the random numbers for what is said of it."""
+
+    image: dict[str, Any]  # id, file_name, width, height
+    split: str
+    things: list[Thing]
+    rng: np.random.Generator
+
+    def ann_id(self, thing: Thing) -> int:
+        """The number of one of its things, unique among all pictures."""
+        return 10 * self.image["id"] + self.things.index(thing)
+
+
+def draw_shapes(dir: Path, *, num_train: int, num_val: int, seed: int) -> dict[str, int]:
+    """Draw `num_train` and `num_val` pictures per picture set into `dir`, replaced when all is drawn.
+
+    A picture and what is said of it depend on `seed`, the set, the split and its place there alone. Returns
+    the numbers of pictures and expressions, with keys such as `phrasecut train pictures`.
+    """
+    partial = dir.with_name(f"{dir.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    num_pictures = {"train": num_train, "val": num_val}
+    counts = _draw_phrasecut(partial / "phrasecut" / "VGPhraseCut_v0", num_pictures, seed)
+    counts |= _draw_coco(partial / "coco", num_pictures, seed)
+    shutil.rmtree(dir, ignore_errors=True)
+    partial.rename(dir)
+    return counts
+
+
+def picture_rng(seed: int, picture_set: str, split: str, index: int) -> np.random.Generator:
+    """The random numbers of one picture: first for its scene, then for what is said of it."""
+    return np.random.default_rng([seed, PICTURE_SETS.index(picture_set), SPLITS.index(split), index])
+
+
+def _draw_pictures(
+    images_dir: Path, file_name: str, picture_set: str, num_pictures: dict[str, int], seed: int
+) -> Iterator[Picture]:
+    """Draw the pictures of one set, with `file_name` formatted by their ids."""
+    images_dir.mkdir(parents=True)
+    for split, num in num_pictures.items():
+        for index in progress(range(num), f"{picture_set} {split}", "pictures"):
+            rng = picture_rng(seed, picture_set, split, index)
+            drawing, things = draw_scene(rng)
+            # Odd for train, even for val: more pictures of one split do not change the ids of the other.
+            image_id = 2 * index + 1 + SPLITS.index(split)
+            image = {"id": image_id, "file_name": file_name.format(image_id)}
+            drawing.save(images_dir / image["file_name"], quality=JPEG_QUALITY)
+            yield Picture({**image, "width": drawing.width, "height": drawing.height}, split, things, rng)
+
+
+def _draw_phrasecut(dir: Path, num_pictures: dict[str, int], seed: int) -> dict[str, int]:
+    """Pictures and tasks as in VGPhraseCut_v0; returns their numbers."""
+    infos: list[dict[str, Any]] = []
+    tasks: dict[str, list[dict[str, Any]]] = {split: [] for split in num_pictures}
+    for picture in _draw_pictures(dir / "images", "{}.jpg", "phrasecut", num_pictures, seed):
+        sizes = {key: picture.image[key] for key in ("width", "height")}
+        infos.append({"image_id": picture.image["id"], **sizes, "split": picture.split, "coco_id": None})
+        tasks[picture.split] += _phrasecut_tasks(picture)
+    _write_json(dir / "img_info.json", infos)
+    counts: dict[str, int] = {}
+    for split, of_split in tasks.items():
+        _write_json(dir / f"refer_{split}.json", of_split)
+        counts[f"phrasecut {split} pictures"] = num_pictures[split]
+        counts[f"phrasecut {split} expressions"] = len(of_split)
+    return counts
+
+
+def _phrasecut_tasks(picture: Picture) -> Iterator[dict[str, Any]]:
+    for things, fields in phrasecut_phrases(picture.things, picture.rng):
+        ann_ids = [picture.ann_id(thing) for thing in things]
+        yield {
+            "task_id": f"{picture.image['id']}__{'_'.join(map(str, ann_ids))}",
+            "image_id": picture.image["id"],
+            "ann_ids": ann_ids,
+            "instance_boxes": [thing.box for thing in things],
+            "Polygons": [phrasecut_polygons(thing.visible) for thing in things],
+            **fields,
+        }
+
+
+def _draw_coco(dir: Path, num_pictures: dict[str, int], seed: int) -> dict[str, int]:
+    """Pictures as in COCO's train2014 and the three data sets that refer to them; returns their numbers."""
+    categories = [{"supercategory": "shape", "id": id, "name": name} for name, id in CATEGORY_IDS.items()]
+    instances: dict[str, Any] = {"info": {"description": "shapes"}, "licenses": [], "categories": categories}
+    instances |= {"images": [], "annotations": []}
+    refs: dict[str, list[dict[str, Any]]] = {dataset: [] for dataset in SAYINGS}
+    file_name = "COCO_train2014_{:012d}.jpg"
+    for picture in _draw_pictures(dir / "images" / "train2014", file_name, "coco", num_pictures, seed):
+        instances["images"].append(picture.image)
+        instances["annotations"] += [_coco_annotation(picture, thing) for thing in picture.things]
+        for dataset in SAYINGS:
+            refs[dataset] += _coco_refs(dataset, picture)
+    counts: dict[str, int] = {}
+    for dataset, of_dataset in refs.items():
+        dataset_dir = dir / "refer" / "data" / dataset
+        _write_json(dataset_dir / "instances.json", instances)
+        (dataset_dir / REFS_NAMES[dataset]).write_bytes(pickle.dumps(of_dataset, protocol=2))
+        for split, num in num_pictures.items():
+            counts[f"{dataset} {split} pictures"] = num
+            num_expressions = [len(ref["sent_ids"]) for ref in of_dataset if ref["split"] == split]
+            counts[f"{dataset} {split} expressions"] = sum(num_expressions)
+    return counts
+
+
+def _coco_annotation(picture: Picture, thing: Thing) -> dict[str, Any]:
+    ann_id = picture.ann_id(thing)
+    return {
+        "id": ann_id,
+        "image_id": picture.image["id"],
+        "category_id": CATEGORY_IDS[thing.category],
+        "bbox": [float(number) for number in thing.box],
+        "area": float(thing.visible.sum()),
+        "iscrowd": 0,
+        # Both kinds of run lengths occur in the official files.
+        "segmentation": coco_segmentation(thing.visible, compressed=ann_id % 2 == 0),
+    }
+
+
+def _coco_refs(dataset: str, picture: Picture) -> Iterator[dict[str, Any]]:
+    for thing, expressions in references(dataset, picture.things, picture.rng).items():
+        ann_id = picture.ann_id(thing)
+        sent_ids = [10 * ann_id + place for place in range(len(expressions))]
+        yield {
+            "ref_id": ann_id,
+            "ann_id": ann_id,
+            "category_id": CATEGORY_IDS[thing.category],
+            "image_id": picture.image["id"],
+            "file_name": picture.image["file_name"].replace(".jpg", f"_{ann_id}.jpg"),
+            "split": picture.split,
+            "sent_ids": sent_ids,
+            "sentences": [
+                {"raw": expression, "sent": expression, "sent_id": sent_id, "tokens": expression.split()}
+                for sent_id, expression in zip(sent_ids, expressions, strict=True)
+            ],
+        }
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))

@@ -1,0 +1,84 @@
+"""Pictures for the encoder: normalised, and for training at random rescaled, cropped and flipped (section 4.2)."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+PADDING = 127
+"""Grey level that fills a crop beyond the picture: nearly 0 once normalised."""
+
+_MIRRORED = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
+_SIDE_WORDS = re.compile(rf"\b({'|'.join(_MIRRORED)})\b", re.IGNORECASE)
+
+
+def open_picture(path: Path | str) -> Image.Image:
+    """The picture as RGB, decoded. Raises ValueError naming a file that cannot be read."""
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read as a picture ({error}); replace it or leave it out") from error
+
+
+def normalised(picture: Image.Image, mean: float, std: float) -> np.ndarray:
+    """The picture as float32 (3, H, W): (value / 255 - mean) / std."""
+    values = np.asarray(picture, dtype=np.float32).transpose(2, 0, 1)
+    return (values / 255 - mean) / std
+
+
+def mirror_words(expression: str) -> str:
+    """The expression as it reads in a mirror: left and right (leftmost, rightmost) change places."""
+
+    def swap(match: re.Match[str]) -> str:
+        word = _MIRRORED[match.group().lower()]
+        return word.capitalize() if match.group()[0].isupper() else word
+
+    return _SIDE_WORDS.sub(swap, expression)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A rescaling to (`width`, `height`), a square window at (`left`, `top`) with sides of `resolution`, a flip.
+
+    All in pixels of the rescaled picture. The window may reach beyond it.
+    """
+
+    width: int
+    height: int
+    left: int
+    top: int
+    resolution: int
+    flipped: bool
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        """The crop of a picture (mode RGB, bilinear) or of its mask (mode L, nearest; 0 beyond the picture)."""
+        is_mask = picture.mode == "L"
+        filtering = Image.Resampling.NEAREST if is_mask else Image.Resampling.BILINEAR
+        rescaled = picture.resize((self.width, self.height), filtering)
+        canvas = Image.new(picture.mode, (self.resolution, self.resolution), 0 if is_mask else (PADDING,) * 3)
+        canvas.paste(rescaled, (-self.left, -self.top))
+        return canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flipped else canvas
+
+
+def random_crop(
+    generator: np.random.Generator,
+    width: int,
+    height: int,
+    *,
+    resolution: int,
+    scale: tuple[float, float],
+    flip: bool,
+) -> Crop:
+    """A random crop of a picture of (width, height) pixels.
+
+    The picture's shorter side becomes `resolution` times a factor drawn log-uniformly from `scale`; the window lies
+    uniformly where it overlaps the picture most; half of the crops are flipped where `flip` is true.
+    """
+    factor = np.exp(generator.uniform(*np.log(scale))) * resolution / min(width, height)
+    rescaled = [max(1, round(side * factor)) for side in (width, height)]
+    left, top = (int(generator.integers(min(0, side - resolution), max(0, side - resolution) + 1)) for side in rescaled)
+    flipped = bool(generator.random() < 0.5) and flip
+    return Crop(*rescaled, left=left, top=top, resolution=resolution, flipped=flipped)

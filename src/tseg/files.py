@@ -1,0 +1,24 @@
+"""Files that are whole or absent: everything is written beside its place and renamed into it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in `path`'s folder; on success rename it to `path`, on failure remove it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial{path.suffix}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def existing(path: Path, mend: str) -> Path:
+    """`path` itself, or a ValueError that names it and says how to `mend` its absence."""
+    if not path.exists():
+        raise ValueError(f"{path} does not exist; {mend}")
+    return path

@@ -1,0 +1,1 @@
+"""Similarities, masks and their refinement for pictures that were not trained on."""

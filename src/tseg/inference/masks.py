@@ -1,0 +1,63 @@
+"""From patch-level similarities to masks at the picture's own resolution (section 3.3, "Inference")."""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from tseg.inference.crf import refine
+from tseg.model.pooling import mpa_masks, spa_masks
+
+FOREGROUND = 0.5
+"""A pixel belongs to the mask where its foreground probability is strictly above this."""
+
+
+def segment(
+    similarities: Tensor, picture: Image.Image, *, pooling: str, background: float, crf: str | None
+) -> np.ndarray:
+    """Masks, bool (L, H, W), of L expressions in an RGB picture of W x H pixels.
+
+    `similarities` is float32 (L, h, w), by a model trained with `pooling`; `background` concerns gap and gmp alone (see
+    `foreground_probabilities`); `crf` names a preset of `crf.PRESETS`, None for no refinement.
+    """
+    size = picture.height, picture.width
+    probabilities = foreground_probabilities(similarities, pooling, size, background).numpy()
+    if crf is not None:
+        probabilities = refine(np.asarray(picture), probabilities, crf)
+    return probabilities > FOREGROUND
+
+
+def foreground_probabilities(similarities: Tensor, pooling: str, size: tuple[int, int], background: float) -> Tensor:
+    """Probability that a pixel belongs to each expression, float32 (L, H, W), of similarities (L, h, w) of one picture.
+
+    Whatever the pooling, the picture's mask is where the probability exceeds 1/2, and the CRF takes it as its unary:
+
+    - mpa: m of eq. 6, bilinear to (H, W). Above 1/2 where m is, that is, where s > s_bg = 0.
+    - spa: m of eq. 5 over the picture's expressions and the background, bilinear; m_j / (m_j + max of the others).
+      Above 1/2 where the argmax is j.
+    - gap, gmp: activation a = relu(s), bilinear, divided by its maximum over the picture; a / (a + `background`).
+      Above 1/2 where a > `background` (psa's constant background score).
+    """
+    if pooling == "mpa":
+        return _to_pixels(mpa_masks(similarities), size)
+    if pooling == "spa":
+        masks = _to_pixels(spa_masks(similarities.movedim(0, -1)).movedim(-1, 0), size)
+        return masks / (masks + _strongest_other(masks) + torch.finfo(masks.dtype).tiny)
+    activation = _to_pixels(similarities.relu(), size)
+    # ASSUME: 1e-5 as in psa, so that an expression without any activation has an empty mask.
+    activation = activation / (activation.amax(dim=(1, 2), keepdim=True) + 1e-5)
+    return activation / (activation + background)
+
+
+def _to_pixels(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (L, h, w) resized bilinearly to (L, H, W)."""
+    return interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def _strongest_other(masks: Tensor) -> Tensor:
+    """For each mask of (L, H, W) the largest of the other masks and the background, 1 minus their sum."""
+    everything = torch.cat([masks, 1 - masks.sum(dim=0, keepdim=True)])
+    largest = everything.topk(2, dim=0)
+    is_largest = largest.indices[:1] == torch.arange(len(masks))[:, None, None]
+    return torch.where(is_largest, largest.values[1:], largest.values[:1])

@@ -1,0 +1,81 @@
+"""The image encoder: any timm ViT, at any picture size (section 3.1, "Image encoder")."""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+from torch.func import functional_call
+
+MEAN, STD = 0.5, 0.5
+"""Pictures reach the encoder as (value / 255 - MEAN) / STD, the normalisation of AugReg ViTs."""
+
+
+class ImageEncoder(nn.Module):
+    """Patch tokens of a ViT after its last norm.
+
+    The position embeddings are learnt on the ViT's own grid and resized bilinearly to the grid of each picture.
+    """
+
+    def __init__(self, vit: VisionTransformer):
+        super().__init__()
+        vit.patch_embed.strict_img_size = False
+        self.vit = vit
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.vit.patch_embed.patch_size[0]
+
+    @property
+    def num_features(self) -> int:
+        """Size D_I of a patch token."""
+        return self.vit.num_features
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Patch tokens (B, N, D_I), in reading order, of pictures (B, 3, H, W) normalised by `MEAN` and `STD`.
+
+        H and W are multiples of the patch size; N = HW / patch_size^2.
+        """
+        assert self.vit.pos_embed is not None, "build_image_encoder refuses a ViT without"
+        pos_embed = resample_abs_pos_embed(
+            self.vit.pos_embed,
+            new_size=[side // self.patch_size for side in pictures.shape[2:]],
+            old_size=list(self.vit.patch_embed.grid_size),
+            num_prefix_tokens=0 if self.vit.no_embed_class else self.vit.num_prefix_tokens,
+            interpolation="bilinear",
+            antialias=False,
+        )
+        tokens: Tensor = functional_call(self.vit, {"pos_embed": pos_embed}, (pictures,))
+        return tokens[:, self.vit.num_prefix_tokens :]
+
+
+def build_image_encoder(name: str, options: dict[str, int], weights: str | None, drop_path: float) -> ImageEncoder:
+    """A timm ViT called `name`, its constructor given `options`.
+
+    `weights`: None for random ones; the path of a `.safetensors`, `.pth` or `.npz` file; else a name that timm's hub
+    knows, such as `vit_small_patch16_384.augreg_in21k_ft_in1k`. `drop_path` is the rate of the last block; it rises
+    linearly. Raises ValueError where timm has no such ViT or the weights do not fit it.
+    """
+    arguments: dict[str, Any] = dict(num_classes=0, global_pool="", drop_path_rate=drop_path, **options)
+    try:
+        if weights is None:
+            vit = timm.create_model(name, pretrained=False, **arguments)
+        elif Path(weights).exists():
+            overlay = {"file": weights, "hf_hub_id": None}
+            vit = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
+        else:
+            vit = timm.create_model(weights, pretrained=True, **arguments)
+    except (RuntimeError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"model.image_encoder: timm cannot build {name!r} with options {options} and weights {weights!r}: {error}"
+        ) from error
+    if not isinstance(vit, VisionTransformer) or not isinstance(vit.pos_embed, torch.nn.Parameter):
+        raise ValueError(
+            f"model.image_encoder.name: {name!r} is not a ViT with position embeddings; "
+            "choose one of timm.list_models('vit_*')"
+        )
+    return ImageEncoder(vit)

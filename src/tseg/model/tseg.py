@@ -1,0 +1,120 @@
+"""TSEG: patch-text similarities of pictures and expressions (section 3.1)."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from tseg.files import existing, whole_file
+from tseg.model.image_encoder import ImageEncoder, build_image_encoder
+from tseg.model.text_encoder import TextEncoder, build_text_encoder, tokenize
+
+
+class TSEG(nn.Module):
+    """Two encoders, two projections to a common space, and a temperature.
+
+    Knows its tokenizer, so that it takes expressions as strings.
+    """
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        text_encoder: TextEncoder,
+        tokenizer: Tokenizer,
+        *,
+        embed_dim: int,
+        tau: float,
+        max_tokens: int,
+    ):
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.text_encoder = text_encoder
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        self.project_patches = nn.Linear(image_encoder.num_features, embed_dim)
+        self.project_expressions = nn.Linear(text_encoder.num_features, embed_dim)
+        # The logarithm is what is learnt: tau stays positive.
+        self.log_tau = nn.Parameter(torch.tensor(math.log(tau)))
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.image_encoder.patch_size
+
+    @property
+    def tau(self) -> Tensor:
+        """The temperature, a positive scalar; the similarities lie in [-tau, tau]."""
+        return self.log_tau.exp()
+
+    def embed_patches(self, pictures: Tensor) -> Tensor:
+        """Unit vectors x, float32 (B, N, D), of normalised pictures (B, 3, H, W)."""
+        return normalize(self.project_patches(self.image_encoder(pictures)).float(), dim=-1)
+
+    def embed_expressions(self, expressions: list[str]) -> Tensor:
+        """Unit vectors y, float32 (L, D), of L expressions."""
+        device = self.log_tau.device
+        token_ids, attention_mask = tokenize(self.tokenizer, expressions, self.max_tokens)
+        tokens = self.text_encoder(token_ids.to(device), attention_mask.to(device))
+        return normalize(self.project_expressions(tokens).float(), dim=-1)
+
+    def forward(self, pictures: Tensor, expressions: list[str]) -> Tensor:
+        """S, float32 (B, N, L): s_ij = tau x_i . y_j (eq. 1), every picture against every expression."""
+        patches, texts = self.embed_patches(pictures), self.embed_expressions(expressions)
+        with torch.autocast(pictures.device.type, enabled=False):
+            return self.tau * patches @ texts.T
+
+
+def build_tseg(
+    image_encoder: dict[str, Any],
+    text_encoder: dict[str, Any],
+    embed_dim: int,
+    tau: float,
+    *,
+    tokenizer: Tokenizer,
+) -> TSEG:
+    """The model whose encoders are described by the arguments of `build_image_encoder` and `build_text_encoder`."""
+    return TSEG(
+        build_image_encoder(**image_encoder),
+        build_text_encoder(**text_encoder),
+        tokenizer,
+        embed_dim=embed_dim,
+        tau=tau,
+        max_tokens=text_encoder["max_tokens"],
+    )
+
+
+def save_model(path: Path, model: TSEG, architecture: dict[str, Any], about: dict[str, Any]) -> None:
+    """Write weights, tokenizer, `architecture` (the arguments of `build_tseg`) and `about` to one safetensors file.
+
+    `about` is JSON: what the model was trained on, with which pooling.
+    """
+    header = {"architecture": architecture, "tokenizer": model.tokenizer.to_str(), "about": about}
+    with whole_file(path) as partial:
+        # One key: safetensors writes several in no fixed order, and the same model must give the same bytes.
+        save_file(model.state_dict(), partial, metadata={"tseg": json.dumps(header, sort_keys=True)})
+
+
+def load_model(path: Path) -> tuple[TSEG, dict[str, Any]]:
+    """The model that `save_model` wrote, ready for inference on the CPU, and what it said `about` it.
+
+    Raises ValueError where `path` is no such file.
+    """
+    try:
+        with safe_open(existing(path, "train it with `tseg train`"), framework="pt") as file:
+            header = json.loads((file.metadata() or {})["tseg"])
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(f"{path} is not a model that `tseg train` wrote: {error}; train it again") from error
+    architecture = header["architecture"]
+    for encoder in ("image_encoder", "text_encoder"):
+        architecture[encoder]["weights"] = None
+    model = build_tseg(**architecture, tokenizer=Tokenizer.from_str(header["tokenizer"]))
+    model.load_state_dict(weights)
+    return model.eval(), header["about"]

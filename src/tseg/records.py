@@ -1,0 +1,80 @@
+"""The table every data set becomes: one record is one picture and one expression.
+
+All tables of the project (records, predictions, masks, scores) are Parquet files with a JSON object under the schema
+key `tseg`, which says what the rows are about: the data set, the split, what the model was trained on.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pycocotools import mask as coco_mask
+
+from tseg.files import existing, whole_file
+
+SCHEMA = pa.schema(
+    [
+        ("record_id", pa.string()),  # unique in the table
+        ("image_id", pa.string()),  # records of one picture share it
+        ("file_name", pa.string()),  # path of the picture, absolute or from the working directory
+        ("height", pa.int32()),  # pixels
+        ("width", pa.int32()),
+        ("expression", pa.string()),
+        ("group_id", pa.string()),  # records that describe the same region share it
+        ("mask", pa.string()),  # COCO compressed RLE of (height, width)
+        ("box", pa.list_(pa.float32(), 4)),  # x, y, width, height in pixels
+        ("ignore", pa.string()),  # RLE of pixels that do not count, or null
+        ("tags", pa.list_(pa.string())),  # subsets that the data set's evaluator reports
+    ]
+)
+
+
+def write_table(path: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
+    """Write `table` to `path`, whole or not at all, with `metadata` under the schema key `tseg`."""
+    text = json.dumps(metadata, sort_keys=True)
+    with whole_file(path) as partial:
+        pq.write_table(table.replace_schema_metadata({"tseg": text}), partial)
+
+
+def read_table(path: Path, mend: str = "run the rule that makes it") -> pd.DataFrame:
+    """The rows of the Parquet file `path`; `mend` is said to whoever has not got it."""
+    return pq.read_table(existing(path, mend)).to_pandas()
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """What `write_table` was told of the rows in `path`. Raises ValueError for anybody else's Parquet file."""
+    metadata = pq.read_schema(existing(path, "run the rule that makes it")).metadata or {}
+    if b"tseg" not in metadata:
+        raise ValueError(f"{path} was not written by tseg: its schema has no `tseg` entry; run `tseg prepare`")
+    return json.loads(metadata[b"tseg"])
+
+
+def write_records(path: Path, records: list[dict[str, Any]], metadata: dict[str, Any]) -> None:
+    """Write rows with exactly the columns of `SCHEMA`."""
+    write_table(path, pa.Table.from_pylist(records, schema=SCHEMA), metadata)
+
+
+def read_records(path: Path) -> pd.DataFrame:
+    """Records in file order. Raises ValueError when a column is missing or the table is empty."""
+    records = read_table(path, mend="make it with `tseg prepare`")
+    missing = [name for name in SCHEMA.names if name not in records.columns]
+    if missing:
+        raise ValueError(f"{path} lacks the column {missing[0]!r}; make it again with `tseg prepare`")
+    if records.empty:
+        raise ValueError(f"{path} holds no record; its .skipped.csv says why")
+    return records
+
+
+def encode_mask(mask: np.ndarray) -> str:
+    """COCO compressed run lengths of a boolean mask (H, W)."""
+    counts: Any = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+    return counts.decode("ascii")
+
+
+def decode_mask(counts: str, height: int, width: int) -> np.ndarray:
+    """The boolean mask (height, width) of COCO compressed run lengths."""
+    return coco_mask.decode({"counts": counts.encode("ascii"), "size": [height, width]}).astype(bool)

@@ -1,0 +1,1 @@
+"""Summaries, records and masks in; tables and figures out."""

@@ -1,0 +1,37 @@
+"""Make timm and transformers importable whatever the builds of torch and torchvision.
+
+Both import torchvision, and torchvision, when imported, registers fake kernels for its operators `nms` and `qnms`. A
+torchvision built for CUDA beside a CPU build of torch (which is what a plain `pip install` of pinned versions gives on
+some machines) cannot load the library that defines them: "operator torchvision::nms does not exist". Declaring the two
+operators, without a kernel, lets the import succeed; this project never calls them. Where the library loads, nothing is
+declared: torchvision is left whole.
+
+Importing this module does it, so it must be imported before timm or transformers; `tseg.model` sees to that.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+
+_SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+
+
+def _torchvision_library_loads() -> bool:
+    """Whether torchvision's compiled operators can be loaded beside this torch (True where there is no torchvision)."""
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or spec.origin is None:
+        return True
+    try:
+        for library in Path(spec.origin).parent.glob("_C*.so"):
+            torch.ops.load_library(library)
+    except OSError:
+        return False
+    return True
+
+
+if not _torchvision_library_loads():
+    # The declaration lives as long as this object does.
+    declared = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        declared.define(operator + _SIGNATURE)

@@ -1,0 +1,132 @@
+"""Runs in MLflow. The only file that imports it; nothing here ever stops a training.
+
+Without a store nothing happens. When the store is away, or mlflow is not installed, one warning says so, and the run
+goes on untracked.
+"""
+
+import functools
+import os
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+RUN_ID_FILE = "mlflow_run_id"
+"""Beside a model: the run that its evaluation joins."""
+SECONDS_BETWEEN_WRITES = 10
+
+
+def create_store(uri: str, experiments: list[str], artifacts: Path) -> None:
+    """Create the store and those of the `experiments` that do not exist; a local store keeps files under `artifacts`.
+
+    Done once before any run starts: processes that meet an SQLite file without tables at the same moment all fail.
+    """
+    client = _client(uri)
+    if uri.startswith("sqlite:///"):
+        Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+    for name in experiments:
+        if client.get_experiment_by_name(name) is None:
+            location = (artifacts / name).absolute().as_uri() if uri.startswith("sqlite:") else None
+            client.create_experiment(name, location)
+
+
+def _client(uri: str) -> Any:
+    """A client of the store that gives up on a silent server within seconds."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def _goes_on_without_store(method: Callable[..., None]) -> Callable[..., None]:
+    """Skip `method` where there is no store; turn its failure into the one warning, and the store into none."""
+
+    @functools.wraps(method)
+    def guarded(self: "Tracker", *args: Any, **kwargs: Any) -> None:
+        if self.uri is None:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:
+            warnings.warn(f"MLflow store {self.uri}: {error}; the run goes on untracked", stacklevel=2)
+            self.uri = self.run_id = None
+
+    return guarded
+
+
+class Tracker:
+    """One run in the store at `uri`, or nothing where that is None."""
+
+    def __init__(self, uri: str | None):
+        self.uri = uri
+        self.run_id: str | None = None
+        self._waiting: list[tuple[str, float, int, int]] = []
+        self._written = time.monotonic()
+
+    @_goes_on_without_store
+    def start(self, experiment: str, name: str, settings: Mapping[str, Any], file: Path) -> None:
+        """Open a run with its settings as parameters, the git revision, and `file` as artifact."""
+        client = _client(self.uri or "")
+        found = client.get_experiment_by_name(experiment)
+        experiment_id = found.experiment_id if found else client.create_experiment(experiment)
+        tags = {"git_revision": _git_revision()}
+        self.run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+        for key, value in _flat(settings).items():
+            client.log_param(self.run_id, key, value)
+        client.log_artifact(self.run_id, str(file))
+
+    def join(self, model_dir: Path) -> None:
+        """Go on with the run that trained the model in `model_dir`; with none where that was not tracked."""
+        noted = model_dir / RUN_ID_FILE
+        self.run_id = noted.read_text() if noted.exists() else None
+        if self.run_id is None:
+            self.uri = None
+
+    def note(self, model_dir: Path) -> None:
+        """Note this run beside the model in `model_dir`, for `join`."""
+        (model_dir / RUN_ID_FILE).unlink(missing_ok=True)
+        if self.run_id is not None:
+            (model_dir / RUN_ID_FILE).write_text(self.run_id)
+
+    @_goes_on_without_store
+    def log(self, metrics: Mapping[str, float], iteration: int = 0) -> None:
+        """Take the values of `metrics` at `iteration`; they are written together every few seconds."""
+        now = int(time.time() * 1000)
+        self._waiting += [(key, float(value), now, iteration) for key, value in metrics.items()]
+        if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
+            self._write()
+
+    @_goes_on_without_store
+    def end(self, status: str) -> None:
+        """Write what waits and close the run as FINISHED or FAILED."""
+        self._write()
+        _client(self.uri or "").set_terminated(self.run_id, status)
+
+    def _write(self) -> None:
+        from mlflow.entities import Metric
+
+        metrics = [Metric(*values) for values in self._waiting]
+        for first in range(0, len(metrics), 1000):  # the most that one request may hold
+            _client(self.uri or "").log_batch(self.run_id, metrics[first : first + 1000])
+        self._waiting.clear()
+        self._written = time.monotonic()
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def _git_revision() -> str:
+    """The commit of the working directory, with -dirty after it where files differ; `unknown` outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

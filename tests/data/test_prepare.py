@@ -1,0 +1,183 @@
+import csv
+import io
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tseg.data.prepare import prepare
+from tseg.records import SCHEMA, decode_mask, read_metadata, read_records
+
+SQUARE = [[2, 3], [7, 3], [7, 8], [2, 8]]
+
+
+def jpeg(width: int = 64, height: int = 48, **options) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def write_phrasecut(folder: Path, pictures: dict[int, bytes | None], **changes: str) -> dict:
+    """A data set with a task per picture (None: the picture is missing); the arguments with which to prepare it."""
+    tasks = [
+        {
+            "task_id": f"{image_id}__0",
+            "image_id": image_id,
+            "phrase": "dog",
+            "Polygons": [[SQUARE]],
+            "phrase_structure": {"name": "dog", "attributes": [], "relation_descriptions": [], "type": "name"},
+        }
+        for image_id in pictures
+    ]
+    info = [{"image_id": image_id, "width": 64, "height": 48} for image_id in pictures]
+    (folder / "images").mkdir()
+    (folder / "refer_train.json").write_text(json.dumps(tasks))
+    (folder / "img_info.json").write_text(json.dumps(info))
+    for image_id, content in pictures.items():
+        if content is not None:
+            (folder / "images" / f"{image_id}.jpg").write_bytes(content)
+    return {
+        "name": "phrasecut",
+        "split": "train",
+        "format": "phrasecut",
+        "annotations": folder,
+        "images": [folder / "images"],
+        "split_by": None,
+        "sources": ["phrasecut", "visual_genome"],
+        "output": folder / "out" / "train.parquet",
+    } | changes
+
+
+def read_skipped(arguments: dict) -> list[dict]:
+    with arguments["output"].with_suffix(".skipped.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_good_records_are_written_in_order_with_where_they_come_from(tmp_path, capsys):
+    arguments = write_phrasecut(tmp_path, {3: jpeg(), 1: jpeg(), 2: jpeg(progressive=True)})
+    assert prepare(**arguments) == 3
+    records = read_records(arguments["output"])
+    assert list(records.columns) == SCHEMA.names
+    assert list(records["record_id"]) == ["3__0", "1__0", "2__0"]
+    assert list(records["file_name"]) == [str(tmp_path / "images" / f"{k}.jpg") for k in (3, 1, 2)]
+    assert decode_mask(records["mask"][0], 48, 64).sum() == 36
+    assert read_metadata(arguments["output"]) == {
+        "dataset": "phrasecut",
+        "split": "train",
+        "sources": ["phrasecut", "visual_genome"],
+        "num_skipped": 0,
+    }
+    assert (tmp_path / "out" / "train.skipped.csv").read_text().split() == ["file,record,reason"]
+    expected = f"phrasecut train: 3 records of 3 pictures; 0 left out, listed in {tmp_path}/out/train.skipped.csv\n"
+    assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "the picture is in none of {folder}/images; fetch it into one of them"),
+        (jpeg()[:1000], "the picture cannot be read to its end (image file is truncated"),
+        (jpeg()[:-2], "the picture cannot be read to its end (image file is truncated"),
+        (jpeg(progressive=True)[:-200], "the picture cannot be read to its end (image file is truncated"),
+        (b"<html>", "the picture cannot be read to its end (cannot identify image file"),
+        (b"", "the picture cannot be read to its end (cannot identify image file"),
+        (jpeg(48, 64), "its annotation is for a picture of 64 x 48 pixels, this one has 48 x 64; fetch the original"),
+    ],
+)
+def test_a_record_with_a_bad_picture_is_left_out_and_listed(tmp_path, content, reason):
+    arguments = write_phrasecut(tmp_path, {1: content, 2: jpeg()})
+    assert prepare(**arguments) == 1
+    assert list(read_records(arguments["output"])["record_id"]) == ["2__0"]
+    (row,) = read_skipped(arguments)
+    assert Path(row["file"]).name == "1.jpg"
+    assert row["record"] == "1__0"
+    assert row["reason"].startswith(reason.format(folder=tmp_path))
+    assert "; fetch" in row["reason"]
+    assert read_metadata(arguments["output"])["num_skipped"] == 1
+
+
+def test_the_orientation_that_a_camera_noted_is_not_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    assert prepare(**write_phrasecut(tmp_path, {1: jpeg(exif=exif)})) == 1
+
+
+def test_the_first_folder_that_has_a_picture_wins(tmp_path):
+    arguments = write_phrasecut(tmp_path, {1: None, 2: jpeg()})
+    (tmp_path / "more").mkdir()
+    for image_id in (1, 2):
+        (tmp_path / "more" / f"{image_id}.jpg").write_bytes(jpeg())
+    prepare(**arguments | {"images": [tmp_path / "nowhere", tmp_path / "images", tmp_path / "more"]})
+    folders = [Path(name).parent.name for name in read_records(arguments["output"])["file_name"]]
+    assert folders == ["more", "images"]
+
+
+def test_every_picture_is_opened_once_however_many_records_it_has(tmp_path, monkeypatch):
+    arguments = write_phrasecut(tmp_path, {1: jpeg(), 2: jpeg()})
+    tasks = json.loads((tmp_path / "refer_train.json").read_text())
+    tasks = [task | {"task_id": f"{task['task_id']}{k}"} for task in tasks for k in range(3)]
+    (tmp_path / "refer_train.json").write_text(json.dumps(tasks))
+    opened, really_open = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda path: opened.append(path.name) or really_open(path))
+    assert prepare(**arguments) == 6
+    assert sorted(opened) == ["1.jpg", "2.jpg"]
+
+
+def test_a_second_record_of_the_same_id_is_left_out(tmp_path):
+    arguments = write_phrasecut(tmp_path, {1: jpeg()})
+    assert prepare(**arguments | {"split": "train+train"}) == 1
+    (row,) = read_skipped(arguments)
+    assert (row["record"], row["reason"]) == ("1__0", "an earlier record has the same id; give it another")
+
+
+def test_bad_annotations_are_listed_too(tmp_path):
+    arguments = write_phrasecut(tmp_path, {1: jpeg(), 2: jpeg()})
+    tasks = json.loads((tmp_path / "refer_train.json").read_text())
+    (tmp_path / "refer_train.json").write_text(json.dumps([tasks[0] | {"phrase": ""}, tasks[1]]))
+    assert prepare(**arguments) == 1
+    expected = {"file": str(tmp_path / "refer_train.json"), "record": "1__0"}
+    assert read_skipped(arguments) == [expected | {"reason": "its expression is empty; write one"}]
+
+
+def test_no_record_left_is_an_error_that_says_why_and_the_list_is_written(tmp_path):
+    arguments = write_phrasecut(tmp_path, {1: None, 2: jpeg()[:1000]})
+    message = r"phrasecut train in .*: all 2 records are left out; the first, 1__0: the picture is in none of .*; fetch"
+    with pytest.raises(ValueError, match=message):
+        prepare(**arguments)
+    assert [row["record"] for row in read_skipped(arguments)] == ["1__0", "2__0"]
+    assert not arguments["output"].exists()
+
+
+def test_an_empty_split_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="all 0 records are left out; the split is empty"):
+        prepare(**write_phrasecut(tmp_path, {}))
+
+
+def test_refer_files_become_records_of_the_same_table(tmp_path):
+    sentences = [{"sent_id": k, "sent": f"dog {k}"} for k in range(2)]
+    ref = {"ref_id": 7, "ann_id": 5, "image_id": 9, "split": "val", "sentences": sentences}
+    picture = {"id": 9, "file_name": "nine.jpg", "width": 64, "height": 48}
+    annotation = {"id": 5, "image_id": 9, "segmentation": [[2, 3, 7, 3, 7, 8, 2, 8]], "bbox": [2, 3, 5.5, 5]}
+    (tmp_path / "refs(umd).p").write_bytes(pickle.dumps([ref], protocol=2))
+    (tmp_path / "instances.json").write_text(json.dumps({"images": [picture], "annotations": [annotation]}))
+    (tmp_path / "nine.jpg").write_bytes(jpeg())
+    output = tmp_path / "val.parquet"
+    num_records = prepare(
+        "refcocog",
+        "val",
+        format="refer",
+        annotations=tmp_path,
+        images=[tmp_path],
+        split_by="umd",
+        sources=["refcocog"],
+        output=output,
+    )
+    assert num_records == 2
+    records = read_records(output)
+    assert list(records["group_id"]) == ["7", "7"]
+    assert list(records["expression"]) == ["dog 0", "dog 1"]
+    np.testing.assert_array_equal(records["box"][0], [2, 3, 5.5, 5])

@@ -1,0 +1,66 @@
+rule track:
+    output:
+        f"{RESULTS}/tracking.json",
+    log:
+        f"{RESULTS}/logs/track.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/track.tsv"
+    conda:
+        "../../environment.yml"
+    threads: SETTINGS.resources.track.threads
+    resources:
+        mem_mb=SETTINGS.resources.track.mem_mb,
+        runtime=SETTINGS.resources.track.runtime,
+        gpu=SETTINGS.resources.track.gpu,
+    params:
+        uri=SETTINGS.tracking_uri or "",
+        experiments=sorted({run.dataset for run in RUNS.values()}),
+    shell:
+        "tseg track --uri {params.uri:q} {params.experiments:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule configure:
+    output:
+        f"{RESULTS}/runs/{{run}}/config.yaml",
+    log:
+        f"{RESULTS}/logs/configure/{{run}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/configure/{{run}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: SETTINGS.resources.configure.threads
+    resources:
+        mem_mb=SETTINGS.resources.configure.mem_mb,
+        runtime=SETTINGS.resources.configure.runtime,
+        gpu=SETTINGS.resources.configure.gpu,
+    params:
+        settings=lambda wildcards: as_json(RUNS[wildcards.run]),
+    shell:
+        "tseg configure --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule train:
+    input:
+        config=f"{RESULTS}/runs/{{run}}/config.yaml",
+        records=training_records,
+        # The store's address is no reason to train again.
+        tracking=ancient(f"{RESULTS}/tracking.json"),
+    output:
+        model=f"{SEED_DIR}/model.safetensors",
+        history=f"{SEED_DIR}/history.csv",
+    log:
+        f"{RESULTS}/logs/train/{{run}}-seed{{seed}}.log",
+    benchmark:
+        f"{RESULTS}/benchmarks/train/{{run}}-seed{{seed}}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: SETTINGS.resources.train.threads
+    resources:
+        mem_mb=SETTINGS.resources.train.mem_mb,
+        runtime=SETTINGS.resources.train.runtime,
+        gpu=SETTINGS.resources.train.gpu,
+    params:
+        dir=subpath(output.model, parent=True),
+    shell:
+        "tseg train --config {input.config:q} --seed {wildcards.seed} --tracking {input.tracking:q} "
+        "--threads {threads} --output {params.dir:q} > {log:q} 2>&1"
