@@ -215,7 +215,7 @@ def _train(run: "RunSettings", seed: int, output: Path, tracker: Any, threads: i
         ),
         functools.partial(POOLINGS[run.pooling.name], **weighting),
         optimizer,
-        poly_schedule(optimizer, settings.iterations, settings.optimizer.poly_power),
+        poly_schedule(optimizer, settings.iterations, settings.optimizer.poly_power, settings.optimizer.warmup),
         iterations=settings.iterations,
         seed=seed,
         precision=getattr(torch, settings.precision),
@@ -242,7 +242,7 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Predict patch-level similarities of every record, float16, expressions of a picture together."""
-    from tseg.inference.records import predict_records
+    from tseg.inference.predict import predict_records
     from tseg.model.tseg import load_model
     from tseg.records import read_metadata, read_records, write_table
 
@@ -262,7 +262,7 @@ def refine(
     crf: Crf = "none",
 ) -> None:
     """Make masks of similarities at the pictures' own resolution, on request refined by a dense CRF."""
-    from tseg.inference.records import mask_records
+    from tseg.inference.masks import mask_records
     from tseg.records import read_metadata, read_records, read_table, write_table
 
     about = read_metadata(predictions)

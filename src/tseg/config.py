@@ -100,6 +100,7 @@ class TextEncoderSettings(Closed):
     vocabulary_size: PositiveInt
     max_tokens: PositiveInt
     """Longer expressions are cut."""
+    dropout: Share
     weights: str | None
     """null: random, the vocabulary learnt from the training expressions; a folder; or a name on the hub."""
 
@@ -136,6 +137,8 @@ class OptimizerSettings(Closed):
     weight_decay: NonNegativeFloat
     momentum: Share = 0.0
     """SGD's."""
+    warmup: NonNegativeInt
+    """Iterations over which the rate rises to `learning_rate`."""
     poly_power: NonNegativeFloat
 
 

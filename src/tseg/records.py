@@ -5,6 +5,7 @@ key `tseg`, which says what the rows are about: the data set, the split, what th
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
 
 from tseg.files import existing, whole_file
+from tseg.progress import progress
 
 SCHEMA = pa.schema(
     [
@@ -67,6 +69,13 @@ def read_records(path: Path) -> pd.DataFrame:
     if records.empty:
         raise ValueError(f"{path} holds no record; its .skipped.csv says why")
     return records
+
+
+def pictures_of(records: pd.DataFrame, what: str) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
+    """Each picture's file name, records and distinct expressions, under a progress bar that says `what` is done."""
+    pictures = records.groupby("file_name", sort=False)
+    for file_name, of_picture in progress(pictures, what, "pictures", pictures.ngroups):
+        yield str(file_name), of_picture, list(dict.fromkeys(of_picture["expression"]))
 
 
 def encode_mask(mask: np.ndarray) -> str:

@@ -10,11 +10,11 @@ from urllib.parse import unquote, urlsplit
 import pooch
 
 
-def fetch_archive(url: str, checksum: str, dir: Path) -> int:
+def fetch_archive(url: str, checksum: str | None, dir: Path) -> int:
     """Download the zip or tar at `url`, verify it, unpack it as `dir`; returns its number of files.
 
-    `checksum` is `md5:...` or `sha256:...`. The archive stays beside `dir`, and one that was placed there
-    serves as well. A `dir` that is there already is whole, and nothing is done. Raises ValueError when the
+    `checksum` is `md5:...` or `sha256:...`, None where none is published: then nothing is verified. The archive stays
+    beside `dir`, and one that was placed there serves as well. A `dir` that is there already is whole, and nothing is done. Raises ValueError when the
     archive cannot be had, is not the one of the checksum, or does not unpack into `dir` alone.
     """
     if dir.is_dir() and any(dir.iterdir()):
@@ -28,7 +28,7 @@ def fetch_archive(url: str, checksum: str, dir: Path) -> int:
         reason = str(error).partition(". ")[0]  # pooch goes on for several sentences
         raise ValueError(
             f"{url} could not be fetched into {dir} ({reason}); "
-            f"place the archive by hand at {archive} (checksum {checksum}) and try again"
+            f"place the archive by hand at {archive} (checksum {checksum or 'unpublished'}) and try again"
         ) from error
     return num_files(dir)
 

@@ -92,8 +92,9 @@ def _draw_phrasecut(dir: Path, num_pictures: dict[str, int], seed: int) -> dict[
 
 
 def _phrasecut_tasks(picture: Picture) -> Iterator[dict[str, Any]]:
-    for things, fields in phrasecut_phrases(picture.things, picture.rng):
-        ann_ids = [picture.ann_id(thing) for thing in things]
+    for number, (things, fields) in enumerate(phrasecut_phrases(picture.things, picture.rng)):
+        # As in Visual Genome, whoever names a thing again annotates it again.
+        ann_ids = [100 * picture.ann_id(thing) + number for thing in things]
         yield {
             "task_id": f"{picture.image['id']}__{'_'.join(map(str, ann_ids))}",
             "image_id": picture.image["id"],

@@ -5,15 +5,18 @@ Where people could differ (is it still "above" when it lies off to one side?) no
 
 from collections.abc import Callable, Iterator
 from itertools import chain, combinations, product, zip_longest
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from tseg.data.shapes_scenes import OUTLINES, Thing
+from tseg.data.shapes_scenes import HUES, OUTLINES, Thing
+
+T = TypeVar("T")
 
 Words = tuple[str, ...]  # some of a thing's words, in their order
 Sayings = Iterator[tuple[Thing, str]]  # a thing and an expression that refers to it alone
 
+COLOURFUL = 4  # times likelier than without a colour
 CLEARLY = 12.0  # pixels between two centres before one is said to be on a side of the other
 SIDES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}  # steps in x, y
 PREDICATES = {"left of": "left", "right of": "right", "above": "top", "below": "bottom"}
@@ -66,20 +69,28 @@ def _lies(thing: Thing, predicate: str, support: Thing) -> bool | None:
 
 
 def phrasecut_phrases(things: list[Thing], rng: np.random.Generator) -> list[tuple[tuple[Thing, ...], dict[str, Any]]]:
-    """Three to eight phrases, if there is so much to say: the things that each describes, and its fields in the file.
+    """The things that each phrase describes, and its fields in the file.
 
-    No two phrases describe the same things, since PhraseCut names a task after the picture and its things.
-    Names, attributes and relations take turns.
+    Every category and every colour of the picture has its phrase, so that the commonest phrases are seldom true of a
+    picture that does not list them. Up to four more phrases join words, or relate things, by turns.
     """
-    ways = [way for way in by_words(things) if len(way.words) <= 2 + (way.words[-1] in OUTLINES)]
-    ways += [way for way in by_relation(things) if len(way.words) <= 2]
-    shuffled = [ways[place] for place in rng.permutation(len(ways))]
-    turns = zip_longest(*([w for w in shuffled if w.type == kind] for kind in ("name", "attribute", "relation")))
-    chosen: dict[tuple[Thing, ...], Description] = {}
-    for way in filter(None, chain.from_iterable(turns)):
-        chosen.setdefault(way.things, way)
-    num_phrases = rng.integers(3, 9)
-    return [(way.things, _phrasecut_fields(way, rng)) for way in list(chosen.values())[:num_phrases]]
+    single = [way for way in by_words(things) if len(way.words) == 1 and way.words[0] in {*OUTLINES, *HUES}]
+    joined = [way for way in by_words(things) if len(way.words) in (2, 3)]
+    related = [way for way in by_relation(things) if len(way.words) <= 2]
+    turns = (_shuffled(ways, rng, [_weight(way.text) for way in ways]) for ways in (joined, related))
+    more = list(filter(None, chain.from_iterable(zip_longest(*turns))))[: rng.integers(2, 5)]
+    return [(way.things, _phrasecut_fields(way, rng)) for way in (*single, *more)]
+
+
+def _weight(text: str) -> float:
+    """How readily people say so: colours first."""
+    return COLOURFUL if set(text.split()) & set(HUES) else 1
+
+
+def _shuffled(items: list[T], rng: np.random.Generator, weights: list[float]) -> list[T]:
+    """The items in random order, those of more weight likelier to come early."""
+    keys = rng.exponential(size=len(items)) / weights
+    return [items[place] for place in np.argsort(keys)]
 
 
 def _phrasecut_fields(way: Description, rng: np.random.Generator) -> dict[str, Any]:
@@ -138,4 +149,7 @@ def references(dataset: str, things: list[Thing], rng: np.random.Generator) -> d
     for thing, expression in SAYINGS[dataset](things):
         sayings.setdefault(thing, []).append(expression)
     chosen = rng.permutation(np.array(list(sayings), dtype=object))[: rng.integers(2, 5)]
-    return {thing: rng.permutation(np.array(sayings[thing]))[: rng.integers(1, 4)].tolist() for thing in chosen}
+    return {
+        thing: _shuffled(sayings[thing], rng, [_weight(saying) for saying in sayings[thing]])[: rng.integers(1, 4)]
+        for thing in chosen
+    }

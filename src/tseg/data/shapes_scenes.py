@@ -8,10 +8,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 PICTURE_SIZES = ((128, 128), (128, 96), (96, 128))  # width, height in pixels
-RADII = {"small": (10.0, 14.0), "large": (20.0, 27.0)}  # pixels; the gap keeps both words true
-HUES = {"red": 0, "orange": 28, "yellow": 54, "green": 120, "blue": 220, "purple": 285}  # degrees
+RADII = {"small": (13.0, 17.0), "large": (23.0, 31.0)}  # pixels; the gap keeps both words true
+# Degrees.
+HUES = {"red": 0, "orange": 28, "yellow": 54, "green": 115, "cyan": 178, "blue": 222, "purple": 273, "pink": 318}
 TEXTURES = ("plain", "striped", "dotted")
-NUM_THINGS = (3, 7)
+NUM_THINGS = (3, 6)
 NUM_PLACEMENTS = 40  # tried for one picture
 LEAST_VISIBLE = 0.6  # of a thing's pixels, whatever is drawn over it
 SUPERSAMPLING = 4  # outlines are drawn so much larger, for soft edges

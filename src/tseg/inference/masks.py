@@ -1,16 +1,61 @@
 """From patch-level similarities to masks at the picture's own resolution (section 3.3, "Inference")."""
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from tseg.data.transforms import open_picture
 from tseg.inference.crf import refine
 from tseg.model.pooling import mpa_masks, spa_masks
+from tseg.records import encode_mask, pictures_of
+
+# `mask` is COCO's compressed RLE at the picture's own resolution.
+MASKS = pa.schema([("record_id", pa.string()), ("mask", pa.string())])
 
 FOREGROUND = 0.5
 """A pixel belongs to the mask where its foreground probability is strictly above this."""
+
+
+def mask_records(
+    records: pd.DataFrame, predictions: pd.DataFrame, *, pooling: str, background: float, crf: str | None
+) -> pa.Table:
+    """The mask of every record, as `MASKS`, from the rows that `predict_records` made; for the rest see `segment`.
+
+    Raises ValueError where a record has no prediction.
+    """
+    missing = set(records["record_id"]) - set(predictions["record_id"])
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(records)} records have no prediction, {min(missing)} for one; "
+            "predict these records again"
+        )
+    predictions = predictions.set_index("record_id")
+    rows = []
+    for file_name, of_picture, expressions in pictures_of(records, "refine"):
+        one_each = of_picture.drop_duplicates("expression")["record_id"]
+        similarities = np.stack(
+            [
+                row.similarities.reshape(row.grid_height, row.grid_width)
+                for row in predictions.loc[one_each].itertuples()
+            ]
+        )
+        masks = segment(
+            torch.from_numpy(similarities.astype(np.float32)),
+            open_picture(file_name),
+            pooling=pooling,
+            background=background,
+            crf=crf,
+        )
+        encoded = dict(zip(expressions, map(encode_mask, masks), strict=True))
+        rows += [
+            {"record_id": record_id, "mask": encoded[expression]}
+            for record_id, expression in zip(of_picture["record_id"], of_picture["expression"], strict=True)
+        ]
+    return pa.Table.from_pylist(rows, schema=MASKS)
 
 
 def segment(

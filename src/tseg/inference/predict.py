@@ -2,14 +2,43 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+import pandas as pd
+import pyarrow as pa
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from tseg.data.transforms import mirror_words, normalised
+from tseg.data.transforms import mirror_words, normalised, open_picture
 from tseg.model.image_encoder import MEAN, STD
 from tseg.model.tseg import TSEG
+from tseg.records import pictures_of
+
+PREDICTIONS = pa.schema(
+    [
+        ("record_id", pa.string()),
+        ("grid_height", pa.int32()),  # patches
+        ("grid_width", pa.int32()),
+        ("similarities", pa.list_(pa.float16())),  # row by row
+    ]
+)
+
+
+def predict_records(
+    model: TSEG, records: pd.DataFrame, *, resolution: int, scales: Sequence[float], flip: bool
+) -> pa.Table:
+    """The similarities of every record, as `PREDICTIONS`, all expressions of a picture at once."""
+    rows = []
+    for file_name, of_picture, expressions in pictures_of(records, "predict"):
+        maps = predict_similarities(
+            model, open_picture(file_name), expressions, resolution=resolution, scales=scales, flip=flip
+        )
+        for record_id, expression in zip(of_picture["record_id"], of_picture["expression"], strict=True):
+            similarities = maps[expressions.index(expression)]
+            values = similarities.numpy().astype(np.float16).ravel()
+            rows.append(dict(zip(PREDICTIONS.names, (record_id, *similarities.shape, values), strict=True)))
+    return pa.Table.from_pylist(rows, schema=PREDICTIONS)
 
 
 def grid_size(picture: Image.Image, resolution: float, patch_size: int) -> tuple[int, int]:

@@ -5,8 +5,9 @@ from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models import VisionTransformer
+from timm.models import VisionTransformer, load_state_dict
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -56,20 +57,21 @@ class ImageEncoder(nn.Module):
 def build_image_encoder(name: str, options: dict[str, int], weights: str | None, drop_path: float) -> ImageEncoder:
     """A timm ViT called `name`, its constructor given `options`.
 
-    `weights`: None for random ones; the path of a `.safetensors`, `.pth` or `.npz` file; else a name that timm's hub
-    knows, such as `vit_small_patch16_384.augreg_in21k_ft_in1k`. `drop_path` is the rate of the last block; it rises
-    linearly. Raises ValueError where timm has no such ViT or the weights do not fit it.
+    `weights`: None for random ones; a `.safetensors` or `.pth` file with exactly the ViT's own, a classifier's aside;
+    else a name that timm's hub knows, such as `vit_small_patch16_384.augreg_in21k_ft_in1k`. `drop_path` is the rate of
+    the last block; it rises linearly. Raises ValueError where timm has no such ViT or the weights do not fit it.
     """
     arguments: dict[str, Any] = dict(num_classes=0, global_pool="", drop_path_rate=drop_path, **options)
+    file = weights if weights is not None and Path(weights).is_file() else None
     try:
-        if weights is None:
+        if weights is None or file:
             vit = timm.create_model(name, pretrained=False, **arguments)
-        elif Path(weights).exists():
-            overlay = {"file": weights, "hf_hub_id": None}
-            vit = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **arguments)
         else:
             vit = timm.create_model(weights, pretrained=True, **arguments)
-    except (RuntimeError, TypeError, KeyError) as error:
+        if file:
+            # By itself timm would leave what the file lacks at random and resize what does not fit.
+            vit.load_state_dict({key: value for key, value in load_state_dict(file).items() if key[:5] != "head."})
+    except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, EOFError, SafetensorError) as error:
         raise ValueError(
             f"model.image_encoder: timm cannot build {name!r} with options {options} and weights {weights!r}: {error}"
         ) from error

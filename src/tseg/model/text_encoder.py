@@ -1,6 +1,6 @@
 """The text encoder: any transformers BERT, and its tokenizer (section 3.1, "Text encoder")."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
@@ -33,9 +33,10 @@ def build_text_encoder(
     num_heads: int,
     vocabulary_size: int,
     max_tokens: int,
+    dropout: float,
     weights: str | None,
 ) -> TextEncoder:
-    """A BERT of the given sizes.
+    """A BERT of the given sizes; `dropout` is that of its hidden states and of its attention.
 
     `weights`: None for random ones, else a hub name or a local folder that transformers loads. Raises ValueError where
     they cannot be had or are of other sizes.
@@ -46,11 +47,19 @@ def build_text_encoder(
         "num_attention_heads": num_heads,
         "vocab_size": vocabulary_size,
     }
+    dropouts: dict[str, Any] = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     if weights is None:
-        config = BertConfig(**sizes, intermediate_size=4 * hidden_size, max_position_embeddings=max_tokens)
+        config = BertConfig(
+            **sizes,
+            **dropouts,
+            intermediate_size=4 * hidden_size,
+            max_position_embeddings=max_tokens,
+            # BERT's 0.02 is that of 2,500 features; narrower encoders would map all expressions to nearly one token.
+            initializer_range=hidden_size**-0.5,
+        )
         return TextEncoder(BertModel(config, add_pooling_layer=False))
     try:
-        bert = BertModel.from_pretrained(weights, add_pooling_layer=False)
+        bert = BertModel.from_pretrained(weights, add_pooling_layer=False, **dropouts)
     except (OSError, ValueError) as error:
         raise ValueError(f"model.text_encoder.weights: {weights!r} cannot be loaded: {error}") from error
     for key, size in sizes.items():
@@ -62,12 +71,17 @@ def build_text_encoder(
     return TextEncoder(bert)
 
 
-def learn_wordpiece(expressions: Iterable[str], vocabulary_size: int) -> Tokenizer:
-    """A lower-case WordPiece tokenizer of at most `vocabulary_size` pieces, learnt from `expressions`."""
+def learn_wordpiece(expressions: Sequence[str], vocabulary_size: int) -> Tokenizer:
+    """A lower-case WordPiece tokenizer of at most `vocabulary_size` pieces, a function of `expressions` alone."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocabulary_size, special_tokens=_SPECIAL_TOKENS, show_progress=False)
+    words = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(" ".join(expressions)))
+    # Left to itself the trainer numbers the letters inside words in a hash table's order, another one each time.
+    inner_letters = sorted({f"##{letter}" for word, _ in words for letter in word[1:]})
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocabulary_size, special_tokens=[*_SPECIAL_TOKENS, *inner_letters], show_progress=False
+    )
     tokenizer.train_from_iterator(expressions, trainer)
     first, last = ((token, _SPECIAL_TOKENS.index(token)) for token in ("[CLS]", "[SEP]"))
     tokenizer.post_processor = processors.BertProcessing(last, first)

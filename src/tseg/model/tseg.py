@@ -95,6 +95,9 @@ def save_model(path: Path, model: TSEG, architecture: dict[str, Any], about: dic
 
     `about` is JSON: what the model was trained on, with which pooling.
     """
+    # `tokenize` sets both again: a model's bytes must not tell whether it has met an expression since it was built.
+    model.tokenizer.no_truncation()
+    model.tokenizer.no_padding()
     header = {"architecture": architecture, "tokenizer": model.tokenizer.to_str(), "about": about}
     with whole_file(path) as partial:
         # One key: safetensors writes several in no fixed order, and the same model must give the same bytes.

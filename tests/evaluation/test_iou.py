@@ -1,0 +1,149 @@
+"""IoU against pycocotools and NumPy; the interval against its promise."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pycocotools import mask as coco_mask
+
+from tseg.evaluation.iou import PRECISION_THRESHOLDS, score_records, summarise
+from tseg.records import encode_mask
+
+SIZES = [(20, 31), (31, 20), (7, 7), (1, 40), (25, 25), (12, 50)]  # height, width
+
+
+def blobs(seed: int) -> list[np.ndarray]:
+    """A random mask of each size, of a third of its pixels in long runs."""
+    generator = np.random.default_rng(seed)
+    return [np.repeat(generator.random((height, width)) < 0.35, 3, axis=1)[:, :width] for height, width in SIZES]
+
+
+def table(masks: list[np.ndarray], ignore: list[np.ndarray | None] | None = None) -> pd.DataFrame:
+    """Records, two to a picture."""
+    rows = [
+        {
+            "record_id": f"r{number}",
+            "image_id": f"i{number // 2}",
+            "height": mask.shape[0],
+            "width": mask.shape[1],
+            "mask": encode_mask(mask),
+            "ignore": None if ignored is None else encode_mask(ignored),
+        }
+        for number, (mask, ignored) in enumerate(zip(masks, ignore or [None] * len(masks), strict=True))
+    ]
+    return pd.DataFrame(rows)
+
+
+def scores_of(ious: list[float], image_ids: list[str]) -> pd.DataFrame:
+    return pd.DataFrame({"iou": ious, "image_id": image_ids, "intersection": 1, "union": 2})
+
+
+def test_iou_is_that_of_pycocotools() -> None:
+    truths, predictions = table(blobs(0)), table(blobs(1))
+    scores = score_records(truths, predictions[["record_id", "mask"]])
+    for truth, prediction, iou in zip(blobs(0), blobs(1), scores["iou"], strict=True):
+        theirs: Any = [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in (prediction, truth)]
+        assert iou == pytest.approx(coco_mask.iou(theirs[:1], theirs[1:], [0]).item(), rel=1e-12)
+
+
+def test_intersection_and_union_are_those_of_numpy() -> None:
+    scores = score_records(table(blobs(0)), table(blobs(1)))
+    pairs = list(zip(blobs(0), blobs(1), strict=True))
+    assert scores["intersection"].tolist() == [np.logical_and(*pair).sum() for pair in pairs]
+    assert scores["union"].tolist() == [np.logical_or(*pair).sum() for pair in pairs]
+    assert scores["record_id"].tolist() == table(blobs(0))["record_id"].tolist()
+    assert scores["image_id"].tolist() == table(blobs(0))["image_id"].tolist()
+
+
+def test_ignored_pixels_count_nowhere() -> None:
+    """Whatever truth and prediction say there; some records ignore nothing."""
+    ignored = [mask if number % 2 else None for number, mask in enumerate(blobs(2))]
+    scores = score_records(table(blobs(0), ignored), table(blobs(1)))
+    for truth, prediction, mask, iou in zip(blobs(0), blobs(1), ignored, scores["iou"], strict=True):
+        counted = np.ones_like(truth) if mask is None else ~mask
+        expected = (truth & prediction)[counted].sum() / (truth | prediction)[counted].sum()
+        assert iou == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_truth_scores_one_and_an_empty_prediction_scores_zero() -> None:
+    empty = [np.zeros_like(mask) for mask in blobs(0)]
+    assert (score_records(table(blobs(0)), table(blobs(0)))["iou"] == 1).all()
+    assert (score_records(table(blobs(0)), table(empty))["iou"] == 0).all()
+
+
+def test_nothing_predicted_where_nothing_counts_scores_zero() -> None:
+    everything = [np.ones_like(mask) for mask in blobs(0)]
+    scores = score_records(table(blobs(0), list(everything)), table(blobs(1)))
+    assert (scores[["iou", "intersection", "union"]] == 0).all(axis=None)
+
+
+def test_the_order_of_masks_does_not_matter() -> None:
+    shuffled = table(blobs(1)).sample(frac=1, random_state=0)
+    pd.testing.assert_frame_equal(
+        score_records(table(blobs(0)), shuffled), score_records(table(blobs(0)), table(blobs(1)))
+    )
+
+
+@pytest.mark.parametrize("wrong", ["missing", "unknown", "twice"])
+def test_masks_that_are_not_one_for_each_record_are_refused(wrong: str) -> None:
+    masks = table(blobs(1))[["record_id", "mask"]]
+    if wrong == "missing":
+        masks = masks.iloc[1:]
+    elif wrong == "unknown":
+        masks = masks.replace({"record_id": {"r3": "r99"}})
+    else:
+        masks = pd.concat([masks, masks.iloc[:1]])
+    with pytest.raises(ValueError, match="predict these records again"):
+        score_records(table(blobs(0)), masks)
+
+
+def test_summary_is_the_mean_over_records_and_the_ratio_of_sums() -> None:
+    scores = score_records(table(blobs(0)), table([*blobs(0)[:3], *blobs(1)[3:]]))
+    summary = summarise(scores, num_bootstrap=50, seed=0)
+    pairs = list(zip(blobs(0), [*blobs(0)[:3], *blobs(1)[3:]], strict=True))
+    ious = [(a & b).sum() / (a | b).sum() for a, b in pairs]
+    assert summary["mIoU"] == pytest.approx(np.mean(ious))
+    overall = sum((a & b).sum() for a, b in pairs) / sum((a | b).sum() for a, b in pairs)
+    assert summary["overall_IoU"] == pytest.approx(overall)
+    assert (summary["num_records"], summary["num_pictures"]) == (6, 3)
+
+
+def test_precision_counts_records_strictly_above_the_threshold() -> None:
+    ious = [0.5, 0.55, 0.6, 0.7, 0.95]
+    summary = summarise(scores_of(ious, list("abcde")), num_bootstrap=5, seed=0)
+    precisions = {threshold: summary[f"precision_{threshold}"] for threshold in PRECISION_THRESHOLDS}
+    assert precisions == pytest.approx({0.5: 4 / 5, 0.6: 2 / 5, 0.7: 1 / 5, 0.8: 1 / 5, 0.9: 1 / 5})
+
+
+def clustered(seed: int) -> pd.DataFrame:
+    """40 pictures whose six records share most of their IoU, which is 0.5 on average."""
+    generator = np.random.default_rng(seed)
+    ious = np.repeat(generator.uniform(0.2, 0.8, 40), 6) + generator.uniform(-0.05, 0.05, 240)
+    return scores_of(list(ious), [f"i{number // 6}" for number in range(240)])
+
+
+def test_interval_is_a_function_of_the_seed() -> None:
+    first, again, other = (summarise(clustered(0), num_bootstrap=200, seed=seed) for seed in (1, 1, 2))
+    assert first == again
+    assert first["mIoU_low"] != other["mIoU_low"]
+
+
+def test_interval_does_not_depend_on_the_order_of_records() -> None:
+    shuffled = clustered(0).sample(frac=1, random_state=0)
+    assert summarise(shuffled, 200, seed=1) == pytest.approx(summarise(clustered(0), 200, seed=1))
+
+
+def test_interval_covers_the_true_mean_about_95_times_in_100() -> None:
+    """Drawing single records, which are not independent, would cover it some 60 times."""
+    covered = 0
+    for seed in range(200):
+        summary = summarise(clustered(seed), num_bootstrap=200, seed=seed)
+        assert summary["mIoU_low"] <= summary["mIoU"] <= summary["mIoU_high"]
+        covered += summary["mIoU_low"] <= 0.5 <= summary["mIoU_high"]
+    assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_interval_of_one_picture_is_a_point() -> None:
+    summary = summarise(scores_of([0.2, 0.4], ["a", "a"]), num_bootstrap=20, seed=0)
+    assert summary["mIoU_low"] == summary["mIoU"] == summary["mIoU_high"] == pytest.approx(0.3)

@@ -1,0 +1,71 @@
+"""The dense CRF against pydensecrf called directly, one fresh field per expression."""
+
+import numpy as np
+import pytest
+from pydensecrf.densecrf import DenseCRF2D
+from pydensecrf.utils import unary_from_softmax
+
+from tseg.inference.crf import PRESETS, refine
+
+HEIGHT, WIDTH = 30, 44
+# name: (Gaussian sxy, compat), (bilateral sxy, srgb, compat), as their repositories have them
+PUBLISHED = {
+    "psa": ((3, 3), (80, 13, 10)),
+    "irn": ((3, 3), (50, 5, 10)),
+    "deeplab": ((1, 3), (67, 3, 4)),
+    "afa": ((3, 3), (64, 5, 4)),
+}
+
+
+def picture() -> np.ndarray:
+    """A bright disc on a dark ground, with noise."""
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    disc = (rows - 14) ** 2 + (columns - 20) ** 2 < 90
+    noise = np.random.default_rng(0).integers(0, 20, (HEIGHT, WIDTH, 3))
+    return np.where(disc[..., None], 200 + noise, 30 + noise).astype(np.uint8)
+
+
+def probabilities(expressions: int = 3) -> np.ndarray:
+    return np.random.default_rng(1).random((expressions, HEIGHT, WIDTH), dtype=np.float32)
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_refined_is_what_a_fresh_field_for_each_expression_gives(preset: str) -> None:
+    (sxy, compat), (bilateral_sxy, srgb, bilateral_compat) = PUBLISHED[preset]
+    refined = refine(picture(), probabilities(), preset)
+    for ours, foreground in zip(refined, probabilities(), strict=True):
+        field = DenseCRF2D(WIDTH, HEIGHT, 2)
+        field.setUnaryEnergy(unary_from_softmax(np.stack([1 - foreground, foreground]), clip=1e-5))
+        field.addPairwiseGaussian(sxy=sxy, compat=compat)
+        field.addPairwiseBilateral(sxy=bilateral_sxy, srgb=srgb, rgbim=picture(), compat=bilateral_compat)
+        np.testing.assert_array_equal(ours, np.array(field.inference(10))[1].reshape(HEIGHT, WIDTH))
+
+
+def test_there_is_no_preset_but_the_published_ones() -> None:
+    assert set(PRESETS) == set(PUBLISHED)
+
+
+def test_expressions_are_refined_independently() -> None:
+    together = refine(picture(), probabilities(), "psa")
+    alone = [refine(picture(), probabilities()[j : j + 1], "psa") for j in range(3)]
+    np.testing.assert_array_equal(together, np.concatenate(alone))
+
+
+def test_refinement_follows_the_pictures_edges() -> None:
+    """A square guess about the disc becomes the disc."""
+    disc = picture()[..., 0] > 100
+    guess = np.full((1, HEIGHT, WIDTH), 0.2, np.float32)
+    guess[:, 7:22, 12:29] = 0.8
+    before = ((guess[0] > 0.5) & disc).sum() / ((guess[0] > 0.5) | disc).sum()
+    after = refine(picture(), guess, "psa")[0] > 0.5
+    assert (after & disc).sum() / (after | disc).sum() > max(before, 0.95)
+
+
+def test_certain_probabilities_stay_finite_and_inputs_stay_as_they_are() -> None:
+    certain = np.zeros((2, HEIGHT, WIDTH), np.float32)
+    certain[1] = 1
+    pixels, kept = picture(), certain.copy()
+    pixels.flags.writeable = False
+    refined = refine(pixels, certain, "psa")
+    np.testing.assert_array_equal(certain, kept)
+    np.testing.assert_array_equal(refined > 0.5, kept > 0.5)

@@ -1,0 +1,98 @@
+"""Similarities of whole pictures, by scales and mirror images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from tseg.inference.predict import grid_size, predict_similarities
+from tseg.model.tseg import TSEG
+
+EXPRESSIONS = ["red square", "square on the left", "the rightmost green square"]
+MIRRORED = ["red square", "square on the right", "the leftmost green square"]
+
+
+def noise(width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def predict(
+    model: TSEG,
+    picture: Image.Image,
+    expressions: list[str] = EXPRESSIONS,
+    *,
+    resolution: int = 48,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> Tensor:
+    return predict_similarities(model, picture, expressions, resolution=resolution, scales=scales, flip=flip)
+
+
+@pytest.mark.parametrize(
+    ("size", "resolution", "grid"),
+    [
+        ((640, 480), 384, (18, 24)),
+        ((480, 640), 384, (24, 18)),
+        ((500, 375), 512, (24, 32)),
+        ((16, 16), 32, (2, 2)),
+        ((4000, 10), 320, (1, 20)),
+    ],
+)
+def test_longer_side_comes_to_the_resolution_and_the_aspect_is_kept(
+    size: tuple[int, int], resolution: int, grid: tuple[int, int]
+) -> None:
+    assert grid_size(Image.new("RGB", size), resolution, patch_size=16) == grid
+
+
+def test_similarities_are_the_models_in_reading_order(model: TSEG) -> None:
+    picture = noise(48, 24)
+    normalised = torch.from_numpy((np.asarray(picture) / 255 - 0.5) / 0.5).float().permute(2, 0, 1)
+    s = model(normalised[None], EXPRESSIONS)[0].detach()
+    similarities = predict(model, picture)
+    assert similarities.shape == (3, 3, 6)
+    for j, row, column in np.ndindex(3, 3, 6):
+        assert similarities[j, row, column].item() == pytest.approx(s[6 * row + column, j].item(), abs=1e-5)
+
+
+def test_a_picture_of_another_size_is_resized_bilinearly(model: TSEG) -> None:
+    picture = noise(101, 53)
+    resized = picture.resize((48, 24), Image.Resampling.BILINEAR)
+    assert torch.equal(predict(model, picture), predict(model, resized))
+
+
+def test_expressions_do_not_depend_on_each_other(model: TSEG) -> None:
+    together = predict(model, noise(48, 32), flip=True, scales=(1.0, 1.5))
+    alone = [predict(model, noise(48, 32), [expression], flip=True, scales=(1.0, 1.5)) for expression in EXPRESSIONS]
+    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+
+
+def test_scales_are_averaged_on_the_grid_of_scale_one(model: TSEG) -> None:
+    picture = noise(48, 32)
+    larger = interpolate(predict(model, picture, resolution=96)[None], size=(4, 6), mode="bilinear")[0]
+    smaller = interpolate(predict(model, picture, resolution=24)[None], size=(4, 6), mode="bilinear")[0]
+    expected = (predict(model, picture) + larger + smaller) / 3
+    torch.testing.assert_close(predict(model, picture, scales=(1.0, 2.0, 0.5)), expected)
+
+
+def test_flip_averages_the_picture_with_its_mirror_image(model: TSEG) -> None:
+    picture = noise(48, 32)
+    mirror = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    expected = (predict(model, picture) + predict(model, mirror, MIRRORED).flip(-1)) / 2
+    torch.testing.assert_close(predict(model, picture, flip=True), expected)
+
+
+def test_with_flip_the_mirrored_question_has_the_mirrored_answer(model: TSEG) -> None:
+    picture = noise(48, 32)
+    mirror = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    answer = predict(model, mirror, MIRRORED, flip=True).flip(-1)
+    torch.testing.assert_close(answer, predict(model, picture, flip=True), rtol=1e-4, atol=1e-5)
+
+
+def test_predicting_leaves_no_gradient_and_no_randomness(model: TSEG) -> None:
+    first = predict(model, noise(48, 32))
+    assert not first.requires_grad
+    assert torch.equal(first, predict(model, noise(48, 32)))

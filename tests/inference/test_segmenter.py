@@ -1,0 +1,69 @@
+"""The segmenter that people use, against the parts it is made of."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from tseg.data.transforms import open_picture
+from tseg.inference.masks import mask_records, segment
+from tseg.inference.predict import predict_records, predict_similarities
+from tseg.inference.segmenter import Segmenter
+from tseg.model.tseg import TSEG, save_model
+from tseg.records import decode_mask
+
+EXPRESSIONS = ["red square", "square on the left", "blue square"]
+
+
+def picture() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype=np.uint8))
+
+
+@pytest.fixture
+def path(model: TSEG, architecture: dict[str, Any], tmp_path: Path) -> Path:
+    save_model(tmp_path / "model.safetensors", model, architecture, {"pooling": "spa", "resolution": 40})
+    return tmp_path / "model.safetensors"
+
+
+@pytest.mark.parametrize("crf", [None, "psa"])
+@pytest.mark.parametrize("resolution", [None, 64])
+def test_masks_are_those_of_the_models_own_pooling_and_resolution(
+    path: Path, model: TSEG, crf: str | None, resolution: int | None
+) -> None:
+    found = Segmenter.load(path, crf=crf, resolution=resolution)(picture(), EXPRESSIONS)
+    similarities = predict_similarities(
+        model, picture(), EXPRESSIONS, resolution=resolution or 40, scales=[1.0], flip=False
+    )
+    expected = segment(similarities, picture(), pooling="spa", background=0.2, crf=crf)
+    assert found.shape == (3, 45, 70)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_scales_and_flips_reach_the_prediction(path: Path, model: TSEG) -> None:
+    views: dict[str, Any] = {"scales": (1.0, 1.5), "flip": True}
+    similarities = predict_similarities(model, picture(), EXPRESSIONS, resolution=40, **views)
+    expected = segment(similarities, picture(), pooling="spa", background=0.2, crf=None)
+    np.testing.assert_array_equal(Segmenter.load(path)(picture(), EXPRESSIONS, **views), expected)
+
+
+def test_people_and_the_workflow_get_the_same_masks(model: TSEG, records: pd.DataFrame) -> None:
+    """But for pixels whose similarity the workflow's float16 rounds to the other side."""
+    segmenter = Segmenter(model, pooling="mpa", resolution=48)
+    predictions = predict_records(model, records, resolution=48, scales=[1.0], flip=False).to_pandas()
+    table = mask_records(records, predictions, pooling="mpa", background=0.2, crf=None).to_pandas()
+    by_workflow = dict(zip(table["record_id"], table["mask"], strict=True))
+    for record in records.itertuples():
+        (mask,) = segmenter(open_picture(record.file_name), [record.expression])
+        workflows_mask = decode_mask(by_workflow[record.record_id], record.height, record.width)
+        assert (mask != workflows_mask).mean() < 0.005
+
+
+def test_segmenting_leaves_torchs_random_numbers_alone(path: Path) -> None:
+    segmenter = Segmenter.load(path)
+    state = torch.get_rng_state()
+    np.testing.assert_array_equal(segmenter(picture(), EXPRESSIONS), segmenter(picture(), EXPRESSIONS))
+    assert torch.equal(torch.get_rng_state(), state)

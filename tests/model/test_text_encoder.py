@@ -1,0 +1,131 @@
+"""The text encoder and its tokenizer."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer
+
+from tseg.model.text_encoder import TextEncoder, build_text_encoder, learn_wordpiece, load_tokenizer, tokenize
+
+from transformers import BertConfig, BertModel, BertTokenizerFast  # isort: skip  (after tseg.model)
+
+SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "vocabulary_size": 60, "max_tokens": 12, "dropout": 0.1}
+EXPRESSIONS = ["red circle", "the small blue square on the left", "a star", "Red Circle above the star"]
+
+
+def build(weights: str | None = None, **changed: float) -> TextEncoder:
+    torch.manual_seed(0)
+    return build_text_encoder(**(SIZES | changed), weights=weights).eval()
+
+
+def learnt() -> Tokenizer:
+    return learn_wordpiece(EXPRESSIONS, 60)
+
+
+def pretrained(folder: Path) -> BertModel:
+    """A BERT and its tokenizer as others publish them."""
+    torch.manual_seed(1)
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "circle"]))
+    BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    bert = BertModel(BertConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=2))
+    bert.save_pretrained(folder)
+    return bert.eval()
+
+
+def test_expression_is_the_first_token_of_the_pretrained_bert(tmp_path: Path) -> None:
+    theirs = pretrained(tmp_path)
+    token_ids, mask = tokenize(learnt(), EXPRESSIONS, 12)
+    expected = theirs(input_ids=token_ids, attention_mask=mask).last_hidden_state[:, 0]
+    torch.testing.assert_close(build(str(tmp_path))(token_ids, mask), expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "key"),
+    [
+        ("hidden_size", "hidden_size"),
+        ("num_layers", "num_hidden_layers"),
+        ("num_heads", "num_attention_heads"),
+        ("vocabulary_size", "vocab_size"),
+    ],
+)
+def test_a_pretrained_bert_of_other_sizes_is_refused(tmp_path: Path, size: str, key: str) -> None:
+    pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"model\.text_encoder.*{key}"):
+        build(str(tmp_path), **{size: 64})
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_training_drops_the_share_it_is_told(tmp_path: Path, dropout: float) -> None:
+    pretrained(tmp_path)
+    token_ids, mask = tokenize(learnt(), EXPRESSIONS, 12)
+    for weights in (None, str(tmp_path)):
+        encoder = build(weights, dropout=dropout).train()
+        assert torch.equal(encoder(token_ids, mask), encoder(token_ids, mask)) == (dropout == 0)
+
+
+def test_a_folder_without_a_bert_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"model\.text_encoder\.weights.*cannot be loaded"):
+        build(str(tmp_path))
+
+
+def test_a_pretrained_tokenizer_is_used_as_it_is(tmp_path: Path) -> None:
+    pretrained(tmp_path)
+    token_ids, mask = tokenize(load_tokenizer(str(tmp_path)), ["red circle", "Red"], 12)
+    assert token_ids.tolist() == [[2, 5, 6, 3], [2, 5, 3, 0]]
+    assert mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
+
+
+def test_padding_does_not_change_an_expression() -> None:
+    encoder, tokenizer = build(), learnt()
+    together = encoder(*tokenize(tokenizer, EXPRESSIONS, 12))
+    alone = torch.cat([encoder(*tokenize(tokenizer, [expression], 12)) for expression in EXPRESSIONS])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_every_word_matters_to_the_first_token() -> None:
+    encoder, (token_ids, mask) = build(), tokenize(learnt(), EXPRESSIONS[:1], 12)
+    before = encoder(token_ids, mask)
+    for place in range(token_ids.shape[1]):
+        changed = token_ids.clone()
+        changed[0, place] = 1  # [UNK]
+        assert not torch.allclose(encoder(changed, mask), before)
+
+
+def test_expressions_begin_and_end_with_their_special_tokens() -> None:
+    tokenizer = learnt()
+    token_ids, mask = tokenize(tokenizer, EXPRESSIONS, 12)
+    for row, length in zip(token_ids.tolist(), mask.sum(dim=1).tolist(), strict=True):
+        assert tokenizer.id_to_token(row[0]) == "[CLS]"
+        assert tokenizer.id_to_token(row[length - 1]) == "[SEP]"
+        assert set(row[length:]) <= {tokenizer.token_to_id("[PAD]")}
+
+
+def test_case_does_not_matter() -> None:
+    token_ids, _ = tokenize(learnt(), ["red circle", "Red CIRCLE"], 12)
+    assert token_ids[0].tolist() == token_ids[1].tolist()
+
+
+def test_words_that_were_learnt_are_told_apart() -> None:
+    token_ids, _ = tokenize(learnt(), EXPRESSIONS, 30)
+    unknown = learnt().token_to_id("[UNK]")
+    assert unknown not in token_ids
+    assert len({tuple(row) for row in token_ids.tolist()}) == len(EXPRESSIONS)
+
+
+def test_longer_expressions_are_cut_at_max_tokens() -> None:
+    token_ids, mask = tokenize(learnt(), ["red circle " * 20, "star"], 12)
+    assert token_ids.shape == mask.shape == (2, 12)
+    assert build()(token_ids, mask).shape == (2, 32)
+
+
+@pytest.mark.parametrize("vocabulary_size", [40, 200, 5000])
+def test_a_tokenizer_learnt_twice_is_the_same_bytes(vocabulary_size: int) -> None:
+    """Many pieces are equally frequent here: whatever breaks the ties must not be chance."""
+    generator = random.Random(0)
+    words = ["".join(generator.choices("abcdefgh", k=generator.randint(2, 6))) for _ in range(200)]
+    expressions = [" ".join(generator.sample(words, 3)) for _ in range(300)]
+    first, *others = (learn_wordpiece(expressions, vocabulary_size) for _ in range(4))
+    assert {other.to_str() for other in others} == {first.to_str()}
+    assert first.get_vocab_size() <= vocabulary_size

@@ -1,0 +1,151 @@
+"""Similarities (eq. 1) and the model's file."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tseg.model.tseg import TSEG, load_model, save_model
+
+from safetensors.torch import save_file  # isort: skip
+
+EXPRESSIONS = ["red square", "square on the left", "green", "the leftmost blue square on the right"]
+ABOUT = {"pooling": "mpa", "resolution": 32, "trained_on": {"dataset": "squares"}}
+
+
+def pictures(height: int = 32, width: int = 32, number: int = 2) -> Tensor:
+    return torch.randn(number, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def unit_rows(tokens: Tensor, layer: torch.nn.Linear) -> np.ndarray:
+    """Linear projection and L2 normalisation of tokens (..., D), in float64."""
+    weight, bias = layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy()
+    projected = tokens.detach().double().numpy() @ weight.T + bias
+    return projected / np.sqrt((projected**2).sum(axis=-1, keepdims=True))
+
+
+def test_similarities_are_equation_1(model: TSEG) -> None:
+    from tseg.model.text_encoder import tokenize
+
+    x = unit_rows(model.image_encoder(pictures()), model.project_patches)
+    y = unit_rows(model.text_encoder(*tokenize(model.tokenizer, EXPRESSIONS, 16)), model.project_expressions)
+    expected = model.tau.item() * np.einsum("bnd,ld->bnl", x, y)
+    np.testing.assert_allclose(model(pictures(), EXPRESSIONS).detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("tau", [0.5, 10.0, 80.0])
+def test_similarities_lie_between_minus_tau_and_tau(model: TSEG, tau: float) -> None:
+    torch.nn.init.constant_(model.log_tau, np.log(tau))
+    similarities = model(pictures(), EXPRESSIONS)
+    assert model.tau.item() == pytest.approx(tau)
+    assert similarities.abs().max() <= tau * (1 + 1e-6)
+    cosines = model.embed_patches(pictures()) @ model.embed_expressions(EXPRESSIONS).T
+    torch.testing.assert_close(similarities, tau * cosines)
+
+
+def test_temperature_starts_where_told_and_learns(model: TSEG) -> None:
+    assert model.tau.item() == pytest.approx(10.0)
+    model(pictures(), EXPRESSIONS).square().sum().backward()
+    assert model.log_tau.grad is not None
+    assert model.log_tau.grad.item() > 0
+
+
+def test_temperature_stays_positive_however_far_it_is_pushed(model: TSEG) -> None:
+    optimizer = torch.optim.SGD([model.log_tau], lr=1.0)
+    for _ in range(20):
+        optimizer.zero_grad()
+        model.tau.backward()
+        optimizer.step()
+    assert 0 < model.tau.item() < 1
+
+
+def test_permuting_expressions_permutes_columns(model: TSEG) -> None:
+    order = [2, 0, 3, 1]
+    permuted = model(pictures(), [EXPRESSIONS[place] for place in order])
+    torch.testing.assert_close(permuted, model(pictures(), EXPRESSIONS)[..., order], rtol=1e-4, atol=1e-5)
+
+
+def test_a_similarity_depends_on_its_own_picture_and_expression_alone(model: TSEG) -> None:
+    together = model(pictures(24, 40, number=3), EXPRESSIONS)
+    assert together.shape == (3, 15, len(EXPRESSIONS))
+    for b, picture in enumerate(pictures(24, 40, number=3)):
+        for j, expression in enumerate(EXPRESSIONS):
+            alone = model(picture[None], [expression])
+            torch.testing.assert_close(together[b : b + 1, :, j : j + 1], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_similarities_are_float32_under_bfloat16_autocast(model: TSEG) -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        similarities = model(pictures(), EXPRESSIONS)
+    assert similarities.dtype == torch.float32
+    torch.testing.assert_close(similarities, model(pictures(), EXPRESSIONS), rtol=0, atol=0.5)
+
+
+def test_a_model_read_back_has_the_same_similarities(
+    make_model: Callable[[int], TSEG], architecture: dict[str, Any], tmp_path: Path
+) -> None:
+    model = make_model(3).eval()
+    save_model(tmp_path / "model.safetensors", model, architecture, ABOUT)
+    torch.manual_seed(4)
+    loaded, about = load_model(tmp_path / "model.safetensors")
+    assert about == ABOUT
+    assert not loaded.training
+    assert torch.equal(loaded(pictures(24, 40), EXPRESSIONS), model(pictures(24, 40), EXPRESSIONS))
+
+
+def test_the_same_model_is_the_same_bytes(
+    make_model: Callable[[int], TSEG], architecture: dict[str, Any], tmp_path: Path
+) -> None:
+    for number, about in enumerate((ABOUT, dict(reversed(ABOUT.items())))):
+        save_model(tmp_path / f"{number}.safetensors", make_model(3), architecture, about)
+    save_model(tmp_path / "other.safetensors", make_model(4), architecture, ABOUT)
+    assert (tmp_path / "0.safetensors").read_bytes() == (tmp_path / "1.safetensors").read_bytes()
+    assert (tmp_path / "0.safetensors").read_bytes() != (tmp_path / "other.safetensors").read_bytes()
+
+
+def test_a_model_is_the_same_bytes_before_and_after_use(
+    model: TSEG, architecture: dict[str, Any], tmp_path: Path
+) -> None:
+    save_model(tmp_path / "before.safetensors", model, architecture, ABOUT)
+    model(pictures(), EXPRESSIONS)
+    save_model(tmp_path / "after.safetensors", model, architecture, ABOUT)
+    assert (tmp_path / "before.safetensors").read_bytes() == (tmp_path / "after.safetensors").read_bytes()
+
+
+def test_a_model_read_and_written_again_is_the_same_bytes(
+    model: TSEG, architecture: dict[str, Any], tmp_path: Path
+) -> None:
+    save_model(tmp_path / "model.safetensors", model, architecture, ABOUT)
+    loaded, about = load_model(tmp_path / "model.safetensors")
+    save_model(tmp_path / "again.safetensors", loaded, architecture, about)
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+
+
+def test_a_model_does_not_need_the_weights_that_its_encoders_started_from(
+    model: TSEG, architecture: dict[str, Any], tmp_path: Path
+) -> None:
+    for encoder in ("image_encoder", "text_encoder"):
+        architecture[encoder]["weights"] = "gone"
+    save_model(tmp_path / "model.safetensors", model, architecture, ABOUT)
+    loaded, _ = load_model(tmp_path / "model.safetensors")
+    assert torch.equal(loaded(pictures(), EXPRESSIONS), model(pictures(), EXPRESSIONS))
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    with pytest.raises(ValueError, match=r"model\.safetensors does not exist"):
+        load_model(path)
+    path.write_bytes(b"no weights at all")
+    with pytest.raises(ValueError, match=r"model\.safetensors is not a model"):
+        load_model(path)
+    save_file({"weight": torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match=r"model\.safetensors is not a model"):
+        load_model(path)
+    save_file({"weight": torch.zeros(1)}, path, metadata={"format": json.dumps("pt")})
+    with pytest.raises(ValueError, match=r"model\.safetensors is not a model"):
+        load_model(path)

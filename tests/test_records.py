@@ -1,0 +1,85 @@
+"""The table of records, its file, and its masks against pycocotools."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pycocotools import mask as coco_mask
+
+from tseg.records import SCHEMA, decode_mask, encode_mask, read_metadata, read_records, write_records, write_table
+
+ABOUT = {"dataset": "squares", "split": "val", "sources": ["drawn"], "counts": {"records": 2}}
+
+
+def row(number: int, **changed: Any) -> dict[str, Any]:
+    usual = {
+        "record_id": f"r{number}",
+        "image_id": "i0",
+        "file_name": "pictures/ä b.jpg",
+        "height": 4,
+        "width": 6,
+        "expression": "the café's “red” circle",
+        "group_id": "g",
+        "mask": encode_mask(np.eye(4, 6, dtype=bool)),
+        "box": [0.5, 1, 2, 3],
+        "ignore": None if number % 2 else encode_mask(np.zeros((4, 6), bool)),
+        "tags": ["s_small", "c20"][: number % 3],
+    }
+    return usual | changed
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 9), (40, 3), (64, 64)])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.9, 1.0])
+def test_run_lengths_are_those_of_pycocotools_and_decode_to_the_mask(shape: tuple[int, int], share: float) -> None:
+    mask = np.random.default_rng(0).random(shape) < share
+    theirs: Any = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    assert encode_mask(mask) == theirs["counts"].decode()
+    assert coco_mask.area({"counts": encode_mask(mask).encode(), "size": list(shape)}) == mask.sum()
+    decoded = decode_mask(encode_mask(mask), *shape)
+    assert decoded.dtype == bool
+    np.testing.assert_array_equal(decoded, mask)
+
+
+def test_a_view_of_a_mask_is_encoded_as_it_reads() -> None:
+    mask = np.random.default_rng(0).random((8, 10)) < 0.5
+    assert encode_mask(mask[::2, ::-1]) == encode_mask(mask[::2, ::-1].copy())
+
+
+def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
+    rows = [row(number) for number in range(5)]
+    write_records(tmp_path / "records.parquet", rows, ABOUT)
+    assert pq.read_table(tmp_path / "records.parquet").to_pylist() == rows
+    records = read_records(tmp_path / "records.parquet")
+    assert list(records.columns) == SCHEMA.names
+    assert records["expression"].tolist() == [written["expression"] for written in rows]
+    assert records["ignore"].isna().tolist() == [written["ignore"] is None for written in rows]
+    assert read_metadata(tmp_path / "records.parquet") == ABOUT
+
+
+def test_the_same_records_are_the_same_bytes(tmp_path: Path) -> None:
+    for name, about in (("a", ABOUT), ("b", dict(reversed(ABOUT.items())))):
+        write_records(tmp_path / name, [row(number) for number in range(5)], about)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_records_that_cannot_be_used_are_refused_with_the_mend(tmp_path: Path) -> None:
+    path = tmp_path / "records.parquet"
+    with pytest.raises(ValueError, match=r"records\.parquet does not exist; make it with `tseg prepare`"):
+        read_records(path)
+    write_records(path, [], ABOUT)
+    with pytest.raises(ValueError, match=r"records\.parquet holds no record"):
+        read_records(path)
+    write_table(path, pa.Table.from_pylist([row(0)], schema=SCHEMA).drop_columns("mask"), ABOUT)
+    with pytest.raises(ValueError, match=r"records\.parquet lacks the column 'mask'"):
+        read_records(path)
+
+
+def test_a_table_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"record_id": ["r0"]}), tmp_path / "theirs.parquet")
+    with pytest.raises(ValueError, match=r"theirs\.parquet was not written by tseg"):
+        read_metadata(tmp_path / "theirs.parquet")
+    with pytest.raises(ValueError, match=r"absent\.parquet does not exist"):
+        read_metadata(tmp_path / "absent.parquet")

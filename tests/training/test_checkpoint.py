@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tseg.training.checkpoint import load_checkpoint, save_checkpoint
+from tseg.training.schedule import poly_schedule
+
+
+def parts(seed: int) -> dict[str, nn.Module | torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler]:
+    torch.manual_seed(seed)
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    return {"model": model, "optimizer": optimizer, "schedule": poly_schedule(optimizer, 50, 0.9, warmup=3)}
+
+
+def step(of: dict, times: int) -> list[Tensor]:
+    """Some steps of a training, and the weights they lead to."""
+    for number in range(times):
+        of["optimizer"].zero_grad()
+        of["model"](torch.full((4, 3), 1.0 + number)).square().sum().backward()
+        of["optimizer"].step()
+        of["schedule"].step()
+    return [weight.detach().clone() for weight in of["model"].parameters()]
+
+
+def test_loaded_parts_go_on_as_the_saved_ones_do(tmp_path: Path) -> None:
+    saved, history = parts(0), [{"iteration": 5, "loss": 0.25}]
+    step(saved, 5)
+    save_checkpoint(tmp_path / "last.ckpt", "same", saved, 5, history)
+    loaded = parts(1)
+    assert load_checkpoint(tmp_path / "last.ckpt", "same", loaded) == (5, history)
+    assert loaded["schedule"].get_last_lr() == saved["schedule"].get_last_lr()
+    for ours, theirs in zip(step(loaded, 7), step(saved, 7), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("fingerprint", ["other", None])
+def test_nothing_is_loaded_of_other_settings_or_of_nothing(tmp_path: Path, fingerprint: str | None) -> None:
+    if fingerprint:
+        save_checkpoint(tmp_path / "last.ckpt", fingerprint, parts(0), 5, [{"iteration": 5}])
+    fresh = parts(1)
+    before = step(parts(1), 3)
+    assert load_checkpoint(tmp_path / "last.ckpt", "same", fresh) == (0, [])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(step(fresh, 3), before, strict=True))
+
+
+def test_a_checkpoint_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last.ckpt", "same", parts(0), 5, [])
+    with pytest.raises((AttributeError, TypeError, RuntimeError)):
+        save_checkpoint(tmp_path / "last.ckpt", "same", parts(0), 6, [lambda: "cannot be pickled"])
+    assert load_checkpoint(tmp_path / "last.ckpt", "same", parts(1)) == (5, [])
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
