@@ -197,7 +197,7 @@ def _train(run: "RunSettings", seed: int, output: Path, tracker: Any, threads: i
         case "sgd":
             optimizer = torch.optim.SGD(model.parameters(), momentum=settings.optimizer.momentum, **rate)
         case "adamw":
-            optimizer = torch.optim.AdamW(model.parameters(), **rate)
+            optimizer = torch.optim.AdamW(model.parameters(), fused=True, **rate)
     what_decides = f"{run.model_dump_json()} {seed} {device.type}".encode() + Path(run.records).read_bytes()
     history = train(
         model,

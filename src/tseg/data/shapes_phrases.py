@@ -53,9 +53,10 @@ def by_relation(things: list[Thing]) -> Iterator[Description]:
     """Every description by words and by the place beside one thing that at most two words make unique."""
     named = [way for way in by_words(things) if way.words[-1] in OUTLINES]
     unique = [way for way in named if len(way.words) <= 2 and len(way.things) == 1]
+    lies = {case: _lies(*case) for case in product(things, PREDICATES, things)}
     for subject, other, predicate in product(named, unique, PREDICATES):
         (support,) = other.things
-        answers = {thing: _lies(thing, predicate, support) for thing in subject.things if thing is not support}
+        answers = {thing: lies[thing, predicate, support] for thing in subject.things if thing is not support}
         described = tuple(thing for thing, answer in answers.items() if answer)
         if described and None not in answers.values():
             yield Description(subject.words, (predicate, other.words), described)
