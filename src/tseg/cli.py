@@ -83,7 +83,7 @@ def fetch(
 
     The files go into the folder beside --output that has its name without .json; --output itself says what is there.
     """
-    from tseg.config import ArchiveSource, PlacedSource, ShapesSource, Source
+    from tseg.config import ArchiveSource, ShapesSource, Source
     from tseg.data import download
 
     counts: dict[str, int]
@@ -95,7 +95,7 @@ def fetch(
             counts = draw_shapes(dir, num_train=wanted.num_train, num_val=wanted.num_val, seed=wanted.seed)
         case ArchiveSource():
             counts = {"files": download.fetch_archive(wanted.url, wanted.checksum, dir)}
-        case PlacedSource():
+        case _:
             counts = {"files": download.check_placed(wanted.files, wanted.page, dir)}
     print(f"{source}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
     _write_json(output, {"source": source, "settings": wanted.model_dump(), "counts": counts})
@@ -170,6 +170,7 @@ def train(
         "trained_on": trained_on,
     }
     save_model(output / "model.safetensors", model, run.model.model_dump(), about)
+    (output / "last.ckpt").unlink(missing_ok=True)
 
 
 def _train(run: "RunSettings", seed: int, output: Path, tracker: Any, threads: int, device: "torch.device") -> Any:
@@ -323,7 +324,7 @@ def tabulate(
     summaries: Annotated[list[Path], typer.Argument(help="JSON files that `tseg evaluate` wrote.")],
     experiments: Annotated[Path, typer.Option(help="YAML file that lays the tables out.")],
     published: Annotated[Path, typer.Option(help="CSV file of published numbers.")],
-    output: Annotated[Path, typer.Option(help="CSV file; .md, .tex, .html and _detail.csv are written beside it.")],
+    output: Annotated[Path, typer.Option(help="CSV file; .md, .tex, .html, .json and _detail.csv go beside it.")],
 ) -> None:
     """Write a table of the paper from the metrics of its runs, the published numbers beside them."""
     from tseg.config import Experiments

@@ -93,9 +93,12 @@ class Tracker:
 
     @_goes_on_without_store
     def log(self, metrics: Mapping[str, float], iteration: int = 0) -> None:
-        """Take the values of `metrics` at `iteration`; they are written together every few seconds."""
+        """Take the values of `metrics` at `iteration`; they are written together every few seconds.
+
+        MLflow's names hold no +: `refcoco+` becomes `refcocoplus`.
+        """
         now = int(time.time() * 1000)
-        self._waiting += [(key, float(value), now, iteration) for key, value in metrics.items()]
+        self._waiting += [(key.replace("+", "plus"), float(value), now, iteration) for key, value in metrics.items()]
         if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
             self._write()
 

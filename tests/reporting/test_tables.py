@@ -81,7 +81,7 @@ def test_csv_reads_back_with_its_comment(summaries: list[Path], tmp_path: Path) 
 def test_every_file_says_that_the_data_are_shapes(summaries: list[Path], tmp_path: Path) -> None:
     output = tabulate(summaries, tmp_path)
     written = sorted(path.name for path in output.parent.iterdir())
-    assert written == ["table3.csv", "table3.html", "table3.md", "table3.tex", "table3_detail.csv"]
+    assert written == ["table3.csv", "table3.html", "table3.json", "table3.md", "table3.tex", "table3_detail.csv"]
     warning = (
         "The models were trained and evaluated on the embedded data set shapes:"
         " these numbers are not those of the paper."

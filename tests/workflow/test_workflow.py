@@ -109,7 +109,7 @@ def test_another_crf_preset_refines_again_and_trains_nothing(finished):
         "masks/refcoco+-mpa/seed0-crf.parquet",
         "scores/refcoco+-mpa/seed0-crf.parquet",
         "scores/refcoco+-mpa/seed0-crf.json",
-        *(f"table3{ending}" for ending in (".csv", ".md", ".tex", ".html", "_detail.csv")),
+        *(f"table3{ending}" for ending in (".csv", ".md", ".tex", ".html", ".json", "_detail.csv")),
     }
 
 
@@ -136,7 +136,7 @@ def test_each_training_is_one_mlflow_run_that_its_evaluation_joins(finished):
             key for (key,) in store.execute("SELECT key FROM metrics WHERE run_uuid = ?", [runs["refcoco+-mpa/seed0"]])
         }
         (status,) = set(store.execute("SELECT status FROM runs").fetchall())
-    assert {"loss", "learning_rate", "refcoco+-val/plain/mIoU", "refcoco+-val/psa/mIoU"} <= keys
+    assert {"loss", "learning_rate", "refcocoplus-val/plain/mIoU", "refcocoplus-val/psa/mIoU"} <= keys
     assert status == ("FINISHED",)
 
 

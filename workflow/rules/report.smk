@@ -18,6 +18,7 @@ rule tabulate:
             labels={"table": "{table}", "format": "html"},
             caption="../report/table.rst",
         ),
+        metrics=f"{RESULTS}/{{table}}.json",
         detail=report(
             f"{RESULTS}/{{table}}_detail.csv",
             category="Tables",

@@ -53,7 +53,7 @@ def write_table(
 ) -> None:
     """Write a table of mIoU in percent, means over the seeds, once every cell has its summary.
 
-    `output` is the CSV. Beside it go the same table as .md, .tex and .html, and `<stem of output>_detail.csv`
+    `output` is the CSV. Beside it go the same table as .md, .tex, .html and .json, and `<stem of output>_detail.csv`
     with every metric of every seed in percent. `datasets` gives the columns, name to title; a row is
     {method, pooling, crf}, crf being true where the masks were refined. `published` is a CSV of printed
     results: those of the paper's table number `table` stand beside ours.
@@ -84,6 +84,7 @@ def write_table(
         output.with_suffix(".md"): _markdown(blocks, caption, notes),
         output.with_suffix(".tex"): _latex(blocks, caption, notes),
         output.with_suffix(".html"): _html(blocks, caption, notes),
+        output.with_suffix(".json"): _json(blocks["Reproduced"], provenance),
     }
     for path, text in texts.items():
         with whole_file(path) as partial:
@@ -185,6 +186,11 @@ def _latex(blocks: dict[str, pd.DataFrame], caption: str, notes: list[str]) -> s
         heading = rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\emph{{{title.translate(LATEX)}}}}} \\"
         lines += [r"\midrule", heading, *(rf"{' & '.join(row)} \\" for row in cells.values)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _json(table: pd.DataFrame, provenance: list[str]) -> str:
+    """For `dvc metrics show`."""
+    return json.dumps({"data": " ".join(provenance), "mIoU": table.to_dict("index")}, indent=2) + "\n"
 
 
 def _html(blocks: dict[str, pd.DataFrame], caption: str, notes: list[str]) -> str:
