@@ -15,7 +15,7 @@ def fetch_archive(url: str, checksum: str | None, dir: Path) -> int:
 
     `checksum` is `md5:...` or `sha256:...`, None where none is published: then nothing is verified. The archive stays
     beside `dir`, and one that was placed there serves as well. A `dir` that is there already is whole, and nothing is
-    done. Raises ValueError when the archive cannot be had, is not the one of the checksum, or does not unpack into `dir` alone.
+    done. Raises ValueError when the archive cannot be had, is not the one of the checksum, or leaves `dir`.
     """
     if dir.is_dir() and any(dir.iterdir()):
         return num_files(dir)
