@@ -79,7 +79,17 @@ def test_records_that_cannot_be_used_are_refused_with_the_mend(tmp_path: Path) -
 
 def test_a_table_of_somebody_else_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"record_id": ["r0"]}), tmp_path / "theirs.parquet")
-    with pytest.raises(ValueError, match=r"theirs\.parquet was not written by tseg"):
+    with pytest.raises(ValueError, match=r"theirs\.parquet is of another kind; give a file that `tseg prepare` wrote"):
         read_metadata(tmp_path / "theirs.parquet")
     with pytest.raises(ValueError, match=r"absent\.parquet does not exist"):
         read_metadata(tmp_path / "absent.parquet")
+    (tmp_path / "text.parquet").write_text("no table")
+    for read in (read_metadata, read_records):
+        with pytest.raises(ValueError, match=r"text\.parquet is .*; .* `tseg prepare`"):
+            read(tmp_path / "text.parquet")
+
+
+def test_records_are_not_taken_for_predictions(tmp_path: Path) -> None:
+    write_records(tmp_path / "records.parquet", [row(0)], ABOUT)
+    with pytest.raises(ValueError, match=r"records\.parquet is of another kind; .*`tseg predict`"):
+        read_metadata(tmp_path / "records.parquet", "predict")

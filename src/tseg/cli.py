@@ -266,7 +266,7 @@ def refine(
     from tseg.inference.masks import mask_records
     from tseg.records import read_metadata, read_records, read_table, write_table
 
-    about = read_metadata(predictions)
+    about = read_metadata(predictions, "predict")
     masks = mask_records(
         read_records(records),
         read_table(predictions),
@@ -294,7 +294,7 @@ def evaluate(
     from tseg.records import read_metadata, read_records, read_table, write_table
     from tseg.tracking import Tracker
 
-    about = read_metadata(masks)
+    about = read_metadata(masks, "refine")
     scores = score_records(read_records(records), read_table(masks))
     metrics = summarise(scores, num_bootstrap, seed=0)
     evaluated_on = about["evaluated_on"]

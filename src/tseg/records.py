@@ -35,6 +35,10 @@ SCHEMA = pa.schema(
 )
 
 
+# What each sub-command is the first to tell of its rows.
+_TELLS = {"prepare": "sources", "predict": "scales", "refine": "crf"}
+
+
 def write_table(path: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
     """Write `table` to `path`, whole or not at all, with `metadata` under the schema key `tseg`."""
     text = json.dumps(metadata, sort_keys=True)
@@ -44,15 +48,26 @@ def write_table(path: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
 
 def read_table(path: Path, mend: str = "run the rule that makes it") -> pd.DataFrame:
     """The rows of the Parquet file `path`; `mend` is said to whoever has not got it."""
-    return pq.read_table(existing(path, mend)).to_pandas()
+    try:
+        return pq.read_table(existing(path, mend)).to_pandas()
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a whole Parquet file ({error}); {mend}") from None
 
 
-def read_metadata(path: Path) -> dict[str, Any]:
-    """What `write_table` was told of the rows in `path`. Raises ValueError for anybody else's Parquet file."""
-    metadata = pq.read_schema(existing(path, "run the rule that makes it")).metadata or {}
-    if b"tseg" not in metadata:
-        raise ValueError(f"{path} was not written by tseg: its schema has no `tseg` entry; run `tseg prepare`")
-    return json.loads(metadata[b"tseg"])
+def read_metadata(path: Path, maker: str = "prepare") -> dict[str, Any]:
+    """What `write_table` was told of the rows in `path`.
+
+    Raises ValueError for a file that is not of the kind that the sub-command `maker` writes.
+    """
+    mend = f"give a file that `tseg {maker}` wrote"
+    try:
+        metadata = pq.read_schema(existing(path, mend)).metadata or {}
+    except pa.ArrowInvalid:
+        metadata = {}
+    told = json.loads(metadata.get(b"tseg", b"{}"))
+    if _TELLS[maker] not in told:
+        raise ValueError(f"{path} is of another kind; {mend}")
+    return told
 
 
 def write_records(path: Path, records: list[dict[str, Any]], metadata: dict[str, Any]) -> None:

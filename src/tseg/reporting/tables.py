@@ -97,7 +97,9 @@ def _collect(
     """One line per cell and seed, and the sentences that say which data made the numbers."""
     found = defaultdict(list)
     for path in summaries:
-        summary = json.loads(path.read_text(encoding="utf-8")) | {"path": path}
+        summary = json.loads(existing(path, "make it with `tseg evaluate`").read_text(encoding="utf-8")) | {
+            "path": path
+        }
         found[summary["pooling"], bool(summary["crf"]), summary["dataset"], summary["seed"]].append(summary)
     seeds = sorted({seed for *_, seed in found}) or [0]
     used, lines = [], []

@@ -1,0 +1,82 @@
+"""Timings of the costly steps at the default scale, on one thread: medians over repetitions, milliseconds.
+
+python bench/steps.py            a training step, and the CRF of a picture's expressions
+Compare two versions on one machine in one run, and quote ratios: machines are noisy.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from tseg.config import Settings, parse
+from tseg.inference.crf import PRESETS, refine
+from tseg.model.pooling import POOLINGS
+from tseg.model.text_encoder import learn_wordpiece
+from tseg.model.tseg import build_tseg
+from tseg.training.losses import classification_loss
+
+NUM_EXPRESSIONS = 40
+WORDS = ["red", "green", "blue", "small", "large", "striped", "dotted", "circle", "star", "ring", "left of", "above"]
+    "red",
+    "green",
+    "blue",
+    "small",
+    "large",
+    "striped",
+    "dotted",
+    "circle",
+    "star",
+    "ring",
+    "left",
+    "right",
+    "of",
+    "above",
+]
+
+
+def median_milliseconds(step: Callable[[], object], repetitions: int) -> float:
+    step()
+    seconds = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - start)
+    return 1000 * statistics.median(seconds)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    settings = parse(Settings, yaml.safe_load(Path("config/config.yaml").read_text()), "config/config.yaml")
+    generator = np.random.default_rng(0)
+    expressions = [" ".join(generator.choice(WORDS, 4)) for _ in range(NUM_EXPRESSIONS)]
+    model = build_tseg(**settings.model.model_dump(), tokenizer=learn_wordpiece(expressions, 512))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    pictures = torch.randn(settings.training.batch_size, 3, *[settings.training.resolution] * 2)
+    targets = (torch.rand(settings.training.batch_size, NUM_EXPRESSIONS) < 0.1).float()
+    for name, pooling in POOLINGS.items():
+        weighting = settings.weighting.model_dump() if name in ("spa", "mpa") else {}
+        score = partial(pooling, **weighting)
+
+        def train(score: Callable[..., torch.Tensor] = score) -> None:
+            optimizer.zero_grad()
+            classification_loss(score(model(pictures, expressions)), targets).backward()
+            optimizer.step()
+
+        print(f"training step, {name}: {median_milliseconds(train, 30):.1f} ms")
+
+    for height, width in ((128, 128), (480, 640)):
+        picture = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        unary = generator.random((4, height, width), dtype=np.float32)
+        for preset in PRESETS:
+            milliseconds = median_milliseconds(partial(refine, picture, unary, preset), 3)
+            print(f"CRF {preset}, {width} x {height}, 4 expressions: {milliseconds:.0f} ms")
+
+
+if __name__ == "__main__":
+    main()
