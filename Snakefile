@@ -19,18 +19,6 @@ include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 
 
-rule all_records:
-    input:
-        sorted(
-            records_path(SETTINGS, name, split)
-            for name in FIGURE_DATASETS
-            for split in (
-                SETTINGS.datasets[name].train,
-                SETTINGS.datasets[name].evaluation,
-            )
-        ),
-
-
 rule all:
     default_target: True
     input:

@@ -23,21 +23,6 @@ from tseg.training.losses import classification_loss
 
 NUM_EXPRESSIONS = 40
 WORDS = ["red", "green", "blue", "small", "large", "striped", "dotted", "circle", "star", "ring", "left of", "above"]
-    "red",
-    "green",
-    "blue",
-    "small",
-    "large",
-    "striped",
-    "dotted",
-    "circle",
-    "star",
-    "ring",
-    "left",
-    "right",
-    "of",
-    "above",
-]
 
 
 def median_milliseconds(step: Callable[[], object], repetitions: int) -> float:

@@ -39,7 +39,7 @@ def test_every_rule_of_the_workflow_is_a_sub_command() -> None:
     [
         (["train", "--config", "nowhere.yaml", "--output", "x"], "nowhere.yaml does not exist"),
         (["segment", "nowhere.safetensors", "a.jpg", "cat", "--output", "x"], "nowhere.safetensors does not exist"),
-        (["segment", "{text}", "{picture}", "cat", "--output", "x"], "is not a model that `tseg train` wrote"),
+        (["segment", "{text}", "{picture}", "cat", "--output", "x"], "is not a model that this `tseg train` wrote"),
         (["segment", "{text}", "{picture}", "cat", "--crf", "psa2", "--output", "x"], "there is no preset 'psa2'"),
         (["draw-masks", "TSEG", "--records", "{text}", "--output", "x.png"], "`tseg prepare`"),
         (["draw-curves", "history.csv", "--output", "x.png"], "'history.csv' is not LABEL=FILE"),

@@ -4,6 +4,7 @@ The only place where settings become arguments. What a sub-command needs is impo
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -152,16 +153,17 @@ def train(
     run = _parse(RunSettings, _read(config), str(config))
     trained_on = read_metadata(Path(run.records))
     tracker = Tracker(_tracking_uri(tracking))
-    tracker.start(run.dataset, f"{run.run}/seed{seed}", run.model_dump() | {"seed": seed}, config)
+    if (output / "last.ckpt").exists():
+        tracker.join(output)
+    if tracker.run_id is None:
+        tracker.start(run.dataset, f"{run.run}/seed{seed}", run.model_dump() | {"seed": seed}, config, output)
     try:
         model, history = _train(run, seed, output, tracker, threads, _device(device, threads))
     except BaseException:
         tracker.end("FAILED")
         raise
-    tracker.end("FINISHED")
     with whole_file(output / "history.csv") as partial:
         pd.DataFrame(history).to_csv(partial, index=False)
-    tracker.note(output)
     about = {
         "run": run.run,
         "seed": seed,
@@ -171,6 +173,7 @@ def train(
     }
     save_model(output / "model.safetensors", model, run.model.model_dump(), about)
     (output / "last.ckpt").unlink(missing_ok=True)
+    tracker.end("FINISHED")
 
 
 def _train(run: "RunSettings", seed: int, output: Path, tracker: Any, threads: int, device: "torch.device") -> Any:
@@ -385,11 +388,13 @@ def segment(
     expressions: Annotated[list[str], typer.Argument(help="What to look for, such as 'red circle'; several at will.")],
     output: Annotated[Path, typer.Option(help="Folder for a black and white PNG and an overlay per phrase.")],
     crf: Crf = "none",
-    resolution: Annotated[int | None, typer.Option(help="Longer side in pixels; absent: as in training.")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(min=1, help="Longer side in pixels; absent: as in training.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Segment phrases in a picture of yours."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     from tseg.data.transforms import open_picture
     from tseg.files import whole_file
@@ -397,7 +402,8 @@ def segment(
     from tseg.reporting.figures import PREDICTION, overlay
 
     segmenter = Segmenter.load(model, device=str(_device(device, 1)), resolution=resolution, crf=_crf(crf))
-    opened = open_picture(picture)
+    # Unlike a data set, whose annotations are of the stored pixels, people see their photographs upright.
+    opened = ImageOps.exif_transpose(open_picture(picture))
     for number, (expression, mask) in enumerate(zip(expressions, segmenter(opened, expressions), strict=True), 1):
         for kind, drawn in {"mask": Image.fromarray(mask), "overlay": overlay(opened, mask, PREDICTION)}.items():
             path = output / f"{picture.stem}-{number}-{kind}.png"
@@ -457,11 +463,16 @@ def _device(name: str, threads: int) -> "torch.device":
     """The device called `name`, torch set to `threads` threads and to computing the same bytes every time."""
     import torch
 
+    # cuBLAS reads it when CUDA starts; without it the same sums come in another order.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}; take auto or cpu") from None
 
 
 def _tokenizer(run: "RunSettings", expressions: list[str]) -> "Tokenizer":

@@ -26,7 +26,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class Closed(BaseModel):
     """Settings that refuse unknown keys and do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ShapesSource(Closed):
@@ -325,6 +325,9 @@ def _valid_keys(schema: Any, location: list[str]) -> list[str]:
 
     for part in location:
         node = resolve(node)
+        if "items" in node:
+            node = node["items"]
+            continue
         choices = node.get("anyOf", node.get("oneOf", []))
         if "discriminator" in node and part in node["discriminator"]["mapping"]:
             node = {"$ref": node["discriminator"]["mapping"][part]}

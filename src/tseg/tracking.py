@@ -46,7 +46,7 @@ def _goes_on_without_store(method: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(method)
     def guarded(self: "Tracker", *args: Any, **kwargs: Any) -> None:
-        if self.uri is None:
+        if self.uri is None or (self.run_id is None and method.__name__ != "start"):
             return
         try:
             method(self, *args, **kwargs)
@@ -67,8 +67,11 @@ class Tracker:
         self._written = time.monotonic()
 
     @_goes_on_without_store
-    def start(self, experiment: str, name: str, settings: Mapping[str, Any], file: Path) -> None:
-        """Open a run with its settings as parameters, the git revision, and `file` as artifact."""
+    def start(self, experiment: str, name: str, settings: Mapping[str, Any], file: Path, model_dir: Path) -> None:
+        """Open a run with its settings as parameters, the git revision, and `file` as artifact.
+
+        It is noted in `model_dir`, for `join`.
+        """
         client = _client(self.uri or "")
         found = client.get_experiment_by_name(experiment)
         experiment_id = found.experiment_id if found else client.create_experiment(experiment)
@@ -77,19 +80,13 @@ class Tracker:
         for key, value in _flat(settings).items():
             client.log_param(self.run_id, key, value)
         client.log_artifact(self.run_id, str(file))
+        model_dir.mkdir(parents=True, exist_ok=True)
+        (model_dir / RUN_ID_FILE).write_text(str(self.run_id))
 
     def join(self, model_dir: Path) -> None:
-        """Go on with the run that trained the model in `model_dir`; with none where that was not tracked."""
+        """Go on with the run that `start` noted in `model_dir`; with none where that was not tracked."""
         noted = model_dir / RUN_ID_FILE
         self.run_id = noted.read_text() if noted.exists() else None
-        if self.run_id is None:
-            self.uri = None
-
-    def note(self, model_dir: Path) -> None:
-        """Note this run beside the model in `model_dir`, for `join`."""
-        (model_dir / RUN_ID_FILE).unlink(missing_ok=True)
-        if self.run_id is not None:
-            (model_dir / RUN_ID_FILE).write_text(self.run_id)
 
     @_goes_on_without_store
     def log(self, metrics: Mapping[str, float], iteration: int = 0) -> None:

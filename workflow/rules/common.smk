@@ -71,26 +71,47 @@ wildcard_constraints:
 
 
 def as_json(settings):
-    """Settings as text for a command line."""
-    return json.dumps(settings.model_dump(mode="json"))
+    """Settings as text for a command line; the order of the keys in the configuration does not show."""
+    return json.dumps(settings.model_dump(mode="json"), sort_keys=True)
+
+
+def device(rule):
+    """Where a rule computes: on the GPU that it asks for, else on the processor, GPU or not."""
+    return "auto" if getattr(SETTINGS.resources, rule).gpu else "cpu"
+
+
+def background(wildcards):
+    """The option that GAP and GMP alone take."""
+    weighted = RUNS[wildcards.run].pooling.weighting is not None
+    return "" if weighted else f"--background {SETTINGS.inference.background}"
+
+
+def annotation_files(dataset):
+    """The files of a data set that is in place."""
+    return [
+        str(path)
+        for path in sorted(Path(dataset.annotations).glob("*.*"))
+        if path.is_file()
+    ]
 
 
 def raw_inputs(wildcards):
     """What a data set is made of: manifests of its sources, or the annotation files that are in place."""
     dataset = SETTINGS.datasets[wildcards.dataset]
-    if dataset.sources:
-        return [f"{DATA}/raw/{source}.json" for source in dataset.sources]
-    files = [
-        str(path)
-        for path in sorted(Path(dataset.annotations).glob("*.*"))
-        if path.is_file()
-    ]
-    if not files:
+    return [
+        f"{DATA}/raw/{source}.json" for source in dataset.sources
+    ] or annotation_files(dataset)
+
+
+# Said here, since Snakemake swallows what an input function raises once there are outputs.
+for name in FIGURE_DATASETS:
+    if not SETTINGS.datasets[name].sources and not annotation_files(
+        SETTINGS.datasets[name]
+    ):
         raise WorkflowError(
-            f"datasets.{wildcards.dataset}.annotations: {dataset.annotations} holds no file; put the annotations "
+            f"datasets.{name}.annotations: {SETTINGS.datasets[name].annotations} holds no file; put the annotations "
             "there, or name the sources that bring them"
         )
-    return files
 
 
 def training_records(wildcards):

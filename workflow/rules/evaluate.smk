@@ -18,10 +18,11 @@ rule predict:
     params:
         resolution=SETTINGS.inference.resolution,
         scales=[f"--scales={scale}" for scale in SETTINGS.inference.scales],
+        device=device("predict"),
         flip="--flip" if SETTINGS.inference.flip else "--no-flip",
     shell:
         "tseg predict --model {input.model:q} --records {input.records:q} --resolution {params.resolution} "
-        "{params.scales} {params.flip} --threads {threads} --output {output:q} > {log:q} 2>&1"
+        "{params.scales} {params.flip} --device {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"
 
 
 rule refine:
@@ -42,13 +43,13 @@ rule refine:
         runtime=SETTINGS.resources.refine.runtime,
         gpu=SETTINGS.resources.refine.gpu,
     params:
-        background=SETTINGS.inference.background,
+        background=background,
         crf=lambda wildcards: (
             SETTINGS.inference.crf if wildcards.refinement == "crf" else "none"
         ),
     shell:
         "tseg refine --predictions {input.predictions:q} --records {input.records:q} "
-        "--background {params.background} --crf {params.crf} --output {output:q} > {log:q} 2>&1"
+        "{params.background} --crf {params.crf} --output {output:q} > {log:q} 2>&1"
 
 
 rule evaluate:

@@ -61,6 +61,7 @@ rule train:
         gpu=SETTINGS.resources.train.gpu,
     params:
         dir=subpath(output.model, parent=True),
+        device=device("train"),
     shell:
         "tseg train --config {input.config:q} --seed {wildcards.seed} --tracking {input.tracking:q} "
-        "--threads {threads} --output {params.dir:q} > {log:q} 2>&1"
+        "--device {params.device} --threads {threads} --output {params.dir:q} > {log:q} 2>&1"

@@ -14,11 +14,9 @@ def fetch_archive(url: str, checksum: str | None, dir: Path) -> int:
     """Download the zip or tar at `url`, verify it, unpack it as `dir`; returns its number of files.
 
     `checksum` is `md5:...` or `sha256:...`, None where none is published: then nothing is verified. The archive stays
-    beside `dir`, and one that was placed there serves as well. A `dir` that is there already is whole, and nothing is
-    done. Raises ValueError when the archive cannot be had, is not the one of the checksum, or leaves `dir`.
+    beside `dir`, and one that was placed there serves as well; a `dir` that is there already is replaced. Raises
+    ValueError when the archive cannot be had, is not the one of the checksum, or does not unpack into `dir` alone.
     """
-    if dir.is_dir() and any(dir.iterdir()):
-        return num_files(dir)
     # The folder's name keeps apart the archives of two sources that are called alike.
     archive = dir.with_name(f"{dir.name}-{PurePosixPath(unquote(urlsplit(url).path)).name}")
     try:
@@ -62,6 +60,7 @@ def unpack(archive: Path, dir: Path) -> None:
                 for name in zip_file.namelist():
                     refuse_outside(name)
                 zip_file.extractall(partial)
+        shutil.rmtree(dir, ignore_errors=True)
         partial.replace(dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

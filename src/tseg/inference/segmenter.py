@@ -40,6 +40,8 @@ class Segmenter:
         flip: bool = False,
     ) -> np.ndarray:
         """Masks, bool (L, H, W), of L phrases in an RGB picture of W x H pixels."""
+        if not all(expression.strip() for expression in expressions):
+            raise ValueError("an expression is empty; say what to look for")
         similarities = predict_similarities(
             self.model, picture, list(expressions), resolution=self.resolution, scales=scales, flip=flip
         )

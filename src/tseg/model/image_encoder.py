@@ -75,9 +75,23 @@ def build_image_encoder(name: str, options: dict[str, int], weights: str | None,
         raise ValueError(
             f"model.image_encoder: timm cannot build {name!r} with options {options} and weights {weights!r}: {error}"
         ) from error
+    if weights is not None and not file:
+        check_hub_weights(vit, name, weights)
     if not isinstance(vit, VisionTransformer) or not isinstance(vit.pos_embed, torch.nn.Parameter):
         raise ValueError(
             f"model.image_encoder.name: {name!r} is not a ViT with position embeddings; "
             "choose one of timm.list_models('vit_*')"
         )
     return ImageEncoder(vit)
+
+
+def check_hub_weights(vit: Any, name: str, weights: str) -> None:
+    """Raise ValueError unless the hub's `weights` are of the architecture `name` and of our normalisation."""
+    if weights.partition(".")[0] != name:
+        raise ValueError(f"model.image_encoder: the weights {weights!r} are of another ViT than {name!r}; name it so")
+    mean, std = vit.pretrained_cfg["mean"], vit.pretrained_cfg["std"]
+    if set(mean) != {MEAN} or set(std) != {STD}:
+        raise ValueError(
+            f"model.image_encoder.weights: {weights!r} were trained on pictures normalised by {mean} and {std}, not by "
+            f"{MEAN} and {STD}; choose AugReg weights"
+        )

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from transformers import BertConfig, BertModel
 
 from tseg.files import existing, whole_file
 from tseg.model.image_encoder import ImageEncoder, build_image_encoder
@@ -98,7 +99,12 @@ def save_model(path: Path, model: TSEG, architecture: dict[str, Any], about: dic
     # `tokenize` sets both again: a model's bytes must not tell whether it has met an expression since it was built.
     model.tokenizer.no_truncation()
     model.tokenizer.no_padding()
-    header = {"architecture": architecture, "tokenizer": model.tokenizer.to_str(), "about": about}
+    header = {
+        "architecture": architecture,
+        "bert": model.text_encoder.bert.config.to_dict(),
+        "tokenizer": model.tokenizer.to_str(),
+        "about": about,
+    }
     with whole_file(path) as partial:
         # One key: safetensors writes several in no fixed order, and the same model must give the same bytes.
         save_file(model.state_dict(), partial, metadata={"tseg": json.dumps(header, sort_keys=True)})
@@ -113,11 +119,17 @@ def load_model(path: Path) -> tuple[TSEG, dict[str, Any]]:
         with safe_open(existing(path, "train it with `tseg train`"), framework="pt") as file:
             header = json.loads((file.metadata() or {})["tseg"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{path} is not a model that `tseg train` wrote: {error}; train it again") from error
-    architecture = header["architecture"]
-    for encoder in ("image_encoder", "text_encoder"):
-        architecture[encoder]["weights"] = None
-    model = build_tseg(**architecture, tokenizer=Tokenizer.from_str(header["tokenizer"]))
-    model.load_state_dict(weights)
-    return model.eval(), header["about"]
+        architecture, about = header["architecture"], header["about"]
+        model = TSEG(
+            build_image_encoder(**architecture["image_encoder"] | {"weights": None}),
+            # BERT's own configuration: pretrained ones differ in more than the settings say.
+            TextEncoder(BertModel(BertConfig.from_dict(header["bert"]), add_pooling_layer=False)),
+            Tokenizer.from_str(header["tokenizer"]),
+            embed_dim=architecture["embed_dim"],
+            tau=architecture["tau"],
+            max_tokens=architecture["text_encoder"]["max_tokens"],
+        )
+        model.load_state_dict(weights)
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} is not a model that this `tseg train` wrote: {error}; train it again") from error
+    return model.eval(), about
