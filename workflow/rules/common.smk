@@ -76,7 +76,7 @@ def as_json(settings):
 
 
 def device(rule):
-    """Where a rule computes: on the GPU that it asks for, else on the processor, GPU or not."""
+    """On the GPU where a rule asks for one, else on the processor, even beside an idle GPU."""
     return "auto" if getattr(SETTINGS.resources, rule).gpu else "cpu"
 
 
