@@ -54,7 +54,13 @@ def unpack(archive: Path, dir: Path) -> None:
     try:
         if tarfile.is_tarfile(archive):
             with tarfile.open(archive) as tar:
-                tar.extractall(partial, filter=inside)
+                for member in tar:
+                    refuse_outside(member.name)
+                    if not (member.isfile() or member.isdir()):
+                        raise ValueError(f"its member {member.name} is a link or a device")
+                # Python before 3.11.4, Debian's among them, has no filters: what they refuse is refused above.
+                tar.extraction_filter = getattr(tarfile, "data_filter", None)
+                tar.extractall(partial)
         else:
             with zipfile.ZipFile(archive) as zip_file:
                 for name in zip_file.namelist():
@@ -64,12 +70,6 @@ def unpack(archive: Path, dir: Path) -> None:
         partial.replace(dir)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def inside(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-    """Python's `data` filter, but absolute names are refused and not made relative."""
-    refuse_outside(member.name)
-    return tarfile.data_filter(member, path)
 
 
 def refuse_outside(name: str) -> None:
