@@ -31,9 +31,13 @@ SCHEMA = pa.schema(
         ("box", pa.list_(pa.float32(), 4)),  # x, y, width, height in pixels
         ("ignore", pa.string()),  # RLE of pixels that do not count, or null
         ("tags", pa.list_(pa.string())),  # subsets that the data set's evaluator reports
+        ("coco_id", pa.string()),  # the picture's id in COCO, or null
     ]
 )
 
+
+BACKGROUND = "background"
+"""The label of pixels of no class."""
 
 # What each sub-command is the first to tell of its rows.
 _TELLS = {"prepare": "sources", "predict": "scales", "refine": "crf"}

@@ -1,8 +1,9 @@
-"""Batches of weak supervision: a function of seed and iteration, and honest about what is positive."""
+"""Batches: a function of seed and iteration, and honest about what is positive and where."""
 
+import dataclasses
 from collections import Counter
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -10,12 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
-from tseg.data.batches import Batch, WeakBatches, load_batches
+from tseg.data.batches import Batch, PixelBatches, Sampling, WeakBatches, load_batches, share_of
 from tseg.data.transforms import mirror_words
+from tseg.records import decode_mask, encode_mask
 from tseg.training.targets import identity_targets
 
+REGIONS = ("mask", "box")
 
-def make(records: pd.DataFrame, **changed: Any) -> WeakBatches:
+
+def sampling(**changed: Any) -> Sampling:
     settings: dict[str, Any] = {
         "batch_size": 3,
         "expressions_per_picture": 2,
@@ -23,16 +27,27 @@ def make(records: pd.DataFrame, **changed: Any) -> WeakBatches:
         "scale": (0.8, 1.25),
         "flip": True,
         "flip_words": "swap",
-        "mean": 0.5,
-        "std": 0.5,
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
         "seed": 0,
     }
-    return WeakBatches(records, **(settings | changed))
+    return Sampling(**(settings | changed))
+
+
+def make(records: pd.DataFrame, classes: list[str] | None = None, **changed: Any) -> WeakBatches:
+    return WeakBatches(records, sampling(**changed), classes=classes)
+
+
+def make_pixels(records: pd.DataFrame, region: Literal["mask", "box"] = "mask", **changed: Any) -> PixelBatches:
+    return PixelBatches(records, sampling(**changed), region=region)
+
+
+PLAIN: dict[str, Any] = {"batch_size": 4, "scale": (1.0, 1.0), "flip": False}
+"""Batches without chance in the pictures: all four, the shorter side at the crops' own resolution."""
 
 
 def plain(records: pd.DataFrame, **changed: Any) -> WeakBatches:
-    """Batches without chance in the pictures: all four, the shorter side at the crops' own resolution."""
-    return make(records, batch_size=4, scale=(1.0, 1.0), flip=False, **changed)
+    return make(records, **PLAIN, **changed)
 
 
 def expressions_by_picture(records: pd.DataFrame) -> set[frozenset[str]]:
@@ -40,12 +55,13 @@ def expressions_by_picture(records: pd.DataFrame) -> set[frozenset[str]]:
 
 
 def assert_same(ours: Batch, theirs: Batch) -> None:
-    assert torch.equal(ours.pictures, theirs.pictures)
-    assert ours.expressions == theirs.expressions
-    assert ours.positives == theirs.positives
+    for field in dataclasses.fields(Batch):
+        one, other = (getattr(batch, field.name) for batch in (ours, theirs))
+        assert torch.equal(one, other) if isinstance(one, torch.Tensor) else one == other
 
 
-def test_a_batch_is_a_function_of_seed_and_iteration(records: pd.DataFrame) -> None:
+@pytest.mark.parametrize("make", [make, make_pixels])
+def test_a_batch_is_a_function_of_seed_and_iteration(records: pd.DataFrame, make: Any) -> None:
     """Whichever batches were asked for before it."""
     in_order, at_random = make(records), make(records)
     visited = {iteration: at_random[iteration] for iteration in (7, 2, 9, 0, 5, 1, 8, 3, 6, 4)}
@@ -54,10 +70,27 @@ def test_a_batch_is_a_function_of_seed_and_iteration(records: pd.DataFrame) -> N
     assert_same(visited[9], make(records)[9])
 
 
-def test_batches_of_another_seed_or_iteration_differ(records: pd.DataFrame) -> None:
+@pytest.mark.parametrize("make", [make, make_pixels])
+def test_batches_of_another_seed_or_iteration_differ(records: pd.DataFrame, make: Any) -> None:
     first = make(records)[0]
     assert not torch.equal(first.pictures, make(records, seed=1)[0].pictures)
     assert not torch.equal(first.pictures, make(records)[1].pictures)
+
+
+def test_pictures_come_in_the_same_order_and_crops_whatever_the_supervision(records: pd.DataFrame) -> None:
+    """One picture a batch: nothing has been drawn of what is said before it is cropped."""
+    for iteration in range(8):
+        weak, *others = (
+            batches[iteration]
+            for batches in (
+                make(records, batch_size=1),
+                make_pixels(records, "mask", batch_size=1),
+                make_pixels(records, "box", batch_size=1),
+            )
+        )
+        for other in others:
+            assert torch.equal(weak.pictures, other.pictures)
+            assert weak.positives == other.positives
 
 
 def test_a_loader_starts_anywhere_and_needs_no_processes_for_it(records: pd.DataFrame) -> None:
@@ -68,7 +101,8 @@ def test_a_loader_starts_anywhere_and_needs_no_processes_for_it(records: pd.Data
         assert_same(batch, make(records)[iteration])
 
 
-def test_processes_prepare_the_same_batches(records: pd.DataFrame) -> None:
+@pytest.mark.parametrize("make", [make, make_pixels])
+def test_processes_prepare_the_same_batches(records: pd.DataFrame, make: Any) -> None:
     for iteration, batch in enumerate(load_batches(make(records), 0, 3, num_workers=1)):
         assert_same(batch, make(records)[iteration])
 
@@ -150,3 +184,152 @@ def test_an_expression_said_twice_of_a_picture_counts_once(records: pd.DataFrame
     twice = pd.concat([records, records], ignore_index=True)
     for iteration in range(4):
         assert_same(make(twice)[iteration], make(records)[iteration])
+
+
+def test_no_mask_is_read_in_weak_supervision(records: pd.DataFrame) -> None:
+    for iteration in range(4):
+        assert_same(make(records[["file_name", "expression"]])[iteration], make(records)[iteration])
+
+
+CLASSES = ["square on the right", "blue square", "square on the left", "green square", "red square", "zebra"]
+
+
+def test_semantic_batches_ask_for_all_classes_in_order(records: pd.DataFrame) -> None:
+    """Flipped or not, cropped the same as batches of expressions, and no class changes its words."""
+    of_c = records[records["image_id"] == "c"]
+    num_flipped = 0
+    for iteration in range(20):
+        batch, other = make(of_c, CLASSES, batch_size=1)[iteration], make(of_c, batch_size=1)[iteration]
+        assert batch.expressions == CLASSES
+        assert batch.positives == [{"red square", "square on the right"}]
+        assert torch.equal(batch.pictures, other.pictures)
+        num_flipped += batch.positives != other.positives
+    assert 3 < num_flipped < 17
+
+
+def test_a_pair_is_a_picture_and_an_expression_that_it_has(records: pd.DataFrame) -> None:
+    for iteration in range(20):
+        batch = make_pixels(records)[iteration]
+        assert batch.pairs is not None
+        assert batch.pairs.dtype == torch.int64
+        assert set(batch.pairs[:, 1].tolist()) == set(range(len(batch.expressions)))
+        assert len(set(batch.expressions)) == len(batch.expressions)
+        for picture, expression in batch.pairs.tolist():
+            assert batch.expressions[expression] in batch.positives[picture]
+
+
+@pytest.mark.parametrize("number", [1, 3, 9])
+def test_each_picture_gives_so_many_of_its_records(records: pd.DataFrame, number: int) -> None:
+    """Of a record said twice each counts: its two regions may differ."""
+    twice = pd.concat([records, records], ignore_index=True)
+    batch = make_pixels(twice, **PLAIN, expressions_per_picture=number)[0]
+    assert batch.pairs is not None
+    expected = [min(number, 2 * len(own)) for own in batch.positives]
+    assert batch.pairs[:, 0].bincount().tolist() == expected
+
+
+def test_each_region_is_that_of_the_records_expression(records: pd.DataFrame) -> None:
+    """Pictures as they are: each mask and each box is the very one that the record has."""
+    of_d = records[records["image_id"] == "d"]
+    truth = {row.expression: decode_mask(row.mask, 40, 40) for row in of_d.itertuples()}
+    for region in REGIONS:
+        batch = make_pixels(of_d, region, **PLAIN | {"batch_size": 1}, resolution=40, expressions_per_picture=9)[0]
+        assert batch.pairs is not None and batch.masks is not None and batch.counted is not None
+        assert (batch.masks.dtype, batch.counted.dtype, len(batch.masks)) == (torch.bool, torch.bool, 4)
+        assert batch.counted.all()
+        for (_, expression), mask in zip(batch.pairs.tolist(), batch.masks, strict=True):
+            np.testing.assert_array_equal(mask, truth[batch.expressions[expression]])
+
+
+@pytest.mark.parametrize("region", REGIONS)
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (0.6, 1.6)])
+def test_masks_and_boxes_are_cropped_and_flipped_as_the_picture_is(
+    records: pd.DataFrame, region: Literal["mask", "box"], scale: tuple[float, float]
+) -> None:
+    """Each square, which is its own box, is found in the picture by its colour, in part or not at all where cropped."""
+    colours = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
+    coloured = records[records["expression"].str.split().str[0].isin(list(colours))]
+    batches = make_pixels(coloured, region, scale=scale, resolution=40, flip_words="keep")
+    sizes = []
+    for iteration in range(40):
+        batch = batches[iteration]
+        assert batch.pairs is not None and batch.masks is not None
+        for (picture, expression), mask in zip(batch.pairs.tolist(), batch.masks.numpy(), strict=True):
+            own = np.array(colours[batch.expressions[expression].split()[0]], bool)
+            pixels = batch.pictures[picture].numpy()
+            found = pixels[own].min(axis=0) - pixels[~own].max(axis=0) > 0.5
+            # Bilinear and nearest filters may disagree along the square's rim alone.
+            inner = mask[1:-1, 1:-1] & mask[2:, 1:-1] & mask[:-2, 1:-1] & mask[1:-1, 2:] & mask[1:-1, :-2]
+            outer = np.pad(mask, 1)
+            outer = mask | outer[2:, 1:-1] | outer[:-2, 1:-1] | outer[1:-1, 2:] | outer[1:-1, :-2]
+            assert found[1:-1, 1:-1][inner].all()
+            assert not found[~outer].any()
+            if scale == (1.0, 1.0):
+                np.testing.assert_array_equal(found, mask)
+            sizes.append(mask.sum())
+    assert min(sizes) < 14 * 14 < max(sizes) or scale == (1.0, 1.0)
+
+
+def grid(text: str) -> np.ndarray:
+    return np.array([[letter == "#" for letter in line] for line in text.split()])
+
+
+@pytest.mark.parametrize(
+    ("box", "expected", "mirrored"),
+    [
+        ([1, 0, 2, 3], ".##. .##. .##. ....", ".##. .##. .##. ...."),
+        ([0, 1, 1, 2], ".... #... #... ....", ".... ...# ...# ...."),
+        ([-3.0, 2.4, 5.0, 9.0], ".... .... ##.. ##..", ".... .... ..## ..##"),
+        ([1.6, -1.0, 1.3, 2.6], "..#. ..#. .... ....", ".#.. .#.. .... ...."),
+        ([0.6, 0.6, 0.8, 0.8], ".... .... .... ....", ".... .... .... ...."),
+        ([5.0, 1.0, 2.0, 2.0], ".... .... .... ....", ".... .... .... ...."),
+    ],
+)
+def test_a_box_drawn_by_hand(records: pd.DataFrame, box: list[float], expected: str, mirrored: str) -> None:
+    """Its pixels are those whose centres it holds; what reaches out of the picture is nowhere."""
+    # The expression tells a flip: it becomes "right".
+    of_d = records[records["image_id"] == "d"].head(1).assign(box=[box], height=4, width=4, expression="left")
+    Image.new("RGB", (4, 4)).save(of_d["file_name"].iloc[0])
+    batches = make_pixels(of_d, "box", batch_size=1, scale=(1.0, 1.0), resolution=4)
+    seen = {batch.expressions[0]: batch.masks for batch in (batches[iteration] for iteration in range(12))}
+    assert set(seen) == {"left", "right"}
+    for said, drawn in (("left", expected), ("right", mirrored)):
+        mask = seen[said]
+        assert mask is not None
+        np.testing.assert_array_equal(mask[0], grid(drawn))
+
+
+def test_ignored_pixels_do_not_count_and_padding_does(records: pd.DataFrame) -> None:
+    """The left half of picture d is ignored; shrunk to half its size, it lies within padding."""
+    half = np.zeros((40, 40), bool)
+    half[:, :20] = True
+    of_d = records[records["image_id"] == "d"].assign(ignore=encode_mask(half))
+    batch = make_pixels(of_d, batch_size=1, scale=(0.5, 0.5), flip=False, resolution=40)[0]
+    assert batch.counted is not None and batch.masks is not None
+    uncounted = ~batch.counted[0].numpy()
+    rows, columns = np.flatnonzero(uncounted.any(axis=1)), np.flatnonzero(uncounted.any(axis=0))
+    assert (len(rows), len(columns), uncounted.sum()) == (20, 10, 200)
+    inside = np.zeros((40, 40), bool)
+    inside[rows[0] : rows[0] + 20, columns[0] : columns[0] + 20] = True
+    padding = (batch.pictures[0].abs() < 0.01).all(dim=0).numpy()
+    assert padding[~inside].all()
+    assert not batch.masks[:, ~torch.from_numpy(inside)].any()
+
+
+def test_a_larger_share_holds_every_picture_of_a_smaller_one(records: pd.DataFrame) -> None:
+    many = pd.concat([records.assign(file_name=records["file_name"] + str(copy)) for copy in range(10)])
+    pictures = [set(share_of(many, share)["file_name"]) for share in (0.001, 0.1, 0.25, 0.5, 0.9, 1)]
+    assert [len(files) for files in pictures] == [1, 4, 10, 20, 36, 40]
+    assert all(smaller < larger for smaller, larger in pairwise(pictures))
+    assert set(share_of(many, 0.5, seed=1)["file_name"]) != pictures[3]
+
+
+def test_a_share_has_whole_pictures_in_the_records_order(records: pd.DataFrame) -> None:
+    half = share_of(records, 0.5)
+    expected = records[records["file_name"].isin(half["file_name"].tolist())].reset_index(drop=True)
+    pd.testing.assert_frame_equal(half, expected)
+    assert half["file_name"].nunique() == 2
+
+
+def test_a_share_of_one_is_everything(records: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(share_of(records, 1), records)

@@ -59,6 +59,17 @@ def test_a_record_holds_its_task(tmp_path):
     assert record["box"] == [2, 3, 6, 6]
 
 
+@pytest.mark.parametrize(("changes", "expected"), [({"coco_id": 5802}, "5802"), ({"coco_id": None}, None), ({}, None)])
+def test_a_record_has_its_pictures_id_in_coco_if_there_is_one(tmp_path, changes, expected):
+    (record,), _ = read_phrasecut(write(tmp_path, [make_task()], [PICTURES[0] | changes]), "val")
+    assert record["coco_id"] == expected
+
+
+def test_a_picture_with_a_bad_id_in_coco_makes_a_bad_record(tmp_path):
+    _, (skipped,) = read_phrasecut(write(tmp_path, [make_task()], [PICTURES[0] | {"coco_id": 12.5}]), "val")
+    assert skipped.reason == "its coco_id is missing or not of type int; mend it in the file"
+
+
 def test_records_keep_the_order_of_the_files_and_a_sum_of_splits_reads_both(tmp_path):
     miniv = [make_task("9__0")]
     write(tmp_path, [make_task("9__2"), make_task("9__1")], refer_miniv=miniv)

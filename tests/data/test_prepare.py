@@ -47,6 +47,8 @@ def write_phrasecut(folder: Path, pictures: dict[int, bytes | None], **changes: 
         "annotations": folder,
         "images": [folder / "images"],
         "split_by": None,
+        "masks": [],
+        "classes": None,
         "sources": ["phrasecut", "visual_genome"],
         "output": folder / "out" / "train.parquet",
     } | changes
@@ -70,6 +72,7 @@ def test_good_records_are_written_in_order_with_where_they_come_from(tmp_path, c
         "split": "train",
         "sources": ["phrasecut", "visual_genome"],
         "num_skipped": 0,
+        "classes": None,
     }
     assert (tmp_path / "out" / "train.skipped.csv").read_text().split() == ["file,record,reason"]
     expected = f"phrasecut train: 3 records of 3 pictures; 0 left out, listed in {tmp_path}/out/train.skipped.csv\n"
@@ -173,6 +176,8 @@ def test_refer_files_become_records_of_the_same_table(tmp_path):
         annotations=tmp_path,
         images=[tmp_path],
         split_by="umd",
+        masks=[],
+        classes=None,
         sources=["refcocog"],
         output=output,
     )
@@ -181,3 +186,51 @@ def test_refer_files_become_records_of_the_same_table(tmp_path):
     assert list(records["group_id"]) == ["7", "7"]
     assert list(records["expression"]) == ["dog 0", "dog 1"]
     np.testing.assert_array_equal(records["box"][0], [2, 3, 5.5, 5])
+
+
+def write_voc(folder: Path, sizes: dict[str, tuple[int, int]]) -> dict:
+    """A picture of 64 x 48 pixels per name with a mask of that size; the arguments with which to prepare them."""
+    lists_dir = folder / "ImageSets" / "Segmentation"
+    lists_dir.mkdir(parents=True)
+    (lists_dir / "val.txt").write_text("\n".join(sizes))
+    for name, (width, height) in sizes.items():
+        values = np.repeat([0, 2, 1, 255], width // 4).astype(np.uint8)
+        Image.fromarray(np.tile(values, (height, 1))).save(folder / f"{name}.png")
+        (folder / f"{name}.jpg").write_bytes(jpeg())
+    return {
+        "name": "voc",
+        "split": "val",
+        "format": "voc",
+        "annotations": folder,
+        "images": [folder],
+        "split_by": None,
+        "masks": [folder],
+        "classes": ["cat", "dog"],
+        "sources": [],
+        "output": folder / "out" / "val.parquet",
+    }
+
+
+def test_voc_files_become_records_of_the_same_table_that_name_the_classes(tmp_path):
+    arguments = write_voc(tmp_path, {"b": (64, 48), "a": (64, 48)})
+    assert prepare(**arguments) == 4
+    records = read_records(arguments["output"])
+    assert list(records["record_id"]) == ["b/cat", "b/dog", "a/cat", "a/dog"]
+    assert records["coco_id"].isna().all()
+    assert decode_mask(records["ignore"][0], 48, 64)[:, 48:].all()
+    assert read_metadata(arguments["output"])["classes"] == ["cat", "dog"]
+
+
+def test_a_voc_mask_of_another_size_than_its_picture_is_left_out(tmp_path):
+    arguments = write_voc(tmp_path, {"a": (48, 64), "b": (64, 48)})
+    assert prepare(**arguments) == 2
+    assert [row["record"] for row in read_skipped(arguments)] == ["a/cat", "a/dog"]
+    assert read_skipped(arguments)[0]["reason"].startswith("its annotation is for a picture of 48 x 64 pixels, this")
+
+
+def test_a_voc_picture_that_is_absent_is_left_out(tmp_path):
+    arguments = write_voc(tmp_path, {"a": (64, 48), "b": (64, 48)})
+    (tmp_path / "a.jpg").unlink()
+    assert prepare(**arguments) == 2
+    assert all(row["reason"].startswith("the picture is in none of") for row in read_skipped(arguments))
+    assert [row["record"] for row in read_skipped(arguments)] == ["a/cat", "a/dog"]

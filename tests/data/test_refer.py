@@ -71,6 +71,7 @@ def test_a_record_is_a_sentence_and_shares_its_reference(tmp_path):
     assert [record["expression"] for record in records] == ["dog 0", "dog 1"]
     for record in records:
         assert (record["image_id"], record["group_id"], record["tags"]) == ("9", "1", [])
+        assert record["coco_id"] == "9"
         assert record["file_name"] == "COCO_train2014_000000000009.jpg"
         assert (record["height"], record["width"]) == (HEIGHT, WIDTH)
         assert record["box"] == BOX

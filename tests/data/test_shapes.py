@@ -13,10 +13,12 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools.coco import COCO
 
-from tseg.data.shapes import draw_shapes, picture_rng
+from tseg.data.shapes import draw_shapes
+from tseg.data.shapes_pictures import picture_rng
 from tseg.data.shapes_scenes import HUES, LEAST_VISIBLE, OUTLINES, Thing, draw_scene
 
 NUM_TRAIN, NUM_VAL, SEED = 30, 6, 3
+SETS = ("phrasecut", "coco", "voc")
 PHRASECUT = "phrasecut/VGPhraseCut_v0"
 REFS = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
 PLACES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1), "above": (0, -1), "below": (0, 1)}
@@ -25,7 +27,7 @@ PLACES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1), "a
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dir = tmp_path_factory.mktemp("shapes") / "shapes"
-    draw_shapes(dir, num_train=NUM_TRAIN, num_val=NUM_VAL, seed=SEED)
+    draw_shapes(dir, sets=SETS, num_train=NUM_TRAIN, num_val=NUM_VAL, seed=SEED)
     return dir
 
 
@@ -97,21 +99,31 @@ def beside(words: list[str], things: list[Thing]) -> list[Thing]:
     return [t for t in subjects if np.dot(middle(t) - middle(support), PLACES[words[at]]) > 0]
 
 
-def test_same_number_and_seed_draw_the_same_bytes(drawn: Path, tmp_path: Path) -> None:
-    draw_shapes(tmp_path / "again", num_train=NUM_TRAIN, num_val=NUM_VAL, seed=SEED)
-    assert digests(tmp_path / "again") == digests(drawn)
-
-
 def test_another_seed_draws_other_pictures(drawn: Path, tmp_path: Path) -> None:
-    draw_shapes(tmp_path / "other", num_train=2, num_val=1, seed=SEED + 1)
+    draw_shapes(tmp_path / "other", sets=SETS, num_train=2, num_val=1, seed=SEED + 1)
     assert not set(digests(tmp_path / "other").values()) & set(digests(drawn).values())
+
+
+@pytest.mark.parametrize("picture_set", SETS)
+def test_same_number_and_seed_draw_the_same_bytes_whatever_else_is_drawn(
+    drawn: Path, tmp_path: Path, picture_set
+) -> None:
+    counts = draw_shapes(tmp_path / "one", sets=[picture_set], num_train=NUM_TRAIN, num_val=NUM_VAL, seed=SEED)
+    (dir,) = (tmp_path / "one").iterdir()
+    assert digests(dir) == digests(drawn / dir.name)
+    assert {name.split()[0] for name in counts} == (set(REFS) if picture_set == "coco" else {picture_set})
+
+
+def test_the_picture_sets_share_no_picture(drawn: Path) -> None:
+    pictures = [digest for name, digest in digests(drawn).items() if name.endswith(".jpg")]
+    assert len(set(pictures)) == len(pictures) == 3 * (NUM_TRAIN + NUM_VAL)
 
 
 def test_first_pictures_do_not_change_when_more_are_drawn(drawn: Path, tmp_path: Path) -> None:
     fewer = tmp_path / "fewer"
-    draw_shapes(fewer, num_train=4, num_val=2, seed=SEED)
+    draw_shapes(fewer, sets=SETS, num_train=4, num_val=2, seed=SEED)
     jpegs = {name: digest for name, digest in digests(fewer).items() if name.endswith(".jpg")}
-    assert len(jpegs) == 12
+    assert len(jpegs) == 18
     assert jpegs.items() <= digests(drawn).items()
     assert tasks(fewer, "train") == [task for task in tasks(drawn, "train") if task["image_id"] <= 7]
     assert tasks(fewer, "val") == [task for task in tasks(drawn, "val") if task["image_id"] <= 4]
@@ -123,10 +135,11 @@ def test_first_pictures_do_not_change_when_more_are_drawn(drawn: Path, tmp_path:
 def test_an_old_data_set_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
     (tmp_path / "shapes").mkdir()
     (tmp_path / "shapes" / "old.txt").touch()
-    counts = draw_shapes(tmp_path / "shapes", num_train=2, num_val=1, seed=0)
+    counts = draw_shapes(tmp_path / "shapes", sets=SETS, num_train=2, num_val=1, seed=0)
     assert [path.name for path in tmp_path.iterdir()] == ["shapes"]
     assert not (tmp_path / "shapes" / "old.txt").exists()
     assert counts["phrasecut train pictures"] == counts["refcocog train pictures"] == 2
+    assert counts["voc train_aug pictures"] == 2
     assert counts["phrasecut val expressions"] == len(tasks(tmp_path / "shapes", "val"))
 
 

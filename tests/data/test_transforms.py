@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tseg.data.transforms import PADDING, Crop, mirror_words, normalised, open_picture, random_crop
+from tseg.data.transforms import PADDING, Crop, filled_box, mirror_words, normalised, open_picture, random_crop
 
 RESOLUTION = 64
 
@@ -56,7 +56,7 @@ def test_beyond_the_picture_is_grey_in_the_picture_and_nothing_in_the_mask() -> 
 
 
 def test_padding_is_nearly_zero_once_normalised() -> None:
-    values = normalised(Image.new("RGB", (2, 2), (PADDING,) * 3), 0.5, 0.5)
+    values = normalised(Image.new("RGB", (2, 2), (PADDING,) * 3), [0.5] * 3, [0.5] * 3)
     assert np.abs(values).max() < 0.01
 
 
@@ -87,12 +87,13 @@ def test_without_flip_and_with_one_scale_just_the_place_varies() -> None:
     assert {crop.left for crop in drawn} == set(range(96 - 64 + 1))
 
 
-def test_normalised_is_channels_first_and_affine() -> None:
+def test_normalised_is_channels_first_and_affine_in_each() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 3), dtype=np.uint8)
-    values = normalised(Image.fromarray(pixels), 0.5, 0.25)
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    values = normalised(Image.fromarray(pixels), mean, std)
     assert (values.shape, values.dtype) == ((3, 5, 8), np.float32)
     for row, column, channel in np.ndindex(5, 8, 3):
-        expected = (pixels[row, column, channel] / 255 - 0.5) / 0.25
+        expected = (pixels[row, column, channel] / 255 - mean[channel]) / std[channel]
         assert values[channel, row, column] == pytest.approx(expected, abs=1e-5)
 
 
@@ -137,3 +138,14 @@ def test_a_truncated_picture_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"holiday\.png cannot be read as a picture"):
         open_picture(path)
+
+
+def test_a_filled_box_holds_the_pixels_whose_centres_lie_inside() -> None:
+    generator = np.random.default_rng(0)
+    for box in [*generator.uniform(-4, 12, (200, 4)), *generator.integers(0, 8, (50, 4))]:
+        left, top, width, height = box.tolist()
+        mask = filled_box(box, 7, 9)
+        assert (mask.shape, mask.dtype) == ((7, 9), bool)
+        for row, column in np.ndindex(7, 9):
+            inside = left < column + 0.5 < left + width and top < row + 0.5 < top + height
+            assert mask[row, column] == inside

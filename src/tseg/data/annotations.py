@@ -89,10 +89,13 @@ def make_record(
     mask: str,
     tags: list[str],
     box: list[float] | None = None,
+    ignore: str | None = None,
+    coco_id: str | None = None,
 ) -> Record:
     """A row of `tseg.records.SCHEMA`.
 
-    `size` is (height, width) in pixels, `mask` a compressed RLE, `box` the mask's own if none is given.
+    `size` is (height, width) in pixels, `mask` a compressed RLE, `box` the mask's own if none is given, `ignore`
+    the RLE of the pixels that do not count, `coco_id` the picture's id in COCO if it is known to have one.
     Raises RecordError for an expression without a word and for a mask without a pixel.
     """
     words = expression.split()
@@ -111,6 +114,7 @@ def make_record(
         "group_id": group_id,
         "mask": mask,
         "box": box or mask_box,
-        "ignore": None,
+        "ignore": ignore,
         "tags": tags,
+        "coco_id": coco_id,
     }

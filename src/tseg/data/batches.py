@@ -1,21 +1,27 @@
-"""Batches of pictures with some of their expressions (section 3.3, "Weakly-supervised learning")."""
+"""Batches of pictures with some of what is said of them (section 3.3)."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tseg.data.transforms import mirror_words, normalised, open_picture, random_crop
+from tseg.data.transforms import Crop, filled_box, mirror_words, normalised, open_picture, random_crop
+from tseg.records import decode_mask
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B pictures and the L distinct expressions that were drawn for them."""
+    """B pictures, the L distinct expressions they are asked for and, with pixels, P pairs of the two."""
 
     pictures: Tensor
     """float32 (B, 3, resolution, resolution), normalised."""
@@ -23,64 +29,135 @@ class Batch:
     """L distinct expressions."""
     positives: list[frozenset[str]]
     """For each picture all its expressions, drawn or not."""
+    pairs: Tensor | None = None
+    """int64 (P, 2): index of the picture and index of the expression of each record drawn."""
+    masks: Tensor | None = None
+    """bool (P, resolution, resolution): the mask of each record drawn, or its box filled."""
+    counted: Tensor | None = None
+    """bool (P, resolution, resolution): False where the record says that a pixel does not count."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which pictures come when, how they are cropped, and how much of what is said of them (section 4.2).
+
+    Batch number `iteration` is a function of the seed and that number alone: a resumed training sees what an unbroken
+    one sees, however many processes prepare the batches.
+    """
+
+    batch_size: int
+    expressions_per_picture: int
+    resolution: int
+    scale: tuple[float, float]
+    flip: bool
+    flip_words: Literal["swap", "keep"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    seed: int
+
+    def generator(self, iteration: int) -> np.random.Generator:
+        """The random numbers of a batch."""
+        return np.random.default_rng([self.seed, iteration])
+
+    def crops(
+        self, pictures: Sequence[tuple[Path, T]], iteration: int, generator: np.random.Generator
+    ) -> Iterator[tuple[T, Crop, np.ndarray]]:
+        """What is said of each picture of a batch, its crop, and its pixels so cropped and normalised, (3, R, R)."""
+        for number in range(iteration * self.batch_size, (iteration + 1) * self.batch_size):
+            epoch, place = divmod(number, len(pictures))
+            path, said = pictures[_order(self.seed, epoch, len(pictures))[place]]
+            picture = open_picture(path)
+            crop = random_crop(generator, *picture.size, resolution=self.resolution, scale=self.scale, flip=self.flip)
+            yield said, crop, normalised(crop(picture), self.mean, self.std)
+
+    def draw(self, generator: np.random.Generator, said: Sequence[T]) -> list[T]:
+        """So many of them as a picture is asked for, each equally likely."""
+        num_drawn = min(len(said), self.expressions_per_picture)
+        return [said[i] for i in generator.choice(len(said), num_drawn, replace=False)]
+
+    def as_seen(self, expression: str, crop: Crop) -> str:
+        """The expression as it reads in the crop."""
+        return mirror_words(expression) if crop.flipped and self.flip_words == "swap" else expression
 
 
 class WeakBatches(Dataset[Batch]):
-    """Batch number `iteration` of a training, a function of the seed and that number alone.
+    """Batches of weak supervision: pictures and expressions; no mask is read.
 
-    So a resumed training sees what an unbroken one sees, however many processes prepare the batches. No mask is read.
+    Given the `classes` of a semantic data set, the expressions of every batch are all of these, in order, and no flip
+    changes their words.
     """
 
-    def __init__(
-        self,
-        records: pd.DataFrame,
-        *,
-        batch_size: int,
-        expressions_per_picture: int,
-        resolution: int,
-        scale: tuple[float, float],
-        flip: bool,
-        flip_words: Literal["swap", "keep"],
-        mean: float,
-        std: float,
-        seed: int,
-    ):
+    def __init__(self, records: pd.DataFrame, sampling: Sampling, *, classes: Sequence[str] | None = None):
         self.pictures = [
-            (Path(str(file_name)), list(dict.fromkeys(expressions)))
-            for file_name, expressions in records.groupby("file_name", sort=False)["expression"]
+            (path, list(dict.fromkeys(expressions)))
+            for path, expressions in _by_picture(records, records["expression"])
         ]
-        self.batch_size = batch_size
-        self.expressions_per_picture = expressions_per_picture
-        self.resolution, self.scale, self.flip = resolution, scale, flip
-        self.flip_words = flip_words
-        self.mean, self.std = mean, std
-        self.seed = seed
+        self.sampling = sampling if classes is None else replace(sampling, flip_words="keep")
+        self.classes = classes
 
     def __getitem__(self, iteration: int) -> Batch:
-        generator = np.random.default_rng([self.seed, iteration])
+        generator = self.sampling.generator(iteration)
         pictures, drawn, positives = [], [], []
-        for number in range(iteration * self.batch_size, (iteration + 1) * self.batch_size):
-            path, expressions = self.pictures[self._shuffled(number)]
-            picture = open_picture(path)
-            crop = random_crop(generator, *picture.size, resolution=self.resolution, scale=self.scale, flip=self.flip)
-            if crop.flipped and self.flip_words == "swap":
-                expressions = list(dict.fromkeys(map(mirror_words, expressions)))
-            pictures.append(normalised(crop(picture), self.mean, self.std))
-            num_drawn = min(len(expressions), self.expressions_per_picture)
-            drawn += [expressions[i] for i in generator.choice(len(expressions), num_drawn, replace=False)]
+        for said, crop, picture in self.sampling.crops(self.pictures, iteration, generator):
+            expressions = list(dict.fromkeys(self.sampling.as_seen(expression, crop) for expression in said))
+            drawn += self.sampling.draw(generator, expressions)
+            pictures.append(picture)
             positives.append(frozenset(expressions))
-        return Batch(torch.from_numpy(np.stack(pictures)), list(dict.fromkeys(drawn)), positives)
-
-    def _shuffled(self, number: int) -> int:
-        """Index of the picture that comes `number`-th when every epoch is a new permutation of all pictures."""
-        epoch, place = divmod(number, len(self.pictures))
-        if getattr(self, "_epoch", None) != epoch:
-            self._epoch = epoch
-            self._order = np.random.default_rng([self.seed, epoch, 1]).permutation(len(self.pictures))
-        return int(self._order[place])
+        return Batch(torch.from_numpy(np.stack(pictures)), list(self.classes or dict.fromkeys(drawn)), positives)
 
 
-def load_batches(batches: WeakBatches, start: int, stop: int, num_workers: int) -> DataLoader[Batch]:
+class PixelBatches(Dataset[Batch]):
+    """Batches with pixels: pictures and some of their records, each with its `region`.
+
+    That is the record's mask (full supervision) or its box filled (box pretraining), cropped as the picture is. Records
+    are drawn, not expressions: two records of one picture may say the same of two regions.
+    """
+
+    def __init__(self, records: pd.DataFrame, sampling: Sampling, *, region: Literal["mask", "box"]):
+        columns = records[["expression", "height", "width", region, "ignore"]]
+        self.pictures = _by_picture(records, map(_Said._make, columns.itertuples(index=False, name=None)))
+        self.sampling = sampling
+
+    def __getitem__(self, iteration: int) -> Batch:
+        sampling, generator = self.sampling, self.sampling.generator(iteration)
+        pictures, positives, pairs, masks, counted = [], [], [], [], []
+        numbers: dict[str, int] = {}
+        for said, crop, picture in sampling.crops(self.pictures, iteration, generator):
+            for record in sampling.draw(generator, said):
+                expression = sampling.as_seen(record.expression, crop)
+                pairs.append((len(pictures), numbers.setdefault(expression, len(numbers))))
+                masks.append(_cropped(record.mask(), crop))
+                # ASSUME: what a crop adds around the picture counts, as background: the encoder sees it, and nothing
+                # that is referred to is there.
+                counted.append(~_cropped(record.ignored(), crop))
+            pictures.append(picture)
+            positives.append(frozenset(sampling.as_seen(record.expression, crop) for record in said))
+        arrays = (np.stack(parts) for parts in (pictures, pairs, masks, counted))
+        pixels, *of_pairs = map(torch.from_numpy, arrays)
+        return Batch(pixels, list(numbers), positives, *of_pairs)
+
+
+class _Said(NamedTuple):
+    """What `PixelBatches` keeps of a record."""
+
+    expression: str
+    height: int
+    width: int
+    region: str | np.ndarray
+    ignore: str | None
+
+    def mask(self) -> np.ndarray:
+        if isinstance(self.region, str):
+            return decode_mask(self.region, self.height, self.width)
+        return filled_box(self.region, self.height, self.width)
+
+    def ignored(self) -> np.ndarray:
+        if isinstance(self.ignore, str):
+            return decode_mask(self.ignore, self.height, self.width)
+        return np.zeros((self.height, self.width), bool)
+
+
+def load_batches(batches: Dataset[Batch], start: int, stop: int, num_workers: int) -> DataLoader[Batch]:
     """Batches number `start` to `stop` - 1, in order, prepared by `num_workers` processes (0: by this one)."""
     return DataLoader(
         batches,
@@ -90,3 +167,34 @@ def load_batches(batches: WeakBatches, start: int, stop: int, num_workers: int) 
         # Fork would copy the threads of torch in an unknown state.
         multiprocessing_context="spawn" if num_workers else None,
     )
+
+
+def share_of(records: pd.DataFrame, share: float, seed: int = 0) -> pd.DataFrame:
+    """The records of a `share` in (0, 1] of the pictures, at least of one, drawn at random (Table 2d).
+
+    For the same seed a larger share holds every picture of a smaller one. A share of 1 is the records unchanged.
+    """
+    if share == 1:
+        return records
+    files = list(dict.fromkeys(records["file_name"]))
+    order = np.random.default_rng(seed).permutation(len(files))
+    chosen = [files[place] for place in order[: max(1, round(share * len(files)))]]
+    return records.loc[records["file_name"].isin(chosen)].reset_index(drop=True)
+
+
+def _by_picture(records: pd.DataFrame, said: Iterable[T]) -> list[tuple[Path, list[T]]]:
+    """Path of every picture, in the order of their first records, and what its records say."""
+    pictures: dict[str, list[T]] = {}
+    for file_name, of_record in zip(records["file_name"], said, strict=True):
+        pictures.setdefault(file_name, []).append(of_record)
+    return [(Path(file_name), of_picture) for file_name, of_picture in pictures.items()]
+
+
+@lru_cache(maxsize=2)  # a batch may lie in two epochs
+def _order(seed: int, epoch: int, num_pictures: int) -> np.ndarray:
+    """In which order an epoch shows the pictures."""
+    return np.random.default_rng([seed, epoch, 1]).permutation(num_pictures)
+
+
+def _cropped(mask: np.ndarray, crop: Crop) -> np.ndarray:
+    return np.asarray(crop(Image.fromarray(mask.astype(np.uint8)))) > 0

@@ -78,6 +78,7 @@ def read_task(task: Record, pictures: dict[str, Record], ranks: dict[str, int]) 
     """The record of one task. Raises RecordError."""
     image_id, task_id = str(task.get("image_id")), field(task, "task_id", str)
     size = picture_size(pictures, image_id, "img_info.json")
+    coco_id = pictures[image_id].get("coco_id")  # about half of Visual Genome's pictures are COCO's
     instances = field(task, "Polygons", list)
     mask = rasterise(instances, size)
     return make_record(
@@ -89,6 +90,7 @@ def read_task(task: Record, pictures: dict[str, Record], ranks: dict[str, int]) 
         group_id=task_id,
         mask=encode_mask(mask),
         tags=subset_tags(field(task, "phrase_structure", dict), len(instances), float(mask.mean()), ranks),
+        coco_id=None if coco_id is None else str(field(pictures[image_id], "coco_id", int)),
     )
 
 

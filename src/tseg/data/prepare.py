@@ -11,6 +11,7 @@ from PIL import Image
 from tseg.data.annotations import Record, Skipped
 from tseg.data.phrasecut import read_phrasecut
 from tseg.data.refer import read_refer
+from tseg.data.voc import read_voc
 from tseg.files import whole_file
 from tseg.progress import progress
 from tseg.records import write_records
@@ -28,25 +29,31 @@ def prepare(
     name: str,
     split: str,
     *,
-    format: Literal["phrasecut", "refer"],
+    format: Literal["phrasecut", "refer", "voc"],
     annotations: Path,
     images: Sequence[Path],
     split_by: str | None,
+    masks: Sequence[Path],
+    classes: Sequence[str] | None,
     sources: Sequence[str],
     output: Path,
 ) -> int:
     """Write the records of one split of the data set `name` to `output`; returns their number.
 
     `annotations` is the folder of the official files; a picture is taken from the first folder of `images`
-    that has it; `split_by` names refer's pickle and means nothing to PhraseCut; `sources` is kept with the
-    records. What cannot be used is left out and listed, with its reason, in `<output's stem>.skipped.csv`.
+    that has it; `split_by` names refer's pickle; `masks` are the folders of VOC's masks and `classes` the names
+    of their values from 1 on, kept with the records as `sources` are, null for the other formats. What cannot be
+    used is left out and listed, with its reason, in `<output's stem>.skipped.csv`.
 
     Raises ValueError when an annotation file or the split is missing or damaged, and when no record is left.
     """
-    if format == "phrasecut":
-        records, skipped = read_phrasecut(annotations, split)
-    else:
-        records, skipped = read_refer(annotations, split, split_by)
+    match format:
+        case "phrasecut":
+            records, skipped = read_phrasecut(annotations, split)
+        case "refer":
+            records, skipped = read_refer(annotations, split, split_by)
+        case "voc":
+            records, skipped = read_voc(annotations, split, masks=masks, classes=classes or ())
     records, rejected = with_pictures(records, images)
     skipped += rejected
     list_path = output.with_suffix(".skipped.csv")
@@ -55,7 +62,7 @@ def prepare(
         reason = f"the first, {skipped[0].record}: {skipped[0].reason}" if skipped else "the split is empty"
         raise ValueError(f"{name} {split} in {annotations}: all {len(skipped)} records are left out; {reason}")
     metadata = {"dataset": name, "split": split, "sources": list(sources), "num_skipped": len(skipped)}
-    write_records(output, records, metadata)
+    write_records(output, records, metadata | {"classes": list(classes) if classes else None})
     num_pictures = len({record["image_id"] for record in records})
     print(
         f"{name} {split}: {len(records):,} records of {num_pictures:,} pictures; "

@@ -109,6 +109,7 @@ def read_sentence(sentence: Record, ref: Record, pictures: dict[str, Record], re
         mask=compress(region.get("segmentation"), size),
         tags=[],
         box=check_box(region.get("bbox")),
+        coco_id=image_id,
     )
 
 

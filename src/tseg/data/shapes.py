@@ -1,84 +1,49 @@
 """The embedded data set *shapes*: drawn by the project itself, written in the official formats.
 
-One set of pictures has PhraseCut's annotation, another has those of RefCOCO, RefCOCO+ and RefCOCOg (umd).
+One set of pictures has PhraseCut's annotation, one those of RefCOCO, RefCOCO+ and RefCOCOg (umd), one VOC 2012's.
 """
 
 import json
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from tseg.data.shapes_outlines import coco_segmentation, phrasecut_polygons
 from tseg.data.shapes_phrases import SAYINGS, phrasecut_phrases, references
-from tseg.data.shapes_scenes import OUTLINES, Thing, draw_scene
-from tseg.progress import progress
+from tseg.data.shapes_pictures import Picture, draw_pictures
+from tseg.data.shapes_scenes import OUTLINES, Thing
+from tseg.data.shapes_voc import draw_voc
 
-PICTURE_SETS = ("phrasecut", "coco")
-SPLITS = ("train", "val")
-JPEG_QUALITY = 90
 CATEGORY_IDS = {category: number for number, category in enumerate(OUTLINES, start=1)}
 REFS_NAMES = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
 
 
-class Picture(NamedTuple):
-    """One picture on disk, what is in it, and the random numbers for what is said of it."""
-
-    image: dict[str, Any]  # id, file_name, width, height
-    split: str
-    things: list[Thing]
-    rng: np.random.Generator
-
-    def ann_id(self, thing: Thing) -> int:
-        """The number of one of its things, unique among all pictures."""
-        return 10 * self.image["id"] + self.things.index(thing)
-
-
-def draw_shapes(dir: Path, *, num_train: int, num_val: int, seed: int) -> dict[str, int]:
+def draw_shapes(dir: Path, *, sets: Sequence[str], num_train: int, num_val: int, seed: int) -> dict[str, int]:
     """Draw `num_train` and `num_val` pictures per picture set into `dir`, replaced when all is drawn.
 
-    A picture and what is said of it depend on `seed`, the set, the split and its place there alone. Returns
-    the numbers of pictures and expressions, with keys such as `phrasecut train pictures`.
+    `sets` names some of phrasecut, coco and voc. A picture and what is said of it depend on `seed`, the set, the
+    split and its place there alone. Returns the numbers of pictures and expressions, with keys such as
+    `phrasecut train pictures`.
     """
     partial = dir.with_name(f"{dir.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     num_pictures = {"train": num_train, "val": num_val}
-    counts = _draw_phrasecut(partial / "phrasecut" / "VGPhraseCut_v0", num_pictures, seed)
-    counts |= _draw_coco(partial / "coco", num_pictures, seed)
+    counts: dict[str, int] = {}
+    for picture_set in sets:
+        counts |= WRITERS[picture_set](partial, num_pictures, seed)
     shutil.rmtree(dir, ignore_errors=True)
     partial.rename(dir)
     return counts
 
 
-def picture_rng(seed: int, picture_set: str, split: str, index: int) -> np.random.Generator:
-    """The random numbers of one picture: first for its scene, then for what is said of it."""
-    return np.random.default_rng([seed, PICTURE_SETS.index(picture_set), SPLITS.index(split), index])
-
-
-def _draw_pictures(
-    images_dir: Path, file_name: str, picture_set: str, num_pictures: dict[str, int], seed: int
-) -> Iterator[Picture]:
-    """Draw the pictures of one set, with `file_name` formatted by their ids."""
-    images_dir.mkdir(parents=True)
-    for split, num in num_pictures.items():
-        for index in progress(range(num), f"{picture_set} {split}", "pictures"):
-            rng = picture_rng(seed, picture_set, split, index)
-            drawing, things = draw_scene(rng)
-            # Odd for train, even for val: more pictures of one split do not change the ids of the other.
-            image_id = 2 * index + 1 + SPLITS.index(split)
-            image = {"id": image_id, "file_name": file_name.format(image_id)}
-            drawing.save(images_dir / image["file_name"], quality=JPEG_QUALITY)
-            yield Picture({**image, "width": drawing.width, "height": drawing.height}, split, things, rng)
-
-
 def _draw_phrasecut(dir: Path, num_pictures: dict[str, int], seed: int) -> dict[str, int]:
     """Pictures and tasks as in VGPhraseCut_v0; returns their numbers."""
+    dir /= Path("phrasecut", "VGPhraseCut_v0")
     infos: list[dict[str, Any]] = []
     tasks: dict[str, list[dict[str, Any]]] = {split: [] for split in num_pictures}
-    for picture in _draw_pictures(dir / "images", "{}.jpg", "phrasecut", num_pictures, seed):
+    for picture in draw_pictures(dir / "images", "{}.jpg", "phrasecut", num_pictures, seed):
         sizes = {key: picture.image[key] for key in ("width", "height")}
         infos.append({"image_id": picture.image["id"], **sizes, "split": picture.split, "coco_id": None})
         tasks[picture.split] += _phrasecut_tasks(picture)
@@ -107,12 +72,13 @@ def _phrasecut_tasks(picture: Picture) -> Iterator[dict[str, Any]]:
 
 def _draw_coco(dir: Path, num_pictures: dict[str, int], seed: int) -> dict[str, int]:
     """Pictures as in COCO's train2014 and the three data sets that refer to them; returns their numbers."""
+    dir /= "coco"
     categories = [{"supercategory": "shape", "id": id, "name": name} for name, id in CATEGORY_IDS.items()]
     instances: dict[str, Any] = {"info": {"description": "shapes"}, "licenses": [], "categories": categories}
     instances |= {"images": [], "annotations": []}
     refs: dict[str, list[dict[str, Any]]] = {dataset: [] for dataset in SAYINGS}
     file_name = "COCO_train2014_{:012d}.jpg"
-    for picture in _draw_pictures(dir / "images" / "train2014", file_name, "coco", num_pictures, seed):
+    for picture in draw_pictures(dir / "images" / "train2014", file_name, "coco", num_pictures, seed):
         instances["images"].append(picture.image)
         instances["annotations"] += [_coco_annotation(picture, thing) for thing in picture.things]
         for dataset in SAYINGS:
@@ -165,3 +131,6 @@ def _coco_refs(dataset: str, picture: Picture) -> Iterator[dict[str, Any]]:
 def _write_json(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
+
+
+WRITERS = {"phrasecut": _draw_phrasecut, "coco": _draw_coco, "voc": draw_voc}

@@ -53,6 +53,11 @@ class Thing:
         """The last of its words, a key of `OUTLINES`."""
         return self.words[-1]
 
+    @property
+    def colour(self) -> str:
+        """That of its words which is a key of `HUES`."""
+        return next(word for word in self.words if word in HUES)
+
     @cached_property
     def box(self) -> tuple[int, int, int, int]:
         """x, y, width, height of the visible region, in pixels."""

@@ -1,6 +1,7 @@
 """Pictures for the encoder: normalised, and for training at random rescaled, cropped and flipped (section 4.2)."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,21 @@ def open_picture(path: Path | str) -> Image.Image:
         raise ValueError(f"{path} cannot be read as a picture ({error}); replace it or leave it out") from error
 
 
-def normalised(picture: Image.Image, mean: float, std: float) -> np.ndarray:
-    """The picture as float32 (3, H, W): (value / 255 - mean) / std."""
+def normalised(picture: Image.Image, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """The picture as float32 (3, H, W): (value / 255 - mean) / std, `mean` and `std` one number per channel."""
     values = np.asarray(picture, dtype=np.float32).transpose(2, 0, 1)
-    return (values / 255 - mean) / std
+    shift, unit = (np.array(numbers, np.float32)[:, None, None] for numbers in (mean, std))
+    return (values / 255 - shift) / unit
+
+
+def filled_box(box: Sequence[float] | np.ndarray, height: int, width: int) -> np.ndarray:
+    """Mask, bool (height, width), of a box (x, y, width, height) in pixels: the pixels whose centres lie inside."""
+    left, top, box_width, box_height = box
+    columns, rows = np.arange(width) + 0.5, np.arange(height) + 0.5
+    return np.outer(
+        (top <= rows) & (rows < top + box_height),
+        (left <= columns) & (columns < left + box_width),
+    )
 
 
 def mirror_words(expression: str) -> str:

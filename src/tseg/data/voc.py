@@ -1,0 +1,110 @@
+"""VOC 2012's semantic segmentation, with or without SBD's masks, read into records: one per picture and class."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tseg.data.annotations import Record, RecordError, Skipped, make_record
+from tseg.data.voc_masks import VOID, read_mask
+from tseg.files import existing
+from tseg.progress import progress
+from tseg.records import encode_mask
+
+
+def read_voc(
+    annotations: Path, split: str, *, masks: Sequence[Path], classes: Sequence[str]
+) -> tuple[list[Record], list[Skipped]]:
+    """The records of a split in the order of its list, and the pictures left out; `train_aug+val` reads both lists.
+
+    `annotations` is VOCdevkit/VOC2012; a mask is taken from the first folder of `masks` that has `<picture>.png` or
+    `<picture>.mat`; its value i is `classes[i - 1]`. Where a picture's mask is bad, no record is made of it.
+    `file_name` is the bare name of the picture. Raises ValueError when a list is missing, damaged or empty.
+    """
+    records, skipped, seen = [], [], set()
+    names = picture_names(annotations, split, masks)
+    for list_path, name in progress(names, "read", "masks", len(names)):
+        path = list_path
+        try:
+            if name in seen:
+                raise RecordError("an earlier line names the same picture; remove one of them")
+            seen.add(name)
+            path = find_mask(name, masks)
+            records += read_classes(name, read_mask(path), classes)
+        except RecordError as reason:
+            skipped.append(Skipped(path, name, str(reason)))
+    return records, skipped
+
+
+def picture_names(annotations: Path, split: str, masks: Sequence[Path]) -> list[tuple[Path, str]]:
+    """The pictures of a split, each with the list that names it. Raises ValueError that lists the splits there are."""
+    lists_dir = annotations / "ImageSets" / "Segmentation"
+    there = ", ".join(sorted(path.stem for path in lists_dir.glob("*.txt")))
+    mend = (
+        f"choose among {there}; train_aug needs SBD's folder cls among the masks"
+        if there
+        else "place VOC's lists there"
+    )
+    sbd_dir = next((folder.parent for folder in masks if folder.name == "cls"), None)
+    names = []
+    for part in split.split("+"):
+        path = lists_dir / f"{part}.txt"
+        if part == "train_aug" and sbd_dir and not path.exists():
+            names += train_aug(lists_dir, sbd_dir)
+        else:
+            names += [(path, name) for name in read_list(existing(path, mend))]
+    return names
+
+
+def train_aug(lists_dir: Path, sbd_dir: Path) -> list[tuple[Path, str]]:
+    """VOC's training pictures and all of SBD's, without VOC's validation pictures, sorted (section 4.1)."""
+    paths = [sbd_dir / "val.txt", sbd_dir / "train.txt", lists_dir / "train.txt"]
+    named = {name: path for path in paths for name in read_list(path)}
+    return [(named[name], name) for name in sorted(named.keys() - set(read_list(lists_dir / "val.txt")))]
+
+
+def read_list(path: Path) -> list[str]:
+    """The names of pictures in a list, one a line. Raises ValueError when there is none."""
+    try:
+        lines = existing(path, "place the official list there").read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not text ({error}); place the official list there") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise ValueError(f"{path} names no picture; place the official list there")
+    return names
+
+
+def find_mask(name: str, masks: Sequence[Path]) -> Path:
+    """The mask of a picture in the first folder that has one. Raises RecordError."""
+    if "/" in name or len(name.encode()) > 200:
+        raise RecordError("it is not the name of a picture; write one a line, without its folder and suffix")
+    for path in (folder / f"{name}{suffix}" for folder in masks for suffix in (".png", ".mat")):
+        if path.is_file():
+            return path
+    raise RecordError(f"its mask is in none of {', '.join(map(str, masks))}; fetch it into one of them")
+
+
+def read_classes(name: str, labels: np.ndarray, classes: Sequence[str]) -> list[Record]:
+    """A record for each class that has a pixel of `labels` (H, W). Raises RecordError when there is none."""
+    void = labels == VOID
+    values = [int(value) for value in np.unique(labels[~void]) if value]
+    if not values:
+        raise RecordError("no class has a pixel in its mask; remove it from the list")
+    if values[-1] > len(classes):
+        raise RecordError(f"its mask has the value {values[-1]}, but there are {len(classes)} classes; mend the mask")
+    ignore = encode_mask(void) if void.any() else None
+    return [
+        make_record(
+            record_id=f"{name}/{classes[value - 1]}",
+            image_id=name,
+            file_name=f"{name}.jpg",
+            size=labels.shape,
+            expression=classes[value - 1],
+            group_id=f"{name}/{classes[value - 1]}",
+            mask=encode_mask(labels == value),
+            tags=[],
+            ignore=ignore,
+        )
+        for value in values
+    ]
