@@ -6,7 +6,7 @@ some machines) cannot load the library that defines them: "operator torchvision:
 operators, without a kernel, lets the import succeed; this project never calls them. Where the library loads, nothing is
 declared: torchvision is left whole.
 
-Importing this module does it, so it must be imported before timm or transformers; `tseg.model` sees to that.
+Importing this module does it, so a module that imports timm or transformers imports this one first.
 """
 
 import importlib.util

@@ -1,6 +1,7 @@
 """The image encoder against timm's own forward pass and torch's own interpolation."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -8,18 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from tseg.model.image_encoder import ImageEncoder, build_image_encoder
+from tseg.model.image_encoder import ViTEncoder, build_image_encoder, build_vit, check_hub_weights
+from tseg.model.wide_resnet38 import WideResNet38
 
-import timm  # isort: skip  (after tseg.model, which sees to torchvision)
+import timm  # isort: skip  (after tseg.model.image_encoder, which sees to torchvision)
 from safetensors.torch import save_file  # isort: skip
 
 NAME = "vit_tiny_patch16_224"
 OPTIONS = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 
 
-def build(weights: Path | None = None, **options: int) -> ImageEncoder:
+def build(weights: Path | None = None, **options: int) -> ViTEncoder:
     torch.manual_seed(0)
-    return build_image_encoder(NAME, OPTIONS | options, str(weights) if weights else None, drop_path=0.0).eval()
+    return build_vit(NAME, OPTIONS | options, str(weights) if weights else None, drop_path=0.0).eval()
 
 
 def timm_vit(num_classes: int = 10, **options: Any) -> Any:
@@ -37,7 +39,7 @@ def pictures(height: int, width: int, number: int = 2) -> Tensor:
 def test_tokens_at_the_native_size_are_those_of_timm_without_the_class_token() -> None:
     vit = timm_vit()
     expected = vit.forward_features(pictures(32, 32))[:, 1:]
-    torch.testing.assert_close(ImageEncoder(timm_with_no_head(vit))(pictures(32, 32)), expected)
+    torch.testing.assert_close(ViTEncoder(timm_with_no_head(vit))(pictures(32, 32)), expected)
 
 
 def timm_with_no_head(vit: Any) -> Any:
@@ -57,7 +59,7 @@ def test_position_embeddings_at_another_grid_are_bilinear(rows: int, columns: in
     positions = torch.cat([class_token, resized.flatten(2).movedim(1, 2)], dim=1)
     native.load_state_dict(vit.state_dict() | {"pos_embed": positions})
     inputs = pictures(8 * rows, 8 * columns)
-    tokens = ImageEncoder(timm_with_no_head(vit))(inputs)
+    tokens = ViTEncoder(timm_with_no_head(vit))(inputs)
     assert tokens.shape == (2, rows * columns, 32)
     torch.testing.assert_close(tokens, native.forward_features(inputs)[:, 1:], rtol=1e-4, atol=1e-5)
 
@@ -78,7 +80,7 @@ def test_tokens_of_a_batch_are_those_of_its_pictures() -> None:
 
 
 def test_drop_path_rises_linearly_to_its_rate() -> None:
-    blocks = build_image_encoder(NAME, OPTIONS | {"depth": 5}, None, drop_path=0.2).vit.blocks
+    blocks = build_vit(NAME, OPTIONS | {"depth": 5}, None, drop_path=0.2).vit.blocks
     rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in blocks]
     assert rates == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
 
@@ -128,6 +130,33 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, name: str, cont
 def test_a_model_that_cannot_be_an_encoder_is_refused(name: str, options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"model\.image_encoder"):
         build_image_encoder(name, options, None, drop_path=0.0)
+
+
+def test_the_name_decides_on_the_kind_of_encoder() -> None:
+    vit = build_image_encoder(NAME, OPTIONS, None, drop_path=0.0)
+    resnet = build_image_encoder("wide_resnet38", {"width": 1}, None, drop_path=0.0)
+    assert isinstance(vit, ViTEncoder)
+    assert isinstance(resnet, WideResNet38)
+    for encoder in (vit, resnet):
+        tokens = encoder(pictures(24, 40))
+        assert tokens.shape == (2, 24 * 40 // encoder.patch_size**2, encoder.num_features)
+
+
+def hub_vit(mean: float, std: float) -> SimpleNamespace:
+    """What `check_hub_weights` reads of a ViT from the hub."""
+    return SimpleNamespace(pretrained_cfg={"mean": (mean,) * 3, "std": (std,) * 3})
+
+
+def test_hub_weights_of_augreg_are_accepted() -> None:
+    check_hub_weights(hub_vit(0.5, 0.5), NAME, f"{NAME}.augreg_in21k")
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "weights"), [(0.485, 0.5, NAME), (0.5, 0.225, NAME), (0.5, 0.5, "vit_small_patch16_224.augreg")]
+)
+def test_hub_weights_of_another_vit_or_normalisation_are_refused(mean: float, std: float, weights: str) -> None:
+    with pytest.raises(ValueError, match=r"model\.image_encoder"):
+        check_hub_weights(hub_vit(mean, std), NAME, weights)
 
 
 def saved(path: Path, weights: dict[str, Tensor]) -> Path:

@@ -1,5 +1,7 @@
 """Poolings against float64 NumPy versions written from the paper's equations 2 to 8, one patch sum at a time."""
 
+import subprocess
+import sys
 from functools import partial
 
 import numpy as np
@@ -7,12 +9,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from tseg.model.pooling import POOLINGS, gap, gmp, gwp, mpa_masks, size_penalty, spa_masks
+from tseg.model.pooling import (
+    POOLINGS,
+    Pooling,
+    gap,
+    gmp,
+    gwp,
+    mpa,
+    mpa_masks,
+    pooling,
+    size_penalty,
+    spa,
+    spa_masks,
+)
 
 MASKS = {"spa": spa_masks, "mpa": mpa_masks}
 SIZE_TERMS = [(size_lambda, power) for size_lambda in (0.0, 0.01, 0.1) for power in (0.0, 1.0, 3.0, 5.0)]
 SETTINGS = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0}
-SCORES = {name: partial(POOLINGS[name], **(SETTINGS if name in MASKS else {})) for name in POOLINGS}
+SCORES = {name: partial(POOLINGS[name].score, **(SETTINGS if POOLINGS[name].weighted else {})) for name in POOLINGS}
 
 
 def random_similarities(pictures: int = 3, patches: int = 12, expressions: int = 5, tau: float = 5.0) -> Tensor:
@@ -40,6 +54,48 @@ def reference_scores(s: np.ndarray, assignment: str, epsilon: float, size_lambda
         size = sum(m[:, j]) / len(s)
         z[j] = z_gwp + (1 - size) ** power * np.log(size_lambda + size)
     return z
+
+
+def test_the_papers_poolings_are_registered() -> None:
+    papers = {
+        "gmp": Pooling(gmp, masks=None, exclusive=False, weighted=False),
+        "gap": Pooling(gap, masks=None, exclusive=False, weighted=False),
+        "spa": Pooling(spa, masks=spa_masks, exclusive=True, weighted=True),
+        "mpa": Pooling(mpa, masks=mpa_masks, exclusive=False, weighted=True),
+    }
+    assert papers == POOLINGS
+
+
+def test_a_decorated_function_is_a_pooling(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry: dict[str, Pooling] = {}
+    monkeypatch.setattr("tseg.model.pooling.POOLINGS", registry)
+
+    @pooling
+    def middle(similarities: Tensor) -> Tensor:
+        return similarities.median(dim=1).values
+
+    @pooling(masks=mpa_masks, exclusive=True)
+    def heavy(similarities: Tensor, *, epsilon: float, size_lambda: float, size_power: float) -> Tensor:
+        return similarities.sum(dim=1) * epsilon * size_lambda * size_power
+
+    assert registry == {"middle": Pooling(middle, None, False, False), "heavy": Pooling(heavy, mpa_masks, True, True)}
+    with pytest.raises(AssertionError, match="middle already"):
+        pooling(middle)
+
+
+def test_a_pooling_that_would_be_told_anything_else_by_name_is_refused() -> None:
+    def sharp(similarities: Tensor, *, epsilon: float) -> Tensor:
+        return similarities.sum(dim=1) / epsilon
+
+    with pytest.raises(AssertionError, match="by name or nothing"):
+        pooling(sharp)
+    assert "sharp" not in POOLINGS
+
+
+def test_the_registry_is_read_without_torch() -> None:
+    code = "import sys; from tseg.model.pooling import POOLINGS; print(*POOLINGS, 'torch' in sys.modules)"
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["gmp", "gap", "spa", "mpa", "False"]
 
 
 def test_gap_is_equation_2() -> None:
@@ -99,8 +155,8 @@ def test_weighted_score_is_equation_8(assignment: str, size_lambda: float, power
     s = random_similarities()
     settings = {"epsilon": 1.0, "size_lambda": size_lambda, "size_power": power}
     expected = [reference_scores(picture, assignment, 1.0, size_lambda, power) for picture in s.numpy()]
-    np.testing.assert_allclose(POOLINGS[assignment](s, **settings), expected, rtol=1e-11)
-    np.testing.assert_allclose(POOLINGS[assignment](s.float(), **settings), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(POOLINGS[assignment].score(s, **settings), expected, rtol=1e-11)
+    np.testing.assert_allclose(POOLINGS[assignment].score(s.float(), **settings), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_spa_masks_sum_with_the_background_to_one() -> None:
@@ -135,6 +191,28 @@ def test_masks_of_any_similarity_are_finite_shares(assignment: str) -> None:
     s = torch.tensor([[[200.0, -200.0, 0.0], [200.0, 200.0, 200.0], [-200.0, -200.0, -200.0]]])
     masks = MASKS[assignment](s)
     assert ((masks >= 0) & (masks <= 1)).all()
+
+
+@pytest.mark.parametrize("assignment", MASKS)
+@pytest.mark.parametrize("similarity", [-200.0, -87.5, -50.0, 0.0, 50.0, 200.0])
+def test_without_lambda_score_and_gradient_stay_finite(assignment: str, similarity: float) -> None:
+    """Even where the mean mask rounds to 0 or to 1."""
+    s = torch.full((1, 9, 2), similarity, requires_grad=True)
+    scores = POOLINGS[assignment].score(s, epsilon=1.0, size_lambda=0.0, size_power=5.0)
+    scores.sum().backward()
+    assert s.grad is not None
+    assert scores.isfinite().all()
+    assert s.grad.isfinite().all()
+
+
+def test_without_lambda_the_size_term_pulls_at_small_masks_as_at_any() -> None:
+    """The size term is log mbar: where m = exp(s), its slope towards s is 1 however small the mask."""
+    s = torch.linspace(-87.0, -20.0, 30)[:, None, None].requires_grad_()
+    penalties = size_penalty(mpa_masks(s), 0.0, 5.0)
+    penalties.sum().backward()
+    assert s.grad is not None
+    torch.testing.assert_close(penalties.detach(), s.detach()[:, 0], rtol=1e-5, atol=0)
+    torch.testing.assert_close(s.grad, torch.ones_like(s), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("name", POOLINGS)

@@ -1,4 +1,4 @@
-"""The text encoder and its tokenizer."""
+"""The text encoders and the tokenizer."""
 
 import random
 from pathlib import Path
@@ -7,21 +7,33 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from tseg.model.text_encoder import TextEncoder, build_text_encoder, learn_wordpiece, load_tokenizer, tokenize
+from tseg.model.text_encoder import ClassEncoder, TextEncoder, build_text_encoder, learn_wordpiece, load_tokenizer
 
-from transformers import BertConfig, BertModel, BertTokenizerFast  # isort: skip  (after tseg.model)
+from transformers import BertConfig, BertModel, BertTokenizerFast  # isort: skip  (after tseg.model.text_encoder)
 
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "vocabulary_size": 60, "max_tokens": 12, "dropout": 0.1}
 EXPRESSIONS = ["red circle", "the small blue square on the left", "a star", "Red Circle above the star"]
 
 
-def build(weights: str | None = None, **changed: float) -> TextEncoder:
+CLASSES = ["circle", "square", "sign"]
+
+
+def build(weights: str | None = None, tokenizer: Tokenizer | None = None, **changed: float) -> TextEncoder:
     torch.manual_seed(0)
-    return build_text_encoder(**(SIZES | changed), weights=weights).eval()
+    encoder = build_text_encoder(SIZES | {"weights": weights} | changed, tokenizer or learnt())
+    assert isinstance(encoder, TextEncoder)
+    return encoder.eval()
 
 
 def learnt() -> Tokenizer:
     return learn_wordpiece(EXPRESSIONS, 60)
+
+
+def class_encoder() -> ClassEncoder:
+    torch.manual_seed(0)
+    encoder = build_text_encoder({"classes": CLASSES, "num_features": 64}, None)
+    assert isinstance(encoder, ClassEncoder)
+    return encoder
 
 
 def pretrained(folder: Path) -> BertModel:
@@ -35,10 +47,10 @@ def pretrained(folder: Path) -> BertModel:
 
 
 def test_expression_is_the_first_token_of_the_pretrained_bert(tmp_path: Path) -> None:
-    theirs = pretrained(tmp_path)
-    token_ids, mask = tokenize(learnt(), EXPRESSIONS, 12)
+    theirs, ours = pretrained(tmp_path), build(str(tmp_path))
+    token_ids, mask = ours.tokenize(EXPRESSIONS)
     expected = theirs(input_ids=token_ids, attention_mask=mask).last_hidden_state[:, 0]
-    torch.testing.assert_close(build(str(tmp_path))(token_ids, mask), expected)
+    torch.testing.assert_close(ours(EXPRESSIONS), expected)
 
 
 @pytest.mark.parametrize(
@@ -59,10 +71,9 @@ def test_a_pretrained_bert_of_other_sizes_is_refused(tmp_path: Path, size: str, 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_training_drops_the_share_it_is_told(tmp_path: Path, dropout: float) -> None:
     pretrained(tmp_path)
-    token_ids, mask = tokenize(learnt(), EXPRESSIONS, 12)
     for weights in (None, str(tmp_path)):
         encoder = build(weights, dropout=dropout).train()
-        assert torch.equal(encoder(token_ids, mask), encoder(token_ids, mask)) == (dropout == 0)
+        assert torch.equal(encoder(EXPRESSIONS), encoder(EXPRESSIONS)) == (dropout == 0)
 
 
 def test_a_folder_without_a_bert_is_refused(tmp_path: Path) -> None:
@@ -72,30 +83,27 @@ def test_a_folder_without_a_bert_is_refused(tmp_path: Path) -> None:
 
 def test_a_pretrained_tokenizer_is_used_as_it_is(tmp_path: Path) -> None:
     pretrained(tmp_path)
-    token_ids, mask = tokenize(load_tokenizer(str(tmp_path)), ["red circle", "Red"], 12)
+    token_ids, mask = build(tokenizer=load_tokenizer(str(tmp_path))).tokenize(["red circle", "Red"])
     assert token_ids.tolist() == [[2, 5, 6, 3], [2, 5, 3, 0]]
     assert mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
 
 
 def test_padding_does_not_change_an_expression() -> None:
-    encoder, tokenizer = build(), learnt()
-    together = encoder(*tokenize(tokenizer, EXPRESSIONS, 12))
-    alone = torch.cat([encoder(*tokenize(tokenizer, [expression], 12)) for expression in EXPRESSIONS])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    encoder = build()
+    alone = torch.cat([encoder([expression]) for expression in EXPRESSIONS])
+    torch.testing.assert_close(encoder(EXPRESSIONS), alone, rtol=1e-4, atol=1e-5)
 
 
 def test_every_word_matters_to_the_first_token() -> None:
-    encoder, (token_ids, mask) = build(), tokenize(learnt(), EXPRESSIONS[:1], 12)
-    before = encoder(token_ids, mask)
-    for place in range(token_ids.shape[1]):
-        changed = token_ids.clone()
-        changed[0, place] = 1  # [UNK]
-        assert not torch.allclose(encoder(changed, mask), before)
+    encoder = build()
+    before = encoder(["the red circle"])
+    for changed in ("a red circle", "the blue circle", "the red star", "circle red the", "the red"):
+        assert not torch.allclose(encoder([changed]), before)
 
 
 def test_expressions_begin_and_end_with_their_special_tokens() -> None:
     tokenizer = learnt()
-    token_ids, mask = tokenize(tokenizer, EXPRESSIONS, 12)
+    token_ids, mask = build(tokenizer=tokenizer).tokenize(EXPRESSIONS)
     for row, length in zip(token_ids.tolist(), mask.sum(dim=1).tolist(), strict=True):
         assert tokenizer.id_to_token(row[0]) == "[CLS]"
         assert tokenizer.id_to_token(row[length - 1]) == "[SEP]"
@@ -103,21 +111,22 @@ def test_expressions_begin_and_end_with_their_special_tokens() -> None:
 
 
 def test_case_does_not_matter() -> None:
-    token_ids, _ = tokenize(learnt(), ["red circle", "Red CIRCLE"], 12)
+    token_ids, _ = build().tokenize(["red circle", "Red CIRCLE"])
     assert token_ids[0].tolist() == token_ids[1].tolist()
 
 
 def test_words_that_were_learnt_are_told_apart() -> None:
-    token_ids, _ = tokenize(learnt(), EXPRESSIONS, 30)
+    token_ids, _ = build(max_tokens=30).tokenize(EXPRESSIONS)
     unknown = learnt().token_to_id("[UNK]")
     assert unknown not in token_ids
     assert len({tuple(row) for row in token_ids.tolist()}) == len(EXPRESSIONS)
 
 
 def test_longer_expressions_are_cut_at_max_tokens() -> None:
-    token_ids, mask = tokenize(learnt(), ["red circle " * 20, "star"], 12)
+    encoder, expressions = build(), ["red circle " * 20, "star"]
+    token_ids, mask = encoder.tokenize(expressions)
     assert token_ids.shape == mask.shape == (2, 12)
-    assert build()(token_ids, mask).shape == (2, 32)
+    assert encoder(expressions).shape == (2, 32)
 
 
 @pytest.mark.parametrize("vocabulary_size", [40, 200, 5000])
@@ -129,3 +138,34 @@ def test_a_tokenizer_learnt_twice_is_the_same_bytes(vocabulary_size: int) -> Non
     first, *others = (learn_wordpiece(expressions, vocabulary_size) for _ in range(4))
     assert {other.to_str() for other in others} == {first.to_str()}
     assert first.get_vocab_size() <= vocabulary_size
+
+
+def test_a_class_has_one_vector_of_its_own() -> None:
+    encoder = class_encoder()
+    vectors = encoder(["sign", "circle", "sign"])
+    assert vectors.shape == (3, encoder.num_features)
+    assert torch.equal(vectors[0], vectors[2])
+    assert torch.equal(encoder(CLASSES), encoder.embedding.weight)
+
+
+def test_only_the_classes_asked_for_learn() -> None:
+    encoder = class_encoder()
+    encoder(["circle", "sign"]).sum().backward()
+    assert encoder.embedding.weight.grad is not None
+    assert encoder.embedding.weight.grad.any(dim=1).tolist() == [True, False, True]
+
+
+def test_classes_begin_far_apart_in_the_common_space() -> None:
+    """Whatever the projection's bias adds to all of them."""
+    torch.manual_seed(0)
+    encoder = ClassEncoder([str(number) for number in range(20)], 64)
+    projected = torch.nn.Linear(64, 64)(encoder(list(encoder.places)))
+    cosines = torch.nn.functional.normalize(projected, dim=-1) @ torch.nn.functional.normalize(projected, dim=-1).T
+    others = cosines[~torch.eye(20, dtype=torch.bool)]
+    assert others.mean().abs() < 0.1
+    assert others.max() < 0.7
+
+
+def test_an_expression_that_is_no_class_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"'red circle' is none of the classes.*'square'"):
+        class_encoder()(["circle", "red circle"])

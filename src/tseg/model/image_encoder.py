@@ -1,5 +1,9 @@
-"""The image encoder: any timm ViT, at any picture size (section 3.1, "Image encoder")."""
+"""The image encoder: any timm ViT, at any picture size (section 3.1, "Image encoder"), or Table 1's wide ResNet."""
 
+import tseg.torchvision_operators  # noqa: F401  (before timm is imported)
+
+# isort: split
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +15,19 @@ from timm.models import VisionTransformer, load_state_dict
 from torch import Tensor, nn
 from torch.func import functional_call
 
-MEAN, STD = 0.5, 0.5
-"""Pictures reach the encoder as (value / 255 - MEAN) / STD, the normalisation of AugReg ViTs."""
+from tseg.model.wide_resnet38 import WideResNet38, build_wide_resnet38
 
 
-class ImageEncoder(nn.Module):
+class ViTEncoder(nn.Module):
     """Patch tokens of a ViT after its last norm.
 
     The position embeddings are learnt on the ViT's own grid and resized bilinearly to the grid of each picture.
     """
+
+    mean = (0.5, 0.5, 0.5)
+    """What is subtracted from red, green and blue in [0, 1]; that of AugReg ViTs."""
+    std = (0.5, 0.5, 0.5)
+    """What red, green and blue are then divided by."""
 
     def __init__(self, vit: VisionTransformer):
         super().__init__()
@@ -37,7 +45,7 @@ class ImageEncoder(nn.Module):
         return self.vit.num_features
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Patch tokens (B, N, D_I), in reading order, of pictures (B, 3, H, W) normalised by `MEAN` and `STD`.
+        """Patch tokens (B, N, D_I), in reading order, of pictures (B, 3, H, W) normalised by `mean` and `std`.
 
         H and W are multiples of the patch size; N = HW / patch_size^2.
         """
@@ -54,7 +62,17 @@ class ImageEncoder(nn.Module):
         return tokens[:, self.vit.num_prefix_tokens :]
 
 
+ImageEncoder = ViTEncoder | WideResNet38
+"""What turns pictures into patch tokens; both kinds have the same attributes."""
+
+
 def build_image_encoder(name: str, options: dict[str, int], weights: str | None, drop_path: float) -> ImageEncoder:
+    """The image encoder called `name`: `wide_resnet38` or a timm ViT; ValueError where there is no such encoder."""
+    build = build_wide_resnet38 if name == "wide_resnet38" else partial(build_vit, name)
+    return build(options, weights, drop_path)
+
+
+def build_vit(name: str, options: dict[str, int], weights: str | None, drop_path: float) -> ViTEncoder:
     """A timm ViT called `name`, its constructor given `options`.
 
     `weights`: None for random ones; a `.safetensors` or `.pth` file with exactly the ViT's own, a classifier's aside;
@@ -70,7 +88,8 @@ def build_image_encoder(name: str, options: dict[str, int], weights: str | None,
             vit = timm.create_model(weights, pretrained=True, **arguments)
         if file:
             # By itself timm would leave what the file lacks at random and resize what does not fit.
-            vit.load_state_dict({key: value for key, value in load_state_dict(file).items() if key[:5] != "head."})
+            found = load_state_dict(file, weights_only=True)
+            vit.load_state_dict({key: value for key, value in found.items() if key[:5] != "head."})
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, EOFError, SafetensorError) as error:
         raise ValueError(
             f"model.image_encoder: timm cannot build {name!r} with options {options} and weights {weights!r}: {error}"
@@ -80,9 +99,9 @@ def build_image_encoder(name: str, options: dict[str, int], weights: str | None,
     if not isinstance(vit, VisionTransformer) or not isinstance(vit.pos_embed, torch.nn.Parameter):
         raise ValueError(
             f"model.image_encoder.name: {name!r} is not a ViT with position embeddings; "
-            "choose one of timm.list_models('vit_*')"
+            "choose wide_resnet38 or one of timm.list_models('vit_*')"
         )
-    return ImageEncoder(vit)
+    return ViTEncoder(vit)
 
 
 def check_hub_weights(vit: Any, name: str, weights: str) -> None:
@@ -90,8 +109,8 @@ def check_hub_weights(vit: Any, name: str, weights: str) -> None:
     if weights.partition(".")[0] != name:
         raise ValueError(f"model.image_encoder: the weights {weights!r} are of another ViT than {name!r}; name it so")
     mean, std = vit.pretrained_cfg["mean"], vit.pretrained_cfg["std"]
-    if set(mean) != {MEAN} or set(std) != {STD}:
+    if tuple(mean) != ViTEncoder.mean or tuple(std) != ViTEncoder.std:
         raise ValueError(
             f"model.image_encoder.weights: {weights!r} were trained on pictures normalised by {mean} and {std}, not by "
-            f"{MEAN} and {STD}; choose AugReg weights"
+            f"{ViTEncoder.mean} and {ViTEncoder.std}; choose AugReg weights"
         )

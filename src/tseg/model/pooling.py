@@ -1,26 +1,74 @@
 """Global pooling: from patch-text similarities S to image-level scores z (section 3.2).
 
-Everything is a pure function of S, float (B, N, L): B pictures, N patches, L expressions. Scores are (B, L).
+Everything is a pure function of S, float32 (B, N, L): B pictures, N patches, L expressions. Scores are (B, L). A
+function decorated with `@pooling` is a pooling, under its own name. torch is not imported here: tensors bring their
+methods along, and the workflow reads the registry in no time.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BACKGROUND = 0.0
 """s_bg, the background's constant similarity (below eq. 5)."""
 
+SMALLEST_SIZE = 2.0**-126
+"""The smallest normal float32: a mask so small that its size rounds to 0 counts as this large."""
 
-def gap(similarities: Tensor) -> Tensor:
-    """z_j = 1/N sum_i s_ij: global average pooling (eq. 2)."""
-    return similarities.mean(dim=1)
+WEIGHTING = {"epsilon", "size_lambda", "size_power"}
+"""What a weighted pooling is told by name."""
 
 
+class Pooling(NamedTuple):
+    """A way to score, and the masks that go with it."""
+
+    score: Callable[..., Tensor]
+    """z (B, L) of S (B, N, L); takes `WEIGHTING` by name iff `weighted`."""
+    masks: Callable[[Tensor], Tensor] | None
+    """m of S, (..., L) to (..., L); None: masks come from normalised activations, as GAP's and GMP's."""
+    exclusive: bool
+    """Whether the masks of a patch and its background sum to 1."""
+    weighted: bool
+    """Whether `score` is a weighted sum with a size term (eq. 8)."""
+
+
+POOLINGS: dict[str, Pooling] = {}
+"""Every pooling by its name, in the order of definition."""
+
+
+def pooling(
+    score: Callable[..., Tensor] | None = None,
+    *,
+    masks: Callable[[Tensor], Tensor] | None = None,
+    exclusive: bool = False,
+) -> Any:
+    """Enter `score` into `POOLINGS` under its own name and return it; decorates with or without arguments."""
+    if score is None:
+        return partial(pooling, masks=masks, exclusive=exclusive)
+    parameters = signature(score).parameters
+    by_name = {name for name, parameter in parameters.items() if parameter.kind is Parameter.KEYWORD_ONLY}
+    assert by_name in (set(), WEIGHTING), f"a pooling is told {sorted(WEIGHTING)} by name or nothing"
+    assert score.__name__ not in POOLINGS, f"there is a pooling {score.__name__} already"
+    POOLINGS[score.__name__] = Pooling(score, masks, exclusive, weighted=bool(by_name))
+    return score
+
+
+@pooling
 def gmp(similarities: Tensor) -> Tensor:
     """z_j = max_i s_ij: global max pooling (eq. 3)."""
     return similarities.amax(dim=1)
+
+
+@pooling
+def gap(similarities: Tensor) -> Tensor:
+    """z_j = 1/N sum_i s_ij: global average pooling (eq. 2)."""
+    return similarities.mean(dim=1)
 
 
 def spa_masks(similarities: Tensor) -> Tensor:
@@ -28,8 +76,9 @@ def spa_masks(similarities: Tensor) -> Tensor:
 
     With the background's own share, 1 - sum_j m_ij, the masks of a patch sum to 1.
     """
-    background = torch.full_like(similarities[..., :1], BACKGROUND)
-    return torch.cat([background, similarities], dim=-1).softmax(dim=-1)[..., 1:]
+    # The expression's share among the expressions, times the share that all of them take from the background.
+    foreground = (similarities.logsumexp(dim=-1, keepdim=True) - BACKGROUND).sigmoid()
+    return similarities.softmax(dim=-1) * foreground
 
 
 def mpa_masks(similarities: Tensor) -> Tensor:
@@ -37,7 +86,7 @@ def mpa_masks(similarities: Tensor) -> Tensor:
 
     The mask of an expression does not depend on the other expressions.
     """
-    return torch.sigmoid(similarities - BACKGROUND)
+    return (similarities - BACKGROUND).sigmoid()
 
 
 def gwp(similarities: Tensor, masks: Tensor, epsilon: float) -> Tensor:
@@ -49,28 +98,29 @@ def gwp(similarities: Tensor, masks: Tensor, epsilon: float) -> Tensor:
 
 
 def size_penalty(masks: Tensor, size_lambda: float, size_power: float) -> Tensor:
-    """z_j = (1 - mbar_j)^p log(lambda + mbar_j), mbar_j = 1/N sum_i m_ij: the size term (eq. 7)."""
+    """z_j = (1 - mbar_j)^p log(lambda + mbar_j), mbar_j = 1/N sum_i m_ij: the size term (eq. 7).
+
+    Finite for any mask, as is its gradient.
+    """
     size = masks.mean(dim=1)
-    return (1 - size) ** size_power * torch.log(size_lambda + size)
+    # With lambda = 0 the logarithm of an empty mask, and its slope, would be infinite.
+    return (1 - size) ** size_power * (size_lambda + size).clamp(min=SMALLEST_SIZE).log()
 
 
-def assigned_score(
-    similarities: Tensor,
-    *,
-    assign: Callable[[Tensor], Tensor],
-    epsilon: float,
-    size_lambda: float,
-    size_power: float,
+def weighted_score(
+    similarities: Tensor, masks: Tensor, epsilon: float, size_lambda: float, size_power: float
 ) -> Tensor:
-    """z = z_gwp + z_size (eq. 8), with the masks that `assign` makes of the similarities."""
-    masks = assign(similarities)
+    """z = z_gwp + z_size (eq. 8)."""
     return gwp(similarities, masks, epsilon) + size_penalty(masks, size_lambda, size_power)
 
 
-POOLINGS: dict[str, Callable[..., Tensor]] = {
-    "gmp": gmp,
-    "gap": gap,
-    "spa": partial(assigned_score, assign=spa_masks),
-    "mpa": partial(assigned_score, assign=mpa_masks),
-}
-"""Name to scoring function; `spa` and `mpa` also take epsilon, size_lambda and size_power by name."""
+@pooling(masks=spa_masks, exclusive=True)
+def spa(similarities: Tensor, *, epsilon: float, size_lambda: float, size_power: float) -> Tensor:
+    """Scores (eq. 8) by single-label patch assignment, the rival."""
+    return weighted_score(similarities, spa_masks(similarities), epsilon, size_lambda, size_power)
+
+
+@pooling(masks=mpa_masks)
+def mpa(similarities: Tensor, *, epsilon: float, size_lambda: float, size_power: float) -> Tensor:
+    """Scores (eq. 8) by multi-label patch assignment, the paper's own."""
+    return weighted_score(similarities, mpa_masks(similarities), epsilon, size_lambda, size_power)

@@ -1,5 +1,8 @@
-"""The text encoder: any transformers BERT, and its tokenizer (section 3.1, "Text encoder")."""
+"""The text encoder: any transformers BERT with its tokenizer (section 3.1, "Text encoder"), or a vector per class."""
 
+import tseg.torchvision_operators  # noqa: F401  (before transformers is imported)
+
+# isort: split
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,23 +14,81 @@ _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 class TextEncoder(nn.Module):
-    """The first token of a BERT stands for the whole expression."""
+    """The first token of a BERT stands for the whole expression.
 
-    def __init__(self, bert: BertModel):
+    Owns `tokenizer`, and sets it to cut expressions at `max_tokens` and to pad them to the longest.
+    """
+
+    def __init__(self, bert: BertModel, tokenizer: Tokenizer, max_tokens: int):
         super().__init__()
         self.bert = bert
+        self.tokenizer = tokenizer
+        tokenizer.enable_truncation(max_tokens)
+        tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
 
     @property
     def num_features(self) -> int:
         """Size D_T of an expression's token."""
         return self.bert.config.hidden_size
 
-    def forward(self, token_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Expression tokens (L, D_T) of token ids and mask, both int64 (L, T)."""
+    def tokenize(self, expressions: list[str]) -> tuple[Tensor, Tensor]:
+        """Token ids and attention mask, int64 (L, T), padded to the longest of the L expressions."""
+        encodings = self.tokenizer.encode_batch(expressions)
+        ids, mask = [encoding.ids for encoding in encodings], [encoding.attention_mask for encoding in encodings]
+        return tensor(ids, device=self.bert.device), tensor(mask, device=self.bert.device)
+
+    def forward(self, expressions: list[str]) -> Tensor:
+        """Expression tokens (L, D_T)."""
+        token_ids, attention_mask = self.tokenize(expressions)
         return self.bert(input_ids=token_ids, attention_mask=attention_mask).last_hidden_state[:, 0]
 
 
-def build_text_encoder(
+class ClassEncoder(nn.Module):
+    """A learnt vector per class stands for its name (Table 1, "class encoding")."""
+
+    def __init__(self, classes: Sequence[str], num_features: int):
+        super().__init__()
+        self.num_features = num_features
+        self.places = {name: place for place, name in enumerate(classes)}
+        assert len(self.places) == len(classes), "every class has a vector of its own"
+        # ASSUME unit variance, that of a BERT's tokens after their last norm. Vectors of length 1, by contrast, would
+        # be no larger than the bias of their projection, and all classes would begin with much in common.
+        self.embedding = nn.Embedding(len(classes), num_features)
+
+    def forward(self, expressions: list[str]) -> Tensor:
+        """Class vectors (L, D_T); ValueError for an expression that is no class."""
+        for expression in expressions:
+            if expression not in self.places:
+                raise ValueError(
+                    f"{expression!r} is none of the classes that this model knows; choose from {list(self.places)}"
+                )
+        places = tensor([self.places[expression] for expression in expressions], device=self.embedding.weight.device)
+        return self.embedding(places)
+
+
+def build_text_encoder(settings: dict[str, Any], tokenizer: Tokenizer | None) -> TextEncoder | ClassEncoder:
+    """The class encoder of {classes, num_features}, or else the BERT of `build_bert`'s arguments with `tokenizer`."""
+    if "classes" in settings:
+        return ClassEncoder(**settings)
+    assert tokenizer is not None, "a language model needs a tokenizer"
+    return TextEncoder(build_bert(**settings), tokenizer, settings["max_tokens"])
+
+
+def rebuild_text_encoder(
+    settings: dict[str, Any], bert: dict[str, Any] | None, tokenizer: str | None
+) -> TextEncoder | ClassEncoder:
+    """The text encoder that `build_text_encoder` made of `settings`, its weights still to be filled in.
+
+    `bert` is the configuration of its BERT and `tokenizer` the tokenizer's JSON; None for a class encoder.
+    """
+    if bert is None or tokenizer is None:
+        return ClassEncoder(**settings)
+    # BERT's own configuration: pretrained ones differ in more than the settings say.
+    model = BertModel(BertConfig.from_dict(bert), add_pooling_layer=False)
+    return TextEncoder(model, Tokenizer.from_str(tokenizer), settings["max_tokens"])
+
+
+def build_bert(
     hidden_size: int,
     num_layers: int,
     num_heads: int,
@@ -35,7 +96,7 @@ def build_text_encoder(
     max_tokens: int,
     dropout: float,
     weights: str | None,
-) -> TextEncoder:
+) -> BertModel:
     """A BERT of the given sizes; `dropout` is that of its hidden states and of its attention.
 
     `weights`: None for random ones, else a hub name or a local folder that transformers loads. Raises ValueError where
@@ -57,7 +118,7 @@ def build_text_encoder(
             # BERT's 0.02 is that of 2,500 features; narrower encoders would map all expressions to nearly one token.
             initializer_range=hidden_size**-0.5,
         )
-        return TextEncoder(BertModel(config, add_pooling_layer=False))
+        return BertModel(config, add_pooling_layer=False)
     try:
         bert = BertModel.from_pretrained(weights, add_pooling_layer=False, **dropouts)
     except (OSError, ValueError) as error:
@@ -73,7 +134,7 @@ def build_text_encoder(
                 f"model.text_encoder: {weights!r} has {key} {getattr(bert.config, key)}, the settings say {size}; "
                 "make them agree"
             )
-    return TextEncoder(bert)
+    return bert
 
 
 def learn_wordpiece(expressions: Sequence[str], vocabulary_size: int) -> Tokenizer:
@@ -96,11 +157,3 @@ def learn_wordpiece(expressions: Sequence[str], vocabulary_size: int) -> Tokeniz
 def load_tokenizer(weights: str) -> Tokenizer:
     """The tokenizer that belongs to pretrained `weights`, a hub name or a local folder."""
     return AutoTokenizer.from_pretrained(weights, use_fast=True).backend_tokenizer
-
-
-def tokenize(tokenizer: Tokenizer, expressions: list[str], max_tokens: int) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, int64 (L, T), padded to the longest of the L expressions, at most `max_tokens`."""
-    tokenizer.enable_truncation(max_tokens)
-    tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
-    encodings = tokenizer.encode_batch(expressions)
-    return tensor([encoding.ids for encoding in encodings]), tensor([encoding.attention_mask for encoding in encodings])

@@ -11,34 +11,26 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from transformers import BertConfig, BertModel
 
 from tseg.files import existing, whole_file
 from tseg.model.image_encoder import ImageEncoder, build_image_encoder
-from tseg.model.text_encoder import TextEncoder, build_text_encoder, tokenize
+from tseg.model.text_encoder import ClassEncoder, TextEncoder, build_text_encoder, rebuild_text_encoder
 
 
 class TSEG(nn.Module):
-    """Two encoders, two projections to a common space, and a temperature.
-
-    Knows its tokenizer, so that it takes expressions as strings.
-    """
+    """Two encoders, two projections to a common space, and a temperature."""
 
     def __init__(
         self,
         image_encoder: ImageEncoder,
-        text_encoder: TextEncoder,
-        tokenizer: Tokenizer,
+        text_encoder: TextEncoder | ClassEncoder,
         *,
         embed_dim: int,
         tau: float,
-        max_tokens: int,
     ):
         super().__init__()
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
-        self.tokenizer = tokenizer
-        self.max_tokens = max_tokens
         self.project_patches = nn.Linear(image_encoder.num_features, embed_dim)
         self.project_expressions = nn.Linear(text_encoder.num_features, embed_dim)
         # The logarithm is what is learnt: tau stays positive.
@@ -60,10 +52,7 @@ class TSEG(nn.Module):
 
     def embed_expressions(self, expressions: list[str]) -> Tensor:
         """Unit vectors y, float32 (L, D), of L expressions."""
-        device = self.log_tau.device
-        token_ids, attention_mask = tokenize(self.tokenizer, expressions, self.max_tokens)
-        tokens = self.text_encoder(token_ids.to(device), attention_mask.to(device))
-        return normalize(self.project_expressions(tokens).float(), dim=-1)
+        return normalize(self.project_expressions(self.text_encoder(expressions)).float(), dim=-1)
 
     def forward(self, pictures: Tensor, expressions: list[str]) -> Tensor:
         """S, float32 (B, N, L): s_ij = tau x_i . y_j (eq. 1), every picture against every expression."""
@@ -78,16 +67,17 @@ def build_tseg(
     embed_dim: int,
     tau: float,
     *,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
 ) -> TSEG:
-    """The model whose encoders are described by the arguments of `build_image_encoder` and `build_text_encoder`."""
+    """The model whose encoders `build_image_encoder` and `build_text_encoder` make of the arguments.
+
+    `tokenizer` is the language model's; None with a class encoder.
+    """
     return TSEG(
         build_image_encoder(**image_encoder),
-        build_text_encoder(**text_encoder),
-        tokenizer,
+        build_text_encoder(text_encoder, tokenizer),
         embed_dim=embed_dim,
         tau=tau,
-        max_tokens=text_encoder["max_tokens"],
     )
 
 
@@ -96,13 +86,12 @@ def save_model(path: Path, model: TSEG, architecture: dict[str, Any], about: dic
 
     `about` is JSON: what the model was trained on, with which pooling.
     """
-    # `tokenize` sets both again: a model's bytes must not tell whether it has met an expression since it was built.
-    model.tokenizer.no_truncation()
-    model.tokenizer.no_padding()
+    text_encoder = model.text_encoder
+    language = isinstance(text_encoder, TextEncoder)
     header = {
         "architecture": architecture,
-        "bert": model.text_encoder.bert.config.to_dict(),
-        "tokenizer": model.tokenizer.to_str(),
+        "bert": text_encoder.bert.config.to_dict() if language else None,
+        "tokenizer": text_encoder.tokenizer.to_str() if language else None,
         "about": about,
     }
     with whole_file(path) as partial:
@@ -115,21 +104,19 @@ def load_model(path: Path) -> tuple[TSEG, dict[str, Any]]:
 
     Raises ValueError where `path` is no such file.
     """
+    existing(path, "train it with `tseg train`")
     try:
-        with safe_open(existing(path, "train it with `tseg train`"), framework="pt") as file:
+        with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["tseg"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         architecture, about = header["architecture"], header["about"]
         model = TSEG(
             build_image_encoder(**architecture["image_encoder"] | {"weights": None}),
-            # BERT's own configuration: pretrained ones differ in more than the settings say.
-            TextEncoder(BertModel(BertConfig.from_dict(header["bert"]), add_pooling_layer=False)),
-            Tokenizer.from_str(header["tokenizer"]),
+            rebuild_text_encoder(architecture["text_encoder"], header["bert"], header["tokenizer"]),
             embed_dim=architecture["embed_dim"],
             tau=architecture["tau"],
-            max_tokens=architecture["text_encoder"]["max_tokens"],
         )
         model.load_state_dict(weights)
-    except (SafetensorError, KeyError, RuntimeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is not a model that this `tseg train` wrote: {error}; train it again") from error
     return model.eval(), about

@@ -1,0 +1,185 @@
+"""The 38-layer wide ResNet (model A1) of Wu, Shen and van den Hengel 2016, at stride 8: the image encoder of Table 1.
+
+Strides, dilations, dropout and the names of the weights are those of psa (Ahn and Kwak 2018), whose methods the table
+compares with: the file of ImageNet weights that circulates with it fits name by name.
+"""
+
+import pickle
+from collections.abc import Iterator
+from typing import NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class _Stage(NamedTuple):
+    """Blocks of one size; the first of them has the stride and takes on the dilation."""
+
+    name: str
+    num_blocks: int
+    middle: int
+    """Channels inside a block, in widths."""
+    out: int
+    """Channels after a block, in widths."""
+    stride: int
+    dilation: int
+
+
+_STAGES = [
+    _Stage("b2", num_blocks=3, middle=2, out=2, stride=2, dilation=1),
+    _Stage("b3", num_blocks=3, middle=4, out=4, stride=2, dilation=1),
+    _Stage("b4", num_blocks=6, middle=8, out=8, stride=2, dilation=1),
+    _Stage("b5", num_blocks=3, middle=8, out=16, stride=1, dilation=2),
+]
+
+
+def _conv(channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
+    padding = dilation * (kernel_size // 2)
+    return nn.Conv2d(channels, out_channels, kernel_size, stride, padding, dilation, bias=False)
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, each after batch norm and ReLU, beside a shortcut."""
+
+    def __init__(self, channels: int, middle: int, out_channels: int, stride: int, dilations: tuple[int, int]):
+        super().__init__()
+        self.bn_branch2a = nn.BatchNorm2d(channels)
+        self.conv_branch2a = _conv(channels, middle, 3, stride, dilations[0])
+        self.bn_branch2b1 = nn.BatchNorm2d(middle)
+        self.conv_branch2b1 = _conv(middle, out_channels, 3, dilation=dilations[1])
+        same = channels == out_channels and stride == 1
+        self.conv_branch1 = None if same else _conv(channels, out_channels, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to (B, out_channels, H / stride, W / stride), sides rounded up."""
+        normed = self.bn_branch2a(x).relu()
+        shortcut = x if self.conv_branch1 is None else self.conv_branch1(normed)
+        middle = self.bn_branch2b1(self.conv_branch2a(normed)).relu()
+        return shortcut + self.conv_branch2b1(middle)
+
+
+class Bottleneck(nn.Module):
+    """Convolutions of 1x1, 3x3 (dilated by 4) and 1x1, each after batch norm and ReLU, beside a 1x1 shortcut."""
+
+    def __init__(self, channels: int, out_channels: int, dropout: float):
+        super().__init__()
+        quarter, half = out_channels // 4, out_channels // 2
+        self.bn_branch2a = nn.BatchNorm2d(channels)
+        self.conv_branch2a = _conv(channels, quarter, 1)
+        self.bn_branch2b1 = nn.BatchNorm2d(quarter)
+        self.conv_branch2b1 = _conv(quarter, half, 3, dilation=4)
+        self.bn_branch2b2 = nn.BatchNorm2d(half)
+        self.conv_branch2b2 = _conv(half, out_channels, 1)
+        self.conv_branch1 = _conv(channels, out_channels, 1)
+        self.dropout = nn.Dropout2d(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to (B, out_channels, H, W)."""
+        normed = self.bn_branch2a(x).relu()
+        inner = self.dropout(self.bn_branch2b1(self.conv_branch2a(normed)).relu())
+        inner = self.dropout(self.bn_branch2b2(self.conv_branch2b1(inner)).relu())
+        return self.conv_branch1(normed) + self.conv_branch2b2(inner)
+
+
+def _layers(width: int) -> Iterator[tuple[str, nn.Module]]:
+    """Every layer by its circulated name, in order."""
+    yield "conv1a", _conv(3, width, 3)
+    channels, dilation_before = width, 1
+    for name, num_blocks, middle, out, stride, dilation in _STAGES:
+        yield name, Block(channels, middle * width, out * width, stride, (dilation_before, dilation))
+        channels, dilation_before = out * width, dilation
+        for number in range(1, num_blocks):
+            yield f"{name}_{number}", Block(channels, middle * width, channels, 1, (dilation, dilation))
+    yield "b6", Bottleneck(16 * width, 32 * width, dropout=0.3)
+    yield "b7", Bottleneck(32 * width, 64 * width, dropout=0.5)
+    yield "bn7", nn.BatchNorm2d(64 * width)
+
+
+class WideResNet38(nn.Module):
+    """The features of every 8x8 patch after the last batch norm and ReLU.
+
+    `width` is the number of channels of the first convolution, in proportion to which all others grow; the published
+    net's is 64. `frozen_norms` leaves the batch norms as they are while the rest is trained.
+    """
+
+    patch_size = 8
+    """Stride in pixels, which stands for the side of a ViT's patch."""
+    mean = (0.485, 0.456, 0.406)
+    """What is subtracted from red, green and blue in [0, 1]; ImageNet's, as in psa."""
+    std = (0.229, 0.224, 0.225)
+    """What red, green and blue are then divided by."""
+
+    def __init__(self, width: int = 64, *, frozen_norms: bool = False):
+        super().__init__()
+        for name, layer in _layers(width):
+            self.add_module(name, layer)
+        self.num_features = 64 * width
+        self.frozen_norms = frozen_norms
+        if frozen_norms:
+            for norm in self._norms():
+                norm.requires_grad_(False)
+
+    def _norms(self) -> Iterator[nn.BatchNorm2d]:
+        return (module for module in self.modules() if isinstance(module, nn.BatchNorm2d))
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; frozen batch norms keep normalising by the statistics that they came with."""
+        super().train(mode)
+        if self.frozen_norms:
+            for norm in self._norms():
+                norm.eval()
+        return self
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Features (B, N, 64 width), in reading order, of pictures (B, 3, H, W) normalised by `mean` and `std`.
+
+        H and W are multiples of 8; N = HW / 64.
+        """
+        # Torch 2.13 crashes on processors where narrow convolutions meet pictures whose channels are stored last.
+        features = pictures.contiguous()
+        for layer in self.children():
+            features = layer(features)
+        return features.relu().flatten(2).transpose(1, 2)
+
+
+def build_wide_resnet38(options: dict[str, int], weights: str | None, drop_path: float) -> WideResNet38:
+    """A WideResNet38; of `options` it knows `width`.
+
+    `weights`: None for random ones, whose batch norms learn as the rest does; else a `.pth` file with exactly the net's
+    own, a classifier's aside. Raises ValueError where an argument does not fit.
+    """
+    width = options.get("width", 64)
+    if options.keys() - {"width"} or width < 1:
+        raise ValueError(f"model.image_encoder.options: wide_resnet38 knows a positive `width` alone, not {options}")
+    if drop_path != 0:
+        raise ValueError(f"model.image_encoder.drop_path: wide_resnet38 drops no path; set it to 0, not {drop_path}")
+    # ASSUME pretrained batch norms are frozen, statistics, scales and shifts, as psa's: the paper does not say.
+    net = WideResNet38(width, frozen_norms=weights is not None)
+    if weights is not None:
+        _load(net, weights)
+    return net
+
+
+def _load(net: WideResNet38, file: str) -> None:
+    """Fill `net` with the weights in `file`, all of them, or raise ValueError."""
+    place = f"model.image_encoder.weights: {file!r}"
+    try:
+        weights = torch.load(file, map_location="cpu", weights_only=True)
+        weights = {name: weight for name, weight in weights.items() if _is_loaded(name)}
+        found = {name: tuple(weight.shape) for name, weight in weights.items()}
+    except (OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{place} is no readable file of weights: {error}") from error
+    needed = {name: tuple(weight.shape) for name, weight in net.state_dict().items() if _is_loaded(name)}
+    wrong = [name for name in needed | found if needed.get(name) != found.get(name)]
+    if wrong:
+        first = [f"{name} is {found.get(name, 'missing')}, not {needed.get(name, 'absent')}" for name in wrong[:3]]
+        raise ValueError(
+            f"{place} does not fit a wide_resnet38 of width {net.num_features // 64} in {len(wrong)} of its weights: "
+            f"{'; '.join(first)}"
+        )
+    net.load_state_dict(weights)
+
+
+def _is_loaded(name: str) -> bool:
+    """Whether a weight of this name is the net's: not a classifier's, nor a counter that older files lack."""
+    return not name.startswith(("linear1000.", "fc")) and not name.endswith(".num_batches_tracked")
