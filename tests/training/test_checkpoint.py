@@ -52,3 +52,32 @@ def test_a_checkpoint_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
         save_checkpoint(tmp_path / "last.ckpt", "same", parts(0), 6, [lambda: "cannot be pickled"])
     assert load_checkpoint(tmp_path / "last.ckpt", "same", parts(1)) == (5, [])
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "overwritten", "another's"])
+def test_a_damaged_checkpoint_is_named_and_may_be_deleted(tmp_path: Path, damage: str) -> None:
+    path, history = tmp_path / "last.ckpt", [{"iteration": 5, "loss": 0.25}]
+    save_checkpoint(path, "same", parts(0), 5, history)
+    content = path.read_bytes()
+    match damage:
+        case "cut":
+            damaged = [content[:length] for length in (1, 3, 100, len(content) // 2, len(content) - 1)]
+        case "empty":
+            damaged = [b""]
+        case "overwritten":
+            zeros = bytes(40)
+            damaged = [content[:start] + zeros + content[start + 40 :] for start in range(0, len(content) - 40, 40)]
+        case _:
+            torch.save([1, 2], path)
+            damaged = [b"no checkpoint at all", path.read_bytes()]
+    num_refused = 0
+    for broken in damaged:
+        path.write_bytes(broken)
+        try:
+            # Not every byte of the file matters.
+            load_checkpoint(path, "same", parts(0))
+        except ValueError as error:
+            assert "last.ckpt is damaged" in str(error)
+            assert "delete it" in str(error)
+            num_refused += 1
+    assert num_refused == len(damaged) if damage != "overwritten" else num_refused > len(damaged) / 2

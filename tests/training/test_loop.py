@@ -12,16 +12,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from tseg.data.batches import WeakBatches
-from tseg.model.image_encoder import MEAN, STD
+from tseg.data.batches import Batch, PixelBatches, Sampling, WeakBatches
 from tseg.model.pooling import POOLINGS
 from tseg.model.tseg import TSEG, save_model
+from tseg.training import objectives
 from tseg.training.loop import train
+from tseg.training.objectives import Objective
 from tseg.training.schedule import poly_schedule
+from tseg.training.targets import TfidfTargets, identity_targets
 
 ITERATIONS = 24
 KILLED_AT = 17  # the checkpoint before is that of iteration 10
-MPA = functools.partial(POOLINGS["mpa"], epsilon=1.0, size_lambda=0.01, size_power=5.0)
+SUPERVISIONS = ["weak", "full", "boxes"]
+
+
+def weak(pooling: str, targets: Any = identity_targets) -> Objective:
+    chosen = POOLINGS[pooling]
+    weighting = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0} if chosen.weighted else {}
+    return functools.partial(objectives.weak, score=functools.partial(chosen.score, **weighting), targets=targets)
+
+
+OBJECTIVES: dict[str, Objective] = {"weak": weak("mpa"), "full": objectives.full, "boxes": objectives.boxes}
 
 
 class Training:
@@ -31,7 +42,15 @@ class Training:
         self.make_model, self.records, self.checkpoint = make_model, records, checkpoint
         self.logged: list[dict[str, float]] = []
 
-    def __call__(self, *, seed: int = 0, optimizer: str = "SGD", rate: float = 1e-2, **changed: Any) -> "Training":
+    def __call__(
+        self,
+        *,
+        seed: int = 0,
+        optimizer: str = "SGD",
+        rate: float = 1e-2,
+        supervision: str = "weak",
+        **changed: Any,
+    ) -> "Training":
         self.model = self.make_model(seed)
         momentum = {"momentum": 0.9} if optimizer == "SGD" else {}
         self.optimizer = getattr(torch.optim, optimizer)(
@@ -39,20 +58,24 @@ class Training:
         )
         iterations = changed.get("iterations", ITERATIONS)
         self.schedule = poly_schedule(self.optimizer, iterations, 0.9, warmup=0)
-        self.batches = WeakBatches(
-            self.records,
+        sampling = Sampling(
             batch_size=4,
             expressions_per_picture=3,
             resolution=32,
             scale=(0.9, 1.2),
             flip=True,
             flip_words="swap",
-            mean=MEAN,
-            std=STD,
+            mean=self.model.image_encoder.mean,
+            std=self.model.image_encoder.std,
             seed=seed,
         )
+        self.batches = {
+            "weak": lambda: WeakBatches(self.records, sampling),
+            "full": lambda: PixelBatches(self.records, sampling, region="mask"),
+            "boxes": lambda: PixelBatches(self.records, sampling, region="box"),
+        }[supervision]()
         settings: dict[str, Any] = {
-            "pooling": MPA,
+            "objective": OBJECTIVES[supervision],
             "iterations": iterations,
             "seed": seed,
             "precision": torch.float32,
@@ -62,8 +85,7 @@ class Training:
             "log": self.logged.append,
         }
         settings |= changed
-        pooling = settings.pop("pooling")
-        self.history = train(self.model, self.batches, pooling, self.optimizer, self.schedule, **settings)
+        self.history = train(self.model, self.batches, optimizer=self.optimizer, schedule=self.schedule, **settings)
         return self
 
     def state(self) -> dict[str, Any]:
@@ -103,10 +125,14 @@ def test_training_twice_gives_the_same_bytes(
 
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
-def test_a_killed_and_resumed_training_is_an_unbroken_one(training: Callable[[str], Training], optimizer: str) -> None:
-    unbroken, resumed = training("unbroken")(optimizer=optimizer), training("resumed")
-    resumed.killed_at(KILLED_AT, optimizer=optimizer)
-    resumed(optimizer=optimizer)
+@pytest.mark.parametrize("supervision", SUPERVISIONS)
+def test_a_killed_and_resumed_training_is_an_unbroken_one(
+    training: Callable[[str], Training], supervision: str, optimizer: str
+) -> None:
+    settings = {"optimizer": optimizer, "supervision": supervision}
+    unbroken, resumed = training("unbroken")(**settings), training("resumed")
+    resumed.killed_at(KILLED_AT, **settings)
+    resumed(**settings)
     assert resumed.logged[0]["iteration"] == 11
     assert_same_bits(resumed.state(), unbroken.state())
 
@@ -160,14 +186,29 @@ def test_the_first_loss_is_that_of_the_papers_equations_on_the_first_batch(train
     assert with_chance.history[0]["loss"] != pytest.approx(loss, rel=1e-5)
 
 
-@pytest.mark.parametrize("pooling", [POOLINGS["gap"], POOLINGS["gmp"], MPA], ids=["gap", "gmp", "mpa"])
-def test_a_few_iterations_lower_the_loss_on_four_pictures(
-    training: Callable[[str], Training], pooling: Callable[[Tensor], Tensor]
+@pytest.mark.parametrize("pooling", list(POOLINGS))
+def test_a_few_iterations_lower_the_weak_loss_on_four_pictures(
+    training: Callable[[str], Training], pooling: str
 ) -> None:
-    losses = [
-        row["loss"] for row in training("run")(optimizer="AdamW", rate=3e-3, pooling=pooling, iterations=48).history
-    ]
+    run = training("run")(optimizer="AdamW", rate=3e-3, objective=weak(pooling), iterations=48)
+    losses = [row["loss"] for row in run.history]
     assert sum(losses[-6:]) < 0.8 * sum(losses[:6])
+
+
+@pytest.mark.parametrize("supervision", SUPERVISIONS[1:])
+def test_a_few_iterations_lower_the_loss_of_pixels_on_four_pictures(
+    training: Callable[[str], Training], supervision: str
+) -> None:
+    run = training("run")(optimizer="AdamW", rate=3e-3, supervision=supervision, iterations=48)
+    losses = [row["loss"] for row in run.history]
+    assert sum(losses[-6:]) < 0.8 * sum(losses[:6])
+
+
+def test_soft_targets_train_another_model(training: Callable[[str], Training], records: pd.DataFrame) -> None:
+    hard, soft = training("hard")(), training("soft")
+    soft(objective=weak("mpa", TfidfTargets(list(records["expression"]))))
+    assert soft.history[0]["loss"] != hard.history[0]["loss"]
+    assert all(math.isfinite(row["loss"]) for row in soft.history)
 
 
 def test_history_says_each_iteration_once_with_its_learning_rate(training: Callable[[str], Training]) -> None:
@@ -184,19 +225,30 @@ def test_history_says_each_iteration_once_with_its_learning_rate(training: Calla
 def test_a_loss_that_is_not_finite_stops_and_says_where(training: Callable[[str], Training], loss: float) -> None:
     run, calls = training("run"), []
 
-    def pooling(similarities: Tensor) -> Tensor:
+    def objective(similarities: Tensor, batch: Batch) -> Tensor:
         calls.append(similarities)
-        return MPA(similarities) * (loss if len(calls) == 3 else 1.0)
+        return OBJECTIVES["weak"](similarities, batch) * (loss if len(calls) == 3 else 1.0)
 
     with pytest.raises(ValueError, match=r"the loss is (nan|inf) at iteration 3 "):
-        run(pooling=pooling)
+        run(objective=objective)
     assert all(weight.isfinite().all() for weight in run.model.parameters())
     assert [row["iteration"] for row in run.logged] == [1, 2]
 
 
-def test_bfloat16_trains_float32_weights(training: Callable[[str], Training]) -> None:
-    reduced, full = training("bfloat16")(precision=torch.bfloat16), training("float32")()
-    assert {weight.dtype for weight in reduced.model.parameters()} == {torch.float32}
+@pytest.mark.parametrize("supervision", SUPERVISIONS)
+def test_bfloat16_trains_float32_weights_by_a_float32_loss(
+    training: Callable[[str], Training], supervision: str
+) -> None:
+    dtypes = set()
+
+    def objective(similarities: Tensor, batch: Batch) -> Tensor:
+        loss = OBJECTIVES[supervision](similarities, batch)
+        dtypes.update({similarities.dtype, loss.dtype})
+        return loss
+
+    reduced = training("bfloat16")(precision=torch.bfloat16, supervision=supervision, objective=objective)
+    full = training("float32")(supervision=supervision)
+    assert dtypes == {weight.dtype for weight in reduced.model.parameters()} == {torch.float32}
     assert reduced.history[0]["loss"] == pytest.approx(full.history[0]["loss"], rel=0.05)
     assert reduced.history[0]["loss"] != full.history[0]["loss"]
     assert all(math.isfinite(row["loss"]) for row in reduced.history)

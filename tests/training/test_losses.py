@@ -1,7 +1,10 @@
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 import torch
 
-from tseg.training.losses import classification_loss
+from tseg.training.losses import box_loss, classification_loss, dice_loss
 
 
 def reference_loss(z: np.ndarray, zbar: np.ndarray) -> np.ndarray:
@@ -42,3 +45,129 @@ def test_loss_of_scores_however_large_is_finite() -> None:
     scores = torch.tensor([[300.0, -300.0]])
     assert classification_loss(scores, torch.tensor([[1.0, 0.0]])).item() == 0
     assert classification_loss(scores, torch.tensor([[0.0, 1.0]])).item() == 300
+
+
+def to_pixels(maps: np.ndarray, resolution: int) -> np.ndarray:
+    """Square maps (P, h, h) interpolated bilinearly to (P, resolution, resolution), pixel centres on pixel centres."""
+    side = maps.shape[-1]
+    places = ((np.arange(resolution) + 0.5) * side / resolution - 0.5).clip(0, side - 1)
+    # The share of each coarse pixel in each fine one falls off linearly to its neighbours.
+    shares = (1 - np.abs(places[:, None] - np.arange(side))).clip(min=0)
+    return np.einsum("yi,pij,xj->pyx", shares, maps, shares)
+
+
+def random_pairs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Similarities (5, 16) of pictures of 12 x 12 pixels, masks, and which pixels count."""
+    generator = torch.Generator().manual_seed(0)
+    similarities = 4 * torch.randn(5, 16, generator=generator, dtype=torch.float64)
+    noise = torch.rand(2, 5, 12, 12, generator=generator)
+    return similarities, noise[0] < 0.3, noise[1] < 0.8
+
+
+def test_dice_is_equation_9_over_counted_pixels_averaged_over_pairs() -> None:
+    similarities, masks, counted = random_pairs()
+    m = 1 / (1 + np.exp(-to_pixels(similarities.numpy().reshape(5, 4, 4), 12)))
+    dice = []
+    for pair in range(5):
+        own = counted[pair].numpy()
+        predicted, true = m[pair][own], masks[pair].numpy()[own]
+        dice.append(1 - 2 * (predicted * true).sum() / (predicted.sum() + true.sum()))
+    np.testing.assert_allclose(dice_loss(similarities, masks, counted), np.mean(dice), rtol=1e-12)
+    np.testing.assert_allclose(dice_loss(similarities.float(), masks, counted), np.mean(dice), rtol=1e-5)
+
+
+def test_dice_is_differentiable_as_its_equation_says() -> None:
+    similarities, masks, counted = random_pairs()
+    assert torch.autograd.gradcheck(lambda s: dice_loss(s, masks, counted), similarities.requires_grad_())
+
+
+def test_dice_is_0_for_the_mask_itself_and_1_for_its_complement() -> None:
+    masks = torch.zeros(1, 8, 8, dtype=torch.bool)
+    masks[:, :, 4:] = True
+    sure = torch.where(masks, 100.0, -100.0).flatten(1)
+    everywhere = torch.ones_like(masks)
+    assert dice_loss(sure, masks, everywhere).item() == 0
+    assert dice_loss(-sure, masks, everywhere).item() == 1
+
+
+@pytest.mark.parametrize("loss", [dice_loss, box_loss])
+def test_what_is_true_of_pixels_that_do_not_count_changes_nothing(loss: Callable[..., torch.Tensor]) -> None:
+    """Whole patches of 3 x 3 pixels do not count."""
+    similarities, masks, _ = random_pairs()
+    patches = torch.rand(5, 4, 4, generator=torch.Generator().manual_seed(1)) < 0.5
+    counted = patches.repeat_interleave(3, dim=1).repeat_interleave(3, dim=2)
+    ours, theirs = loss(similarities, masks, counted), loss(similarities, masks ^ ~counted, counted)
+    assert ours == theirs
+    assert ours != loss(similarities, masks ^ counted, counted)
+
+
+@pytest.mark.parametrize("similarity", [0.0, -30.0, -2000.0, 2000.0])
+def test_a_mask_that_is_cropped_away_has_a_finite_dice_and_no_pull(similarity: float) -> None:
+    similarities = torch.full((1, 16), similarity, requires_grad=True)
+    nothing = torch.zeros(1, 12, 12, dtype=torch.bool)
+    for counted in (~nothing, nothing):
+        loss = dice_loss(similarities, nothing, counted)
+        (gradient,) = torch.autograd.grad(loss, similarities)
+        assert loss.item() == 1
+        assert (gradient == 0).all()
+
+
+def grid(text: str) -> torch.Tensor:
+    return torch.tensor([[[letter == "#" for letter in line] for line in text.split()]])
+
+
+def test_a_patch_lies_in_a_box_when_half_of_its_pixels_do() -> None:
+    """Patches of 2 x 2 pixels: 4, 2, 2 (upright) and 1 of them; the gradient at 0 is negative where s should rise."""
+    boxes = grid(
+        """
+        ...##...
+        ...##...
+        #####...
+        #####..#
+        ##......
+        ........
+        ......##
+        ......##
+        """
+    )
+    inside = grid(
+        """
+        .##.
+        ###.
+        #...
+        ...#
+        """
+    )
+    similarities = torch.zeros(1, 16, requires_grad=True)
+    loss = box_loss(similarities, boxes, torch.ones_like(boxes))
+    (gradient,) = torch.autograd.grad(loss, similarities)
+    assert torch.equal(gradient.reshape(1, 4, 4) < 0, inside)
+    np.testing.assert_allclose(gradient.abs(), 0.5 / 16, rtol=1e-6)
+
+
+def test_a_patch_counts_when_any_of_its_pixels_does() -> None:
+    counted = grid(
+        """
+        ....
+        ....
+        #.##
+        ..##
+        """
+    )
+    similarities = torch.zeros(1, 4, requires_grad=True)
+    loss = box_loss(similarities, torch.zeros_like(counted), counted)
+    (gradient,) = torch.autograd.grad(loss, similarities)
+    assert gradient.tolist() == [[0, 0, 0.25, 0.25]]
+    assert loss.item() == pytest.approx(np.log(2))
+    assert box_loss(similarities, counted, torch.zeros_like(counted)).item() == 0
+
+
+def test_box_loss_is_the_binary_cross_entropy_over_counted_patches_of_all_pairs() -> None:
+    similarities, masks, counted = random_pairs()
+    counted[:, :6, :3] = False
+    pixels = [array.numpy().reshape(5, 4, 3, 4, 3).swapaxes(2, 3).reshape(5, 16, 9) for array in (masks, counted)]
+    y, counts = pixels[0].mean(axis=2) >= 0.5, pixels[1].any(axis=2)
+    sigma = 1 / (1 + np.exp(-similarities.numpy()))
+    losses = np.where(y, -np.log(sigma), -np.log(1 - sigma))
+    assert counts.sum() == 70
+    np.testing.assert_allclose(box_loss(similarities, masks, counted), losses[counts].mean(), rtol=1e-12)

@@ -6,16 +6,15 @@ from pathlib import Path
 from statistics import fmean
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import Dataset
 
-from tseg.data.batches import WeakBatches, load_batches
+from tseg.data.batches import Batch, load_batches
 from tseg.model.tseg import TSEG
 from tseg.progress import progress
 from tseg.training.checkpoint import load_checkpoint, save_checkpoint
-from tseg.training.losses import classification_loss
-from tseg.training.targets import identity_targets
+from tseg.training.objectives import Objective
 
 NUM_LOGGED = 200
 """How often a training reports."""
@@ -25,8 +24,8 @@ LOGGED_PER_CHECKPOINT = 10
 
 def train(
     model: TSEG,
-    batches: WeakBatches,
-    pooling: Callable[[Tensor], Tensor],
+    batches: Dataset[Batch],
+    objective: Objective,
     optimizer: Optimizer,
     schedule: LRScheduler,
     *,
@@ -38,11 +37,12 @@ def train(
     fingerprint: str,
     log: Callable[[dict[str, float]], None],
 ) -> list[dict[str, float]]:
-    """Train `model` in place by weak supervision; `pooling` turns S (B, N, L) into scores (B, L).
+    """Train `model` in place to minimise the `objective` of its similarities S (B, N, L) and the batch.
 
-    Goes on from `checkpoint` where that has the same `fingerprint`. Returns about `NUM_LOGGED` rows, each also given to
-    `log`: iteration (1 is the first), loss (mean since the row before), learning_rate and tau (of that iteration).
-    Raises ValueError at the first loss that is not finite.
+    S is float32 whatever the `precision` of the encoders. Goes on from `checkpoint` where that has the same
+    `fingerprint`. Returns about `NUM_LOGGED` rows, each also given to `log`: iteration (1 is the first), loss (mean
+    since the row before), learning_rate and tau (of that iteration). Raises ValueError at the first loss that is not
+    finite.
     """
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     start, history = load_checkpoint(checkpoint, fingerprint, parts)
@@ -55,10 +55,9 @@ def train(
     for iteration, batch in enumerate(bar, start + 1):
         # Drop path and dropout draw from this generator: seeded per iteration, a resumed run draws the same.
         torch.manual_seed(seed * 1_000_003 + iteration)
-        targets = identity_targets(batch.positives, batch.expressions).to(device)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             similarities = model(batch.pictures.to(device), batch.expressions)
-        loss = classification_loss(pooling(similarities), targets)
+        loss = objective(similarities, batch)
         learning_rate, tau = schedule.get_last_lr()[0], model.tau.item()
         losses.append(loss.item())
         if not math.isfinite(losses[-1]):

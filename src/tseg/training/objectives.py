@@ -1,0 +1,45 @@
+"""Objectives: from the similarities of a batch to its loss, one for each supervision.
+
+Each is a function of S, float32 (B, N, L), and the batch; `weak` wants its pooling and its targets by name besides.
+"""
+
+from collections.abc import Callable, Sequence, Set
+
+from torch import Tensor
+
+from tseg.data.batches import Batch
+from tseg.training.losses import box_loss, classification_loss, dice_loss
+
+Objective = Callable[[Tensor, Batch], Tensor]
+
+
+def weak(
+    similarities: Tensor,
+    batch: Batch,
+    *,
+    score: Callable[[Tensor], Tensor],
+    targets: Callable[[Sequence[Set[str]], Sequence[str]], Tensor],
+) -> Tensor:
+    """`classification_loss` of every picture against every expression (section 3.3, "Weakly-supervised learning").
+
+    `score` turns S into z (B, L), `targets` the positives of the pictures and the expressions into zbar (B, L).
+    """
+    return classification_loss(score(similarities), targets(batch.positives, batch.expressions).to(similarities.device))
+
+
+def full(similarities: Tensor, batch: Batch) -> Tensor:
+    """`dice_loss` of the batch's pairs against their masks (section 3.3, "Fully-supervised learning")."""
+    return dice_loss(*_of_pairs(similarities, batch))
+
+
+def boxes(similarities: Tensor, batch: Batch) -> Tensor:
+    """`box_loss` of the batch's pairs against their boxes (section 4.4; Table 2e)."""
+    return box_loss(*_of_pairs(similarities, batch))
+
+
+def _of_pairs(similarities: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Similarities (P, N) of the batch's pairs, their masks and which pixels count, all where the similarities are."""
+    assert batch.pairs is not None and batch.masks is not None and batch.counted is not None, "of WeakBatches"
+    device = similarities.device
+    picture, expression = batch.pairs.to(device).unbind(dim=1)
+    return similarities[picture, :, expression], batch.masks.to(device), batch.counted.to(device)
