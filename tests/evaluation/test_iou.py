@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from pycocotools import mask as coco_mask
 
-from tseg.evaluation.iou import PRECISION_THRESHOLDS, score_records, summarise
+from tseg.evaluation.iou import PRECISION_THRESHOLDS, overlap, score_records, summarise
 from tseg.records import encode_mask
 
 SIZES = [(20, 31), (31, 20), (7, 7), (1, 40), (25, 25), (12, 50)]  # height, width
@@ -36,7 +36,7 @@ def table(masks: list[np.ndarray], ignore: list[np.ndarray | None] | None = None
 
 
 def scores_of(ious: list[float], image_ids: list[str]) -> pd.DataFrame:
-    return pd.DataFrame({"iou": ious, "image_id": image_ids, "intersection": 1, "union": 2})
+    return pd.DataFrame({"iou": ious, "image_id": image_ids, "intersection": 1, "union": 2, "empty": False})
 
 
 def test_iou_is_that_of_pycocotools() -> None:
@@ -64,6 +64,11 @@ def test_ignored_pixels_count_nowhere() -> None:
         counted = np.ones_like(truth) if mask is None else ~mask
         expected = (truth & prediction)[counted].sum() / (truth | prediction)[counted].sum()
         assert iou == pytest.approx(expected, rel=1e-12)
+
+
+def test_overlap_of_masks_without_ignored_pixels_is_that_of_all_pixels() -> None:
+    for truth, prediction in zip(blobs(0), blobs(1), strict=True):
+        assert overlap(truth, prediction, None) == overlap(truth, prediction, np.zeros_like(truth))
 
 
 def test_the_truth_scores_one_and_an_empty_prediction_scores_zero() -> None:
@@ -107,6 +112,14 @@ def test_summary_is_the_mean_over_records_and_the_ratio_of_sums() -> None:
     overall = sum((a & b).sum() for a, b in pairs) / sum((a | b).sum() for a, b in pairs)
     assert summary["overall_IoU"] == pytest.approx(overall)
     assert (summary["num_records"], summary["num_pictures"]) == (6, 3)
+
+
+def test_empty_is_the_share_of_records_for_which_nothing_is_predicted() -> None:
+    """A mask that lies wholly in ignored pixels is not empty."""
+    predictions = [*blobs(1)[:4], *(np.zeros_like(mask) for mask in blobs(1)[4:])]
+    ignored = [np.ones_like(predictions[0]), *[None] * 5]
+    summary = summarise(score_records(table(blobs(0), ignored), table(predictions)), num_bootstrap=5, seed=0)
+    assert summary["empty"] == pytest.approx(2 / 6)
 
 
 def test_precision_counts_records_strictly_above_the_threshold() -> None:

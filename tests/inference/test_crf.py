@@ -5,7 +5,7 @@ import pytest
 from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_softmax
 
-from tseg.inference.crf import PRESETS, refine
+from tseg.inference.crf import PRESETS, refine, refine_labels
 
 HEIGHT, WIDTH = 30, 44
 # name: (Gaussian sxy, compat), (bilateral sxy, srgb, compat), as their repositories have them
@@ -29,16 +29,48 @@ def probabilities(expressions: int = 3) -> np.ndarray:
     return np.random.default_rng(1).random((expressions, HEIGHT, WIDTH), dtype=np.float32)
 
 
+def label_probabilities(labels: int) -> np.ndarray:
+    """Random ones that sum to 1."""
+    shares = np.random.default_rng(2).random((labels, HEIGHT, WIDTH), dtype=np.float32)
+    return shares / shares.sum(axis=0)
+
+
+def fresh_field(labels: np.ndarray, preset: str) -> np.ndarray:
+    """The posterior of label probabilities (labels, H, W) as pydensecrf's own helpers have it."""
+    (sxy, compat), (bilateral_sxy, srgb, bilateral_compat) = PUBLISHED[preset]
+    field = DenseCRF2D(WIDTH, HEIGHT, len(labels))
+    field.setUnaryEnergy(unary_from_softmax(labels, clip=1e-5))
+    field.addPairwiseGaussian(sxy=sxy, compat=compat)
+    field.addPairwiseBilateral(sxy=bilateral_sxy, srgb=srgb, rgbim=picture(), compat=bilateral_compat)
+    return np.array(field.inference(10)).reshape(labels.shape)
+
+
 @pytest.mark.parametrize("preset", PUBLISHED)
 def test_refined_is_what_a_fresh_field_for_each_expression_gives(preset: str) -> None:
-    (sxy, compat), (bilateral_sxy, srgb, bilateral_compat) = PUBLISHED[preset]
     refined = refine(picture(), probabilities(), preset)
     for ours, foreground in zip(refined, probabilities(), strict=True):
-        field = DenseCRF2D(WIDTH, HEIGHT, 2)
-        field.setUnaryEnergy(unary_from_softmax(np.stack([1 - foreground, foreground]), clip=1e-5))
-        field.addPairwiseGaussian(sxy=sxy, compat=compat)
-        field.addPairwiseBilateral(sxy=bilateral_sxy, srgb=srgb, rgbim=picture(), compat=bilateral_compat)
-        np.testing.assert_array_equal(ours, np.array(field.inference(10))[1].reshape(HEIGHT, WIDTH))
+        np.testing.assert_array_equal(ours, fresh_field(np.stack([1 - foreground, foreground]), preset)[1])
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_refined_labels_are_what_one_field_of_all_labels_gives(preset: str) -> None:
+    refined = refine_labels(picture(), label_probabilities(5), preset)
+    assert refined.dtype == np.float32
+    np.testing.assert_array_equal(refined, fresh_field(label_probabilities(5), preset))
+    np.testing.assert_allclose(refined.sum(axis=0), 1, rtol=1e-5)
+
+
+def test_one_label_beside_the_background_is_the_binary_field_bit_for_bit() -> None:
+    (foreground,) = probabilities(1)
+    labels = refine_labels(picture(), np.stack([1 - foreground, foreground]), "psa")
+    np.testing.assert_array_equal(labels[1], refine(picture(), foreground[None], "psa")[0])
+
+
+def test_permuting_labels_permutes_their_posteriors() -> None:
+    order = [3, 0, 2, 1]
+    permuted = refine_labels(picture(), label_probabilities(4)[order], "psa")
+    expected = refine_labels(picture(), label_probabilities(4), "psa")[order]
+    np.testing.assert_allclose(permuted, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_there_is_no_preset_but_the_published_ones() -> None:

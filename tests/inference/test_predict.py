@@ -1,6 +1,8 @@
 """Similarities of whole pictures, by scales and mirror images."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +58,29 @@ def test_similarities_are_the_models_in_reading_order(model: TSEG) -> None:
     assert similarities.shape == (3, 3, 6)
     for j, row, column in np.ndindex(3, 3, 6):
         assert similarities[j, row, column].item() == pytest.approx(s[6 * row + column, j].item(), abs=1e-5)
+
+
+def test_one_scale_without_flip_is_plain_inference_bit_for_bit(model: TSEG) -> None:
+    resized = np.asarray(noise(101, 53).resize((48, 24), Image.Resampling.BILINEAR), np.float32)
+    with torch.inference_mode():
+        s = model(torch.from_numpy((resized.transpose(2, 0, 1) / 255 - 0.5) / 0.5)[None], EXPRESSIONS)[0]
+    assert torch.equal(predict(model, noise(101, 53)), s.reshape(3, 6, 3).permute(2, 0, 1))
+
+
+def test_pictures_are_cut_and_normalised_as_the_encoder_has_it() -> None:
+    """A stand-in whose similarities are the mean red, green and blue of each patch, as they reach it."""
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+    class Colours:
+        patch_size, image_encoder, log_tau = 8, SimpleNamespace(mean=mean, std=std), torch.zeros(())
+
+        def __call__(self, pictures: Tensor, expressions: list[str]) -> Tensor:
+            return torch.nn.functional.avg_pool2d(pictures, 8).flatten(2).transpose(1, 2)
+
+    colours: Any = Colours()
+    patches = np.asarray(noise(40, 24), float).reshape(3, 8, 5, 8, 3).mean(axis=(1, 3)) / 255
+    expected = ((patches - mean) / std).transpose(2, 0, 1)
+    np.testing.assert_allclose(predict(colours, noise(40, 24), resolution=40), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_picture_of_another_size_is_resized_bilinearly(model: TSEG) -> None:

@@ -14,13 +14,19 @@ from tseg.inference.predict import PREDICTIONS, predict_records, predict_similar
 from tseg.model.tseg import TSEG
 from tseg.records import decode_mask
 
-VIEWS: dict[str, Any] = {"resolution": 48, "scales": (1.0, 1.5), "flip": True}
+VIEWS: dict[str, Any] = {"words": None, "resolution": 48, "scales": (1.0, 1.5), "flip": True}
 RULES: dict[str, Any] = {"background": 0.2, "crf": None}
 
 
-def maps(table: pa.Table) -> dict[str, np.ndarray]:
-    rows = table.to_pylist()
-    return {row["record_id"]: np.reshape(row["similarities"], (row["grid_height"], row["grid_width"])) for row in rows}
+def maps(table: pa.Table) -> dict[tuple[str, str], np.ndarray]:
+    return {
+        (row["image_id"], row["expression"]): np.reshape(row["similarities"], (row["grid_height"], row["grid_width"]))
+        for row in table.to_pylist()
+    }
+
+
+def questions(records: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(zip(records["image_id"], records["expression"], strict=True))
 
 
 def masks(table: pa.Table, records: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -28,15 +34,33 @@ def masks(table: pa.Table, records: pd.DataFrame) -> dict[str, np.ndarray]:
     return {row["record_id"]: decode_mask(row["mask"], *sizes.loc[row["record_id"]]) for row in table.to_pylist()}
 
 
-def test_every_record_has_its_expressions_similarities(model: TSEG, records: pd.DataFrame) -> None:
-    table = predict_records(model, records, **VIEWS)
+def assert_predicted(
+    predicted: dict[tuple[str, str], np.ndarray], model: TSEG, records: pd.DataFrame, words: list[str] | None
+) -> None:
+    views = {key: value for key, value in VIEWS.items() if key != "words"}
+    for record in records.drop_duplicates("image_id" if words else "record_id").itertuples():
+        for expression in words or [record.expression]:
+            expected = predict_similarities(model, open_picture(record.file_name), [expression], **views)[0]
+            found = predicted[record.image_id, expression]
+            assert found.shape == expected.shape
+            np.testing.assert_allclose(found, expected, rtol=2**-10, atol=1e-4)  # float16
+
+
+def test_every_picture_is_asked_for_its_own_expressions_once(model: TSEG, records: pd.DataFrame) -> None:
+    twice = pd.concat([records, records.assign(record_id=records["record_id"] + "again")])
+    table = predict_records(model, twice, **VIEWS)
     assert table.schema == PREDICTIONS
-    predicted = maps(table)
-    assert set(predicted) == set(records["record_id"])
-    for record in records.itertuples():
-        expected = predict_similarities(model, open_picture(record.file_name), [record.expression], **VIEWS)[0]
-        assert predicted[record.record_id].shape == expected.shape
-        np.testing.assert_allclose(predicted[record.record_id], expected, rtol=2**-10, atol=1e-4)  # float16
+    assert len(table) == len(set(questions(records)))
+    assert set(maps(table)) == set(questions(records))
+    assert_predicted(maps(table), model, records, None)
+
+
+def test_every_picture_is_asked_for_all_words_where_they_are_given(model: TSEG, records: pd.DataFrame) -> None:
+    words = ["green square", "square on the left", "star"]
+    table = predict_records(model, records, **VIEWS | {"words": [*words, "star"]})
+    assert len(table) == 4 * len(words)
+    assert set(maps(table)) == {(picture, word) for picture in "abcd" for word in words}
+    assert_predicted(maps(table), model, records, words)
 
 
 @pytest.mark.parametrize("pooling", ["gap", "gmp", "spa", "mpa"])
@@ -49,7 +73,7 @@ def test_every_record_has_the_mask_of_its_expression_beside_those_of_its_picture
     found, similarities = masks(table, records), maps(predictions)
     assert set(found) == set(records["record_id"])
     for file_name, of_picture in records.groupby("file_name"):
-        stacked = np.stack([similarities[record_id] for record_id in of_picture["record_id"]]).astype(np.float32)
+        stacked = np.stack([similarities[question] for question in questions(of_picture)]).astype(np.float32)
         expected = segment(torch.from_numpy(stacked), open_picture(str(file_name)), pooling=pooling, **RULES)
         for record_id, mask in zip(of_picture["record_id"], expected, strict=True):
             np.testing.assert_array_equal(found[record_id], mask)
@@ -73,11 +97,22 @@ def test_the_order_of_records_does_not_matter(model: TSEG, records: pd.DataFrame
     assert sorted(ours.to_pylist(), key=str) == sorted(theirs.to_pylist(), key=str)
 
 
+def test_masks_do_not_depend_on_what_else_was_asked(model: TSEG, records: pd.DataFrame) -> None:
+    words = [*records["expression"], "star"]
+    own, all_words = (predict_records(model, records, **VIEWS | {"words": asked}) for asked in (None, words))
+    found, expected = (mask_records(records, table.to_pandas(), pooling="spa", **RULES) for table in (all_words, own))
+    different = [(masks(found, records)[key] != mask).mean() for key, mask in masks(expected, records).items()]
+    assert max(different) < 0.01  # pixels whose similarity float16 rounds to the other side
+
+
 def test_a_record_without_prediction_is_refused_by_name(model: TSEG, records: pd.DataFrame) -> None:
+    """Its expression was asked, but of other pictures."""
     predictions = predict_records(model, records, **VIEWS).to_pandas()
+    image_id, expression = questions(records)[2]
+    others = (predictions["image_id"] != image_id) | (predictions["expression"] != expression)
     absent = records["record_id"].iloc[2]
     with pytest.raises(ValueError, match=rf"1 of {len(records)} records have no prediction, {absent}"):
-        mask_records(records, predictions[predictions["record_id"] != absent], pooling="mpa", **RULES)
+        mask_records(records, predictions[others], pooling="mpa", **RULES)
 
 
 def test_pictures_without_prediction_cannot_be_read_in_place_of_others(model: TSEG, records: pd.DataFrame) -> None:

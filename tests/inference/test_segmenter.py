@@ -13,7 +13,7 @@ from tseg.data.transforms import open_picture
 from tseg.inference.masks import mask_records, segment
 from tseg.inference.predict import predict_records, predict_similarities
 from tseg.inference.segmenter import Segmenter
-from tseg.model.tseg import TSEG, save_model
+from tseg.model.tseg import TSEG, build_tseg, save_model
 from tseg.records import decode_mask
 
 EXPRESSIONS = ["red square", "square on the left", "blue square"]
@@ -53,7 +53,7 @@ def test_scales_and_flips_reach_the_prediction(path: Path, model: TSEG) -> None:
 def test_people_and_the_workflow_get_the_same_masks(model: TSEG, records: pd.DataFrame) -> None:
     """But for pixels whose similarity the workflow's float16 rounds to the other side."""
     segmenter = Segmenter(model, pooling="mpa", resolution=48)
-    predictions = predict_records(model, records, resolution=48, scales=[1.0], flip=False).to_pandas()
+    predictions = predict_records(model, records, words=None, resolution=48, scales=[1.0], flip=False).to_pandas()
     table = mask_records(records, predictions, pooling="mpa", background=0.2, crf=None).to_pandas()
     by_workflow = dict(zip(table["record_id"], table["mask"], strict=True))
     for record in records.itertuples():
@@ -67,3 +67,15 @@ def test_segmenting_leaves_torchs_random_numbers_alone(path: Path) -> None:
     state = torch.get_rng_state()
     np.testing.assert_array_equal(segmenter(picture(), EXPRESSIONS), segmenter(picture(), EXPRESSIONS))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_model_with_class_encoding_segments_its_classes_alone(architecture: dict[str, Any], tmp_path: Path) -> None:
+    architecture["text_encoder"] = {"classes": ["cat", "dog"], "num_features": 8}
+    model = build_tseg(**architecture, tokenizer=None).eval()
+    save_model(tmp_path / "model.safetensors", model, architecture, {"pooling": "mpa", "resolution": 40})
+    segmenter = Segmenter.load(tmp_path / "model.safetensors")
+    both = segmenter(picture(), ["dog", "cat"], flip=True)
+    np.testing.assert_array_equal(both[1:], segmenter(picture(), ["cat"], flip=True))
+    assert (both[0] != both[1]).any()
+    with pytest.raises(ValueError, match="'horse' is none of the classes"):
+        segmenter(picture(), ["horse"])

@@ -3,14 +3,22 @@
 import numpy as np
 import pandas as pd
 
+from tseg.evaluation.bootstrap import interval, resample
 from tseg.progress import progress
 from tseg.records import decode_mask
 
 PRECISION_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
+def overlap(truth: np.ndarray, prediction: np.ndarray, ignore: np.ndarray | None) -> tuple[int, int]:
+    """Intersection and union in pixels of two boolean masks; those in the mask `ignore` count nowhere."""
+    if ignore is not None:
+        truth, prediction = truth & ~ignore, prediction & ~ignore
+    return int((truth & prediction).sum()), int((truth | prediction).sum())
+
+
 def score_records(records: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
-    """One row per record: record_id, image_id, intersection and union in pixels, IoU.
+    """One row per record: record_id, image_id, intersection and union in pixels, IoU, whether its mask is empty.
 
     Ignored pixels count nowhere. An empty prediction of a non-empty mask has IoU 0, and so has a union of nothing.
     Raises ValueError unless `masks` has exactly one mask for each record.
@@ -26,19 +34,19 @@ def score_records(records: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
     columns = records[["record_id", "image_id", "mask", "ignore", "height", "width"]].to_numpy()
     for record_id, image_id, mask, ignore, *size in progress(columns, "evaluate", "records"):
         truth, prediction = decode_mask(mask, *size), decode_mask(predicted[record_id], *size)
-        if pd.notna(ignore):
-            counted = ~decode_mask(ignore, *size)
-            truth, prediction = truth & counted, prediction & counted
-        intersection, union = int((truth & prediction).sum()), int((truth | prediction).sum())
-        rows.append((record_id, image_id, intersection, union, intersection / union if union else 0.0))
-    return pd.DataFrame(rows, columns=["record_id", "image_id", "intersection", "union", "iou"])
+        ignored = decode_mask(ignore, *size) if pd.notna(ignore) else None
+        intersection, union = overlap(truth, prediction, ignored)
+        iou = intersection / union if union else 0.0
+        rows.append((record_id, image_id, intersection, union, iou, not prediction.any()))
+    return pd.DataFrame(rows, columns=["record_id", "image_id", "intersection", "union", "iou", "empty"])
 
 
 def summarise(scores: pd.DataFrame, num_bootstrap: int, seed: int) -> dict[str, float | int]:
     """Metrics of `score_records`' rows, all but the counts in [0, 1].
 
     mIoU, the mean over records, with the 95% percentile interval of `num_bootstrap` resamplings of the pictures;
-    overall_IoU, the sum of intersections over the sum of unions; precision_t, the share of records with an IoU above t.
+    overall_IoU, the sum of intersections over the sum of unions; precision_t, the share of records with an IoU above t;
+    empty, the share of records whose predicted mask is empty.
     """
     low, high = _bootstrap_interval(scores, num_bootstrap, seed)
     ious, intersections, unions = (scores[column].to_numpy() for column in ("iou", "intersection", "union"))
@@ -48,18 +56,14 @@ def summarise(scores: pd.DataFrame, num_bootstrap: int, seed: int) -> dict[str, 
         "mIoU_high": high,
         "overall_IoU": float(intersections.sum() / max(1, unions.sum())),
         **{f"precision_{t}": float((ious > t).mean()) for t in PRECISION_THRESHOLDS},
+        "empty": float(np.mean(scores["empty"])),
         "num_records": len(scores),
         "num_pictures": len(set(scores["image_id"])),
     }
 
 
 def _bootstrap_interval(scores: pd.DataFrame, num_bootstrap: int, seed: int) -> tuple[float, float]:
-    """The 2.5th and 97.5th percentile of the mIoU when whole pictures are drawn with replacement."""
+    """The 95% interval of the mIoU when whole pictures are drawn with replacement."""
     pictures = scores.groupby("image_id", sort=True)["iou"].agg(["sum", "size"]).to_numpy()
-    generator = np.random.default_rng(seed)
-    means = []
-    for _ in range(num_bootstrap):
-        total, count = pictures[generator.integers(len(pictures), size=len(pictures))].sum(axis=0)
-        means.append(total / count)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(low), float(high)
+    totals, counts = resample(pictures, num_bootstrap, seed).T
+    return interval(totals / counts)

@@ -1,4 +1,4 @@
-"""Dense CRF of Krähenbühl and Koltun to refine masks, one binary field per expression (section 4.5, "TSEG (CRF)")."""
+"""Dense CRF of Krähenbühl and Koltun: refines masks (section 4.5, "TSEG (CRF)") and maps of labels (section 4.3)."""
 
 from typing import NamedTuple
 
@@ -28,14 +28,28 @@ SMALLEST_PROBABILITY = 1e-5
 
 
 def refine(picture: np.ndarray, probabilities: np.ndarray, preset: str) -> np.ndarray:
-    """Posterior foreground probabilities, float32 (L, H, W).
+    """Posterior foreground probabilities, float32 (L, H, W), one binary field per expression.
 
     `picture` is uint8 (H, W, 3), `probabilities` float32 (L, H, W) in [0, 1]. The lattice depends on the picture alone:
     it is built once and serves all L fields.
     """
+    field = _field(picture, 2, preset)
+    return np.stack([_posterior(field, np.stack([1 - foreground, foreground]))[1] for foreground in probabilities])
+
+
+def refine_labels(picture: np.ndarray, probabilities: np.ndarray, preset: str) -> np.ndarray:
+    """Posterior label probabilities, float32 (K + 1, H, W), of one field whose labels exclude each other.
+
+    `picture` is uint8 (H, W, 3), `probabilities` float32 (K + 1, H, W), of sum 1 at every pixel.
+    """
+    return _posterior(_field(picture, len(probabilities), preset), probabilities)
+
+
+def _field(picture: np.ndarray, num_labels: int, preset: str) -> DenseCRF2D:
+    """The pairwise terms of `preset` on a picture, without unary energy."""
     terms = PRESETS[preset]
     height, width, _ = picture.shape
-    field = DenseCRF2D(width, height, 2)
+    field = DenseCRF2D(width, height, num_labels)
     field.addPairwiseGaussian(sxy=terms.gaussian_sxy, compat=terms.gaussian_compat)
     field.addPairwiseBilateral(
         sxy=terms.bilateral_sxy,
@@ -43,9 +57,11 @@ def refine(picture: np.ndarray, probabilities: np.ndarray, preset: str) -> np.nd
         rgbim=picture.copy(order="C"),  # pydensecrf wants it writable
         compat=terms.bilateral_compat,
     )
-    refined = np.empty_like(probabilities)
-    for number, foreground in enumerate(probabilities):
-        labels = np.stack([1 - foreground, foreground]).reshape(2, -1)
-        field.setUnaryEnergy(-np.log(labels.clip(SMALLEST_PROBABILITY, 1)).astype(np.float32, order="C"))
-        refined[number] = np.asarray(field.inference(NUM_ITERATIONS))[1].reshape(height, width)
-    return refined
+    return field
+
+
+def _posterior(field: DenseCRF2D, probabilities: np.ndarray) -> np.ndarray:
+    """What mean-field inference makes of label probabilities, both float32 (labels, H, W)."""
+    unary = -np.log(probabilities.reshape(len(probabilities), -1).clip(SMALLEST_PROBABILITY, 1))
+    field.setUnaryEnergy(unary.astype(np.float32, order="C"))
+    return np.array(field.inference(NUM_ITERATIONS)).reshape(probabilities.shape)

@@ -1,5 +1,7 @@
 """From patch-level similarities to masks at the picture's own resolution (section 3.3, "Inference")."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -10,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from tseg.data.transforms import open_picture
 from tseg.inference.crf import refine
-from tseg.model.pooling import mpa_masks, spa_masks
+from tseg.model.pooling import POOLINGS
 from tseg.records import encode_mask, pictures_of
 
 # `mask` is COCO's compressed RLE at the picture's own resolution.
@@ -19,32 +21,29 @@ MASKS = pa.schema([("record_id", pa.string()), ("mask", pa.string())])
 FOREGROUND = 0.5
 """A pixel belongs to the mask where its foreground probability is strictly above this."""
 
+COMPARISON = f"foreground probability > {FOREGROUND}"
+"""What is said of masks where they are scored."""
+
 
 def mask_records(
     records: pd.DataFrame, predictions: pd.DataFrame, *, pooling: str, background: float, crf: str | None
 ) -> pa.Table:
     """The mask of every record, as `MASKS`, from the rows that `predict_records` made; for the rest see `segment`.
 
-    Raises ValueError where a record has no prediction.
+    Raises ValueError where a record's expression was not asked of its picture.
     """
-    missing = set(records["record_id"]) - set(predictions["record_id"])
+    maps = similarity_maps(predictions)
+    questions = zip(records["record_id"], records["image_id"], records["expression"], strict=True)
+    missing = [record_id for record_id, *question in questions if tuple(question) not in maps]
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(records)} records have no prediction, {min(missing)} for one; "
             "predict these records again"
         )
-    predictions = predictions.set_index("record_id")
     rows = []
     for file_name, of_picture, expressions in pictures_of(records, "refine"):
-        one_each = of_picture.drop_duplicates("expression")["record_id"]
-        similarities = np.stack(
-            [
-                row.similarities.reshape(row.grid_height, row.grid_width)
-                for row in predictions.loc[one_each].itertuples()
-            ]
-        )
         masks = segment(
-            torch.from_numpy(similarities.astype(np.float32)),
+            stack_maps(maps, of_picture["image_id"].iloc[0], expressions),
             open_picture(file_name),
             pooling=pooling,
             background=background,
@@ -56,6 +55,21 @@ def mask_records(
             for record_id, expression in zip(of_picture["record_id"], of_picture["expression"], strict=True)
         ]
     return pa.Table.from_pylist(rows, schema=MASKS)
+
+
+Maps = dict[tuple[str, str], np.ndarray]
+"""For a picture (image_id) and an expression asked of it the similarities, float16 (h, w)."""
+
+
+def similarity_maps(predictions: pd.DataFrame) -> Maps:
+    """What `predict_records` found, by picture and expression."""
+    columns = predictions[["image_id", "expression", "grid_height", "grid_width", "similarities"]].to_numpy()
+    return {(image_id, expression): values.reshape(grid) for image_id, expression, *grid, values in columns}
+
+
+def stack_maps(maps: Maps, image_id: str, expressions: Sequence[str]) -> Tensor:
+    """Similarities, float32 (L, h, w), of L expressions in one picture."""
+    return torch.from_numpy(np.stack([maps[image_id, expression] for expression in expressions]).astype(np.float32))
 
 
 def segment(
@@ -74,25 +88,33 @@ def segment(
 
 
 def foreground_probabilities(similarities: Tensor, pooling: str, size: tuple[int, int], background: float) -> Tensor:
-    """Probability that a pixel belongs to each expression, float32 (L, H, W), of similarities (L, h, w) of one picture.
+    """Probability that a pixel belongs to each expression, (L, H, W), of similarities (L, h, w) of one picture.
 
-    Whatever the pooling, the picture's mask is where the probability exceeds 1/2, and the CRF takes it as its unary:
+    Both are float32 or both float64. Whatever the pooling, the mask is where the probability exceeds 1/2, and the CRF
+    takes it as its unary:
 
-    - mpa: m of eq. 6, bilinear to (H, W). Above 1/2 where m is, that is, where s > s_bg = 0.
-    - spa: m of eq. 5 over the picture's expressions and the background, bilinear; m_j / (m_j + max of the others).
-      Above 1/2 where the argmax is j.
-    - gap, gmp: activation a = relu(s), bilinear, divided by its maximum over the picture; a / (a + `background`).
-      Above 1/2 where a > `background` (psa's constant background score).
+    - poolings with masks, as mpa: m of eq. 6, bilinear to (H, W). Above 1/2 where m is, that is, where s > s_bg = 0.
+    - those with exclusive masks, as spa: m of eq. 5 over the picture's expressions and the background, bilinear;
+      m_j / (m_j + max of the others). Above 1/2 where the argmax is j.
+    - those without, gap and gmp: activation a = relu(s), bilinear, divided by its maximum over the picture;
+      a / (a + `background`). Above 1/2 where a > `background` (psa's constant background score).
     """
-    if pooling == "mpa":
-        return _to_pixels(mpa_masks(similarities), size)
-    if pooling == "spa":
-        masks = _to_pixels(spa_masks(similarities.movedim(0, -1)).movedim(-1, 0), size)
+    if POOLINGS[pooling].masks is None:
+        activation = _to_pixels(similarities.relu(), size)
+        # ASSUME: 1e-5 as in psa, so that an expression without any activation has an empty mask.
+        activation = activation / (activation.amax(dim=(1, 2), keepdim=True) + 1e-5)
+        return activation / (activation + background)
+    masks = pixel_masks(similarities, pooling, size)
+    if POOLINGS[pooling].exclusive:
         return masks / (masks + _strongest_other(masks) + torch.finfo(masks.dtype).tiny)
-    activation = _to_pixels(similarities.relu(), size)
-    # ASSUME: 1e-5 as in psa, so that an expression without any activation has an empty mask.
-    activation = activation / (activation.amax(dim=(1, 2), keepdim=True) + 1e-5)
-    return activation / (activation + background)
+    return masks
+
+
+def pixel_masks(similarities: Tensor, pooling: str, size: tuple[int, int]) -> Tensor:
+    """m of similarities (L, h, w) by a pooling that has masks, bilinear to (L, H, W)."""
+    masks = POOLINGS[pooling].masks
+    assert masks is not None, f"{pooling} has no masks"
+    return _to_pixels(masks(similarities.movedim(0, -1)).movedim(-1, 0), size)
 
 
 def _to_pixels(maps: Tensor, size: tuple[int, int]) -> Tensor:

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from tseg.data.transforms import mirror_words, normalised, open_picture
-from tseg.model.image_encoder import MEAN, STD
 from tseg.model.tseg import TSEG
 from tseg.records import pictures_of
 
 PREDICTIONS = pa.schema(
     [
-        ("record_id", pa.string()),
+        ("image_id", pa.string()),
+        ("expression", pa.string()),
         ("grid_height", pa.int32()),  # patches
         ("grid_width", pa.int32()),
         ("similarities", pa.list_(pa.float16())),  # row by row
@@ -26,18 +26,30 @@ PREDICTIONS = pa.schema(
 
 
 def predict_records(
-    model: TSEG, records: pd.DataFrame, *, resolution: int, scales: Sequence[float], flip: bool
+    model: TSEG,
+    records: pd.DataFrame,
+    *,
+    words: Sequence[str] | None,
+    resolution: int,
+    scales: Sequence[float],
+    flip: bool,
 ) -> pa.Table:
-    """The similarities of every record, as `PREDICTIONS`, all expressions of a picture at once."""
+    """The similarities of every picture to each of its expressions, or else of `words`, as `PREDICTIONS`.
+
+    Where `words` are given every picture is asked for all of them, whatever its records say. Raises ValueError for a
+    picture that cannot be read, and for an expression that a model with class encoding does not know.
+    """
     rows = []
     for file_name, of_picture, expressions in pictures_of(records, "predict"):
+        asked = expressions if words is None else list(dict.fromkeys(words))
         maps = predict_similarities(
-            model, open_picture(file_name), expressions, resolution=resolution, scales=scales, flip=flip
+            model, open_picture(file_name), asked, resolution=resolution, scales=scales, flip=flip
         )
-        for record_id, expression in zip(of_picture["record_id"], of_picture["expression"], strict=True):
-            similarities = maps[expressions.index(expression)]
+        image_id = of_picture["image_id"].iloc[0]
+        for expression, similarities in zip(asked, maps, strict=True):
             values = similarities.numpy().astype(np.float16).ravel()
-            rows.append(dict(zip(PREDICTIONS.names, (record_id, *similarities.shape, values), strict=True)))
+            row = (image_id, expression, *similarities.shape, values)
+            rows.append(dict(zip(PREDICTIONS.names, row, strict=True)))
     return pa.Table.from_pylist(rows, schema=PREDICTIONS)
 
 
@@ -81,5 +93,6 @@ def _similarities(model: TSEG, picture: Image.Image, expressions: list[str], gri
     """S of one picture resized to a grid (h, w) of patches, on the CPU as (L, h, w)."""
     height, width = (side * model.patch_size for side in grid)
     resized = picture.resize((width, height), Image.Resampling.BILINEAR)
-    pictures = torch.from_numpy(normalised(resized, MEAN, STD))[None].to(model.log_tau.device)
+    values = normalised(resized, model.image_encoder.mean, model.image_encoder.std)
+    pictures = torch.from_numpy(values)[None].to(model.log_tau.device)
     return model(pictures, expressions)[0].T.unflatten(1, grid).float().cpu()

@@ -1,0 +1,93 @@
+"""mIoU of label maps from one confusion matrix of all pictures, as Pascal VOC defines it (section 4.1, "Metrics")."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tseg.evaluation.bootstrap import interval, resample
+from tseg.records import BACKGROUND, decode_mask, pictures_of
+
+
+def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int, counted: np.ndarray) -> np.ndarray:
+    """Pixels by true class (row) and predicted class (column), int64 (num_classes, num_classes).
+
+    `truth` and `prediction` hold the classes of pixels, 0 to num_classes - 1; those not in the mask `counted` are left
+    out.
+    """
+    pairs = num_classes * truth[counted] + prediction[counted]
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def score_labels(records: pd.DataFrame, labels: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+    """One row per picture: image_id and confusion, a list of the (K + 1)^2 pixel counts of its matrix, row by row.
+
+    `records` have one of the K `classes` as their expression and its pixels as their mask; what no mask covers is
+    background, pixels in any of a picture's `ignore` are left out. `labels` are `label_records`' rows. Raises
+    ValueError unless they are of exactly the records' pictures, and where a class is unknown or two masks overlap.
+    """
+    predicted, pictures = dict(list(labels.groupby("image_id"))), set(records["image_id"])
+    if set(predicted) != pictures:
+        raise ValueError(
+            f"there are label maps of {len(predicted)} pictures, of {len(pictures & set(predicted))} of the "
+            f"{len(pictures)} pictures to score; predict these records again"
+        )
+    rows = []
+    for _, of_picture, _ in pictures_of(records, "evaluate"):
+        image_id, *size = of_picture[["image_id", "height", "width"]].iloc[0]
+        found = predicted[image_id]
+        truth = _label_map(image_id, of_picture["expression"], of_picture["mask"], size, classes)
+        prediction = _label_map(image_id, found["label"], found["mask"], size, classes)
+        ignored = [decode_mask(ignore, *size) for ignore in of_picture["ignore"].dropna()]
+        counted = ~np.any([np.zeros(size, bool), *ignored], axis=0)
+        rows.append((image_id, confusion_matrix(truth, prediction, len(classes) + 1, counted).ravel().tolist()))
+    return pd.DataFrame(rows, columns=["image_id", "confusion"])
+
+
+def summarise_labels(scores: pd.DataFrame, classes: Sequence[str], num_bootstrap: int, seed: int) -> dict[str, Any]:
+    """Metrics of `score_labels`' rows, all but the count in [0, 1].
+
+    mIoU, the mean over background and classes of their IoU, pixels of all pictures summed first, with the 95%
+    percentile interval of `num_bootstrap` resamplings of the pictures; pixel_accuracy; classes, the IoU of each by
+    name. A class that neither truth nor prediction has is left out of the mean, its IoU None.
+    """
+    names = [BACKGROUND, *classes]
+    confusions = np.array(scores["confusion"].tolist(), dtype=np.int64)
+    total = confusions.sum(axis=0).reshape(len(names), len(names))
+    ious = _ious(total)
+    resampled = resample(confusions, num_bootstrap, seed).reshape(-1, len(names), len(names))
+    low, high = interval(np.nanmean(_ious(resampled), axis=1))
+    return {
+        "mIoU": float(np.nanmean(ious)),
+        "mIoU_low": low,
+        "mIoU_high": high,
+        "pixel_accuracy": float(total.trace() / total.sum()),
+        "classes": {name: None if np.isnan(iou) else float(iou) for name, iou in zip(names, ious, strict=True)},
+        "num_pictures": len(scores),
+    }
+
+
+def _label_map(
+    image_id: str, labels: Iterable[str], masks: Iterable[str], size: list[int], classes: Sequence[str]
+) -> np.ndarray:
+    """The class of each pixel, int64 (H, W): 0 where no mask says another."""
+    names = [BACKGROUND, *classes]
+    found = np.zeros(size, np.int64)
+    covered = np.zeros(size, bool)
+    for label, counts in zip(labels, masks, strict=True):
+        if label not in names:
+            raise ValueError(f"picture {image_id}: {label!r} is none of the classes; prepare the records with it")
+        mask = decode_mask(counts, *size)
+        if (mask & covered).any():
+            raise ValueError(f"picture {image_id}: the mask of {label!r} overlaps another's; a pixel has one class")
+        found[mask] = names.index(label)
+        covered |= mask
+    return found
+
+
+def _ious(confusions: np.ndarray) -> np.ndarray:
+    """IoU of each class, float64 (..., C), of confusion matrices (..., C, C); NaN of a class that does not occur."""
+    hits = np.diagonal(confusions, axis1=-2, axis2=-1)
+    unions = confusions.sum(axis=-1) + confusions.sum(axis=-2) - hits
+    return np.where(unions > 0, hits / np.maximum(unions, 1), np.nan)

@@ -1,0 +1,271 @@
+"""Label maps of section 4.6, each step against the step as the paper words it; no model takes part."""
+
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from tseg.inference.crf import refine_labels
+from tseg.inference.masks import foreground_probabilities, segment
+from tseg.inference.semantic import (
+    LABELS,
+    confidences,
+    label_probabilities,
+    label_records,
+    merge_words,
+    segment_labels,
+)
+from tseg.records import decode_mask
+
+HEIGHT, WIDTH = 37, 53
+PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
+WEIGHTING = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0}
+POOLINGS = ["gmp", "gap", "spa", "mpa"]
+EVERY = -1.0  # a confidence that every word has
+
+
+def random_similarities(words: int = 5, rows: int = 5, columns: int = 7, tau: float = 5.0, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return tau * (2 * torch.rand(words, rows, columns, generator=generator) - 1)
+
+
+def to_pixels(maps: Tensor) -> np.ndarray:
+    return interpolate(maps[None], size=(HEIGHT, WIDTH), mode="bilinear", align_corners=False)[0].numpy()
+
+
+def rules(pooling: str, confidence: float = EVERY, crf: str | None = None) -> dict[str, Any]:
+    weighting = WEIGHTING if pooling in ("spa", "mpa") else {}
+    return {"pooling": pooling, "weighting": weighting, "confidence": confidence, "background": 0.2, "crf": crf}
+
+
+def label_map(similarities: Tensor, numbers: list[int] | None = None, **how: Any) -> np.ndarray:
+    """Each word a class of its own unless `numbers` says otherwise."""
+    found = segment_labels(similarities, PICTURE, numbers or list(range(1, len(similarities) + 1)), **how)
+    assert found.shape == (HEIGHT, WIDTH)
+    assert found.dtype == np.int64
+    return found
+
+
+def probabilities(similarities: Tensor, pooling: str) -> np.ndarray:
+    return label_probabilities(similarities, pooling, (HEIGHT, WIDTH), 0.2).numpy()
+
+
+def reference_confidences(similarities: np.ndarray, pooling: str) -> np.ndarray:
+    """sigmoid(z) by equations 2 to 8, float64."""
+    s = similarities.astype(float).reshape(len(similarities), -1)
+    if pooling in ("gmp", "gap"):
+        z = s.max(axis=1) if pooling == "gmp" else s.mean(axis=1)
+    else:
+        m = np.exp(s) / (1 + (np.exp(s).sum(axis=0) if pooling == "spa" else np.exp(s)))
+        size = m.mean(axis=1)
+        z = (m * s).sum(axis=1) / (m.sum(axis=1) + 1) + (1 - size) ** 5 * np.log(0.01 + size)
+    return 1 / (1 + np.exp(-z))
+
+
+@pytest.mark.parametrize("pooling", ["gmp", "gap", "mpa"])
+def test_odds_against_the_background_are_those_of_each_mask_alone(pooling: str) -> None:
+    """Float64: o = f / (1 - f), p_k = o_k / (1 + sum o), the background 1 / (1 + sum o)."""
+    s = random_similarities()
+    f = foreground_probabilities(s.double(), pooling, (HEIGHT, WIDTH), 0.2).numpy()
+    odds = np.concatenate([np.ones((1, HEIGHT, WIDTH)), f / (1 - f)])
+    np.testing.assert_allclose(probabilities(s, pooling), odds / odds.sum(axis=0), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("pooling", ["gmp", "gap", "mpa"])
+def test_a_single_word_has_its_foreground_probability(pooling: str) -> None:
+    s = random_similarities(1)
+    f = foreground_probabilities(s, pooling, (HEIGHT, WIDTH), 0.2).numpy()
+    np.testing.assert_allclose(probabilities(s, pooling), np.concatenate([1 - f, f]), atol=1e-6)
+
+
+@pytest.mark.parametrize("pooling", ["gmp", "gap", "mpa"])
+def test_a_pixel_goes_to_the_largest_mask_above_one_half_else_to_the_background(pooling: str) -> None:
+    s = random_similarities()
+    f = foreground_probabilities(s.double(), pooling, (HEIGHT, WIDTH), 0.2).numpy()
+    expected = np.where(f.max(axis=0) > 0.5, f.argmax(axis=0) + 1, 0)
+    assert set(expected.ravel()) == set(range(6))
+    np.testing.assert_array_equal(label_map(s, **rules(pooling)), expected)
+
+
+@pytest.mark.parametrize("words", [1, 2, 6])
+def test_spa_labels_are_interpolated_masks_and_their_background(words: int) -> None:
+    s = random_similarities(words).double()
+    shares = torch.cat([torch.zeros_like(s[:1]), s]).exp()  # exp(s_bg) = 1 first
+    expected = to_pixels(shares / shares.sum(dim=0))
+    np.testing.assert_allclose(probabilities(s.float(), "spa"), expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("words", [1, 2, 6])
+def test_spa_with_all_words_confident_is_the_argmax_of_its_masks(words: int) -> None:
+    s = random_similarities(words)
+    masks = segment(s, PICTURE, pooling="spa", background=0.2, crf=None)
+    expected = np.concatenate([~masks.any(axis=0, keepdims=True), masks]).argmax(axis=0)
+    np.testing.assert_array_equal(label_map(s, **rules("spa")), expected)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("tau", [5.0, 30.0, 200.0])
+def test_label_probabilities_sum_to_one_however_certain(pooling: str, tau: float) -> None:
+    for s in (random_similarities(tau=tau), torch.full((3, 5, 7), tau), torch.full((3, 5, 7), -tau)):
+        found = probabilities(s, pooling)
+        assert found.dtype == np.float64
+        assert (found >= 0).all()
+        np.testing.assert_allclose(found.sum(axis=0), 1, rtol=1e-9)
+
+
+def test_of_two_nearly_certain_words_the_more_similar_one_wins() -> None:
+    """In float32 sigmoid(20) and sigmoid(21) are both 1."""
+    s = torch.stack([torch.full((5, 7), 20.0), torch.full((5, 7), 21.0)])
+    for pooling, order in product(["spa", "mpa"], [[0, 1], [1, 0]]):
+        assert (label_map(s[order], **rules(pooling)) == 1 + order.index(1)).all()
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_confidence_is_the_sigmoid_of_the_score_among_all_words(pooling: str) -> None:
+    s = random_similarities()
+    found = confidences(s, pooling, rules(pooling)["weighting"])
+    np.testing.assert_allclose(found, reference_confidences(s.numpy(), pooling), rtol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_words_below_the_confidence_take_no_part(pooling: str) -> None:
+    """The others are labelled as if they alone had been asked."""
+    s = random_similarities()
+    confidence = float(np.sort(reference_confidences(s.numpy(), pooling))[1:3].mean())
+    kept = np.flatnonzero(reference_confidences(s.numpy(), pooling) > confidence)
+    assert len(kept) == 3
+    expected = label_map(s[kept], (kept + 1).tolist(), **rules(pooling))
+    np.testing.assert_array_equal(label_map(s, **rules(pooling, confidence)), expected)
+    assert set(expected.ravel()) <= {0, *(kept + 1)}
+
+
+@pytest.mark.parametrize("crf", [None, "psa"])
+def test_without_a_confident_word_all_is_background(crf: str | None) -> None:
+    assert not label_map(random_similarities(), **rules("mpa", confidence=0.9999, crf=crf)).any()
+
+
+def test_a_word_exactly_as_confident_as_asked_takes_no_part() -> None:
+    s = torch.tensor([[[2.0, -2.0]]])  # its mean, the score of gap, is 0
+    assert not label_map(s, **rules("gap", confidence=0.5)).any()
+    assert label_map(s, **rules("gap", confidence=0.499)).any()
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("crf", [None, "psa"])
+def test_permuting_classes_permutes_the_result(pooling: str, crf: str | None) -> None:
+    s, order = random_similarities(), [2, 0, 4, 1, 3]
+    permuted = label_map(s[order], **rules(pooling, crf=crf))
+    numbers = np.array([0, *(np.array(order) + 1)])
+    np.testing.assert_array_equal(numbers[permuted], label_map(s, **rules(pooling, crf=crf)))
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_pixel_of_any_word_is_one_of_its_class(pooling: str) -> None:
+    """Label engineering: argmax over the words, then the class of the word."""
+    s, numbers = random_similarities(), [2, 1, 2, 3, 1]
+    expected = np.array([0, *numbers])[label_map(s, **rules(pooling))]
+    assert set(expected.ravel()) == {0, 1, 2, 3}
+    np.testing.assert_array_equal(label_map(s, numbers, **rules(pooling)), expected)
+
+
+def test_merged_probabilities_are_the_strongest_words_made_to_sum_to_one() -> None:
+    p = np.random.default_rng(0).dirichlet(np.ones(5), (3, 4)).transpose(2, 0, 1)
+    classes, merged = merge_words(torch.from_numpy(p), torch.tensor([7, 2, 7, 2]))
+    strongest = np.stack([p[0], np.maximum(p[2], p[4]), np.maximum(p[1], p[3])])
+    assert classes.tolist() == [0, 2, 7]
+    np.testing.assert_allclose(merged, strongest / strongest.sum(axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_crf_refines_the_classes_that_remain(pooling: str) -> None:
+    s, numbers = random_similarities(), [2, 4, 2, 5, 4]
+    classes, merged = merge_words(torch.from_numpy(probabilities(s, pooling)), torch.tensor(numbers))
+    refined = refine_labels(np.asarray(PICTURE), merged.numpy().astype(np.float32), "psa")
+    expected = classes.numpy()[refined.argmax(axis=0)]
+    found = label_map(s, numbers, **rules(pooling, crf="psa"))
+    np.testing.assert_array_equal(found, expected)
+    assert (found != label_map(s, numbers, **rules(pooling))).any()
+
+
+WORDS = ["cat", "dog", "hound"]
+
+
+def predictions(records: pd.DataFrame, shift: dict[str, float] | None = None) -> pd.DataFrame:
+    """Random similarities of three words to every picture, plus a `shift` of single pictures'."""
+    rows = []
+    for number, image_id in enumerate(records["image_id"].unique()):
+        s = random_similarities(len(WORDS), rows=4, columns=6, seed=number) + (shift or {}).get(image_id, 0)
+        for word, values in zip(WORDS, s.numpy().astype(np.float16), strict=True):
+            grid = {"grid_height": 4, "grid_width": 6, "similarities": values.ravel()}
+            rows.append({"image_id": image_id, "expression": word} | grid)
+    return pd.DataFrame(rows).sample(frac=1, random_state=0)
+
+
+def test_every_picture_is_cut_into_its_labels(records: pd.DataFrame) -> None:
+    table = label_records(records, predictions(records), labels={word: [word] for word in WORDS}, **rules("mpa"))
+    assert table.schema == LABELS
+    frame = table.to_pandas()
+    assert not frame.duplicated(["image_id", "label"]).any()
+    for number, picture in enumerate(records.drop_duplicates("image_id").itertuples()):
+        masks = frame[frame["image_id"] == picture.image_id].set_index("label")["mask"]
+        s = random_similarities(3, rows=4, columns=6, seed=number).half().float()
+        opened = Image.open(str(picture.file_name)).convert("RGB")
+        expected = segment_labels(s, opened, [1, 2, 3], **rules("mpa"))
+        assert set(masks.index) == {["background", *WORDS][k] for k in {0, *expected.ravel().tolist()}}
+        for label, mask in masks.items():
+            k = ["background", *WORDS].index(str(label))
+            np.testing.assert_array_equal(decode_mask(mask, picture.height, picture.width), expected == k)
+
+
+@pytest.mark.parametrize(("shift", "labels"), [(-100.0, ["background"]), (100.0, ["background", "cat"])])
+def test_a_picture_has_a_background_even_where_it_is_nothing_else_or_empty(
+    records: pd.DataFrame, shift: float, labels: list[str]
+) -> None:
+    shifted = predictions(records, {"b": shift})
+    shifted = shifted[shifted["expression"] == "cat"]
+    frame = label_records(records, shifted, labels={"cat": ["cat"]}, **rules("mpa", confidence=0.5)).to_pandas()
+    assert frame.loc[frame["image_id"] == "b", "label"].tolist() == labels
+    height, width = records.loc[records["image_id"] == "b", ["height", "width"]].iloc[0]
+    background = decode_mask(frame.loc[frame["image_id"] == "b", "mask"].iloc[0], height, width)
+    assert background.all() == (shift < 0)
+    assert background.any() == (shift < 0)
+
+
+def test_one_word_for_each_class_is_the_class_itself_whatever_its_name(records: pd.DataFrame) -> None:
+    plain = label_records(records, predictions(records), labels={word: [word] for word in WORDS}, **rules("spa", 0.5))
+    named = {word.upper(): [word] for word in WORDS}
+    engineered = label_records(records, predictions(records), labels=named, **rules("spa", 0.5)).to_pandas()
+    engineered["label"] = engineered["label"].str.lower()
+    pd.testing.assert_frame_equal(engineered, plain.to_pandas())
+
+
+def test_words_of_one_class_share_its_label(records: pd.DataFrame) -> None:
+    together = {"cat": ["cat"], "dog": ["hound", "dog"]}
+    frame = label_records(records, predictions(records), labels=together, **rules("mpa")).to_pandas()
+    apart = label_records(records, predictions(records), labels={word: [word] for word in WORDS}, **rules("mpa"))
+    apart = apart.to_pandas().replace({"label": {"hound": "dog"}})
+    assert set(frame["label"]) == {"background", "cat", "dog"}
+    for row in frame.itertuples():
+        size = records.loc[records["image_id"] == row.image_id, ["height", "width"]].iloc[0]
+        parts = apart.loc[(apart["image_id"] == row.image_id) & (apart["label"] == row.label), "mask"]
+        union = np.any([decode_mask(part, *size) for part in parts], axis=0)
+        np.testing.assert_array_equal(decode_mask(row.mask, *size), union)
+
+
+def test_pictures_that_were_not_asked_for_every_word_are_refused_by_name(records: pd.DataFrame) -> None:
+    table = predictions(records)
+    absent = (table["image_id"] == "c") & (table["expression"] == "hound")
+    with pytest.raises(ValueError, match="1 of 4 pictures were not asked for every word, c for one"):
+        label_records(records, table[~absent], labels={"cat": ["cat"], "dog": ["dog", "hound"]}, **rules("mpa"))
+
+
+def test_a_word_of_two_classes_is_refused(records: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match=r"labels\.dog: 'hound' stands for another class too"):
+        labels = {"cat": ["cat", "hound"], "dog": ["dog", "hound"]}
+        label_records(records, predictions(records), labels=labels, **rules("mpa"))
