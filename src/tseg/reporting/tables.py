@@ -1,204 +1,170 @@
-"""The paper's tables from evaluation's summaries, with the published values beside (section 4.5, Table 3)."""
+"""The paper's tables from evaluation's summaries, with the published values below (sections 4.3 to 4.6)."""
 
-import html
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from tseg.files import existing, whole_file
+from tseg.reporting.formats import Block, Sheet, html_page, latex, markdown
+from tseg.reporting.notes import data_met, how_measured, provenance, remarks, words_asked
 
 PAPER = "Strudel et al. 2022"
-EMBEDDED = "shapes"
 METRICS = [
     "mIoU",
     "mIoU_low",
     "mIoU_high",
     "overall_IoU",
     *(f"precision_0.{tenth}" for tenth in range(5, 10)),
+    "empty",
+    "pixel_accuracy",
 ]
-FACTS = ["num_records", "num_pictures", "split", "comparison", "resolution", "crf", "run", "pooling"]
-LATEX = str.maketrans(
-    {char: f"\\{char}" for char in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"<": r"\textless{}", ">": r"\textgreater{}"}
-)
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<meta charset="utf-8">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 sans-serif; color: #222; max-width: 46rem; margin: auto; padding: 1rem }}
-h1 {{ font-size: 1.2rem }}
-h2 {{ font-size: 1rem; font-weight: normal; font-style: italic; margin: 1.5rem 0 .25rem }}
-table {{ border-collapse: collapse; width: 100%; border: solid; border-width: 2px 0 }}
-th, td {{ padding: .2rem .6rem; text-align: right; width: 20%; font-variant-numeric: tabular-nums }}
-th:first-child {{ text-align: left; font-weight: normal }}
-thead th {{ border-bottom: 1px solid }}
-</style>"""
+FACTS = ["run", "supervision", "pooling", "scales", "flip", "crf", "num_records", "num_pictures"]
+FACTS += ["num_excluded", "comparison", "resolution"]
+NEEDED = ["seed", "run", "trained_on", "evaluated_on", "image_encoder", "comparison", "resolution"]
 
 
-def write_table(
-    summaries: list[Path],
-    output: Path,
-    *,
-    datasets: dict[str, str],
-    rows: list[dict[str, Any]],
-    table: str,
-    published: Path,
-) -> None:
-    """Write a table of mIoU in percent, means over the seeds, once every cell has its summary.
+def write_table(layout: dict[str, Any], output: Path, *, published: Path) -> None:
+    """Write a grid of metrics in percent: means over the seeds and, of several, ± their sample standard deviation.
 
-    `output` is the CSV. Beside it go the same table as .md, .tex, .html and .json, and `<stem of output>_detail.csv`
-    with every metric of every seed in percent. `datasets` gives the columns, name to title; a row is
-    {method, pooling, crf}, crf being true where the masks were refined. `published` is a CSV of printed
-    results: those of the paper's table number `table` stand beside ours.
+    `layout` has number, title, corner, note, rows and columns (labels), best ("column", "row" or "table": the best of
+    which is bold) and cells {row, column, metric, summaries}: the name of a metric ("mIoU", "subsets.c20") in the
+    summaries that `tseg evaluate` wrote, one per seed. `output` is the CSV. Beside it go the same table as .md, .tex,
+    .html and .json, and `<stem of output>_detail.csv` with every seed. `published` is a CSV of printed results: those
+    of table `number` stand below ours, a block per source. A metric that no record has a part in is printed as "-".
 
-    Raises ValueError when a cell has no summary, or more than one, for a seed that another cell has.
+    Raises ValueError when a cell has no place, or not one summary for each seed that another cell has.
     """
-    detail, provenance = _collect(summaries, datasets, rows)
-    detail = detail.merge(
-        _published(published, table), how="left", on=["method", "dataset", "split"], validate="many_to_one"
-    )
-    methods = [row["method"] for row in rows]
-    blocks = {
-        "Reproduced": _pivot(detail, "mIoU", methods, datasets),
-        f"Published by {PAPER}": _pivot(detail, "published", methods, datasets),
-    }
-    caption = f"mIoU in percent, as in Table {table} of {PAPER}"
+    _check_places(layout)
+    summaries, detail = _collect(layout["cells"])
+    means, deviations = _over_seeds(detail, layout)
+    printed = _printed(published, layout["number"])
+    of_paper = printed.loc[printed["source"] == PAPER, ["row", "column", "value"]]
+    detail = detail.merge(of_paper.rename(columns={"value": "published"}), how="left", on=["row", "column"])
     detail_path = output.with_name(f"{output.stem}_detail.csv")
-    notes = [
-        *provenance,
-        f"IoU averaged over records. Seeds averaged: {_listed(detail['seed'])}. Best of each column in bold.",
-        f"Masks: {_listed(detail['comparison'])}. Resolution: {_listed(detail['resolution'])}.",
-        f"Every seed, its 95% interval and the other metrics: {detail_path.name}.",
-    ]
-    comment = f"# {' '.join(provenance)}\n"
+    place = f"{'Section' if '.' in layout['number'] else 'Table'} {layout['number']} of {PAPER}"
+    sheet = Sheet(
+        caption=f"{layout['title']}, in percent{f' ({place})' if PAPER in set(printed['source']) else ''}",
+        data=provenance(summaries),
+        notes=[
+            *how_measured(summaries, layout["best"], num_missing=int(np.isnan(detail["value"].to_numpy()).sum())),
+            *([layout["note"]] if layout["note"] else []),
+            f"Every seed and the other metrics: {detail_path.name}.",
+            *remarks(printed),
+        ],
+        corner=layout["corner"],
+        best=layout["best"],
+        blocks=[Block("Reproduced", means, _texts(means, deviations)), *_published_blocks(printed, layout)],
+    )
+    several = len(set(detail["seed"])) > 1
+    comment = f"# {' '.join(sheet.data)}\n"
+    plain = means.join(deviations.add_suffix(" std")) if several else means
     texts = {
-        output: comment + blocks["Reproduced"].to_csv(index_label="Method", float_format="%.2f"),
+        output: comment + plain.to_csv(index_label=layout["corner"], float_format="%.2f"),
         detail_path: comment + detail.to_csv(index=False, float_format="%.6g"),
-        output.with_suffix(".md"): _markdown(blocks, caption, notes),
-        output.with_suffix(".tex"): _latex(blocks, caption, notes),
-        output.with_suffix(".html"): _html(blocks, caption, notes),
-        output.with_suffix(".json"): _json(blocks["Reproduced"], provenance),
+        output.with_suffix(".md"): markdown(sheet),
+        output.with_suffix(".tex"): latex(sheet),
+        output.with_suffix(".html"): html_page(sheet),
+        output.with_suffix(".json"): _json(sheet.data, {"mean": means} | ({"std": deviations} if several else {})),
     }
     for path, text in texts.items():
         with whole_file(path) as partial:
             partial.write_text(text, encoding="utf-8")
 
 
-def _collect(
-    summaries: list[Path], datasets: dict[str, str], rows: list[dict[str, Any]]
-) -> tuple[pd.DataFrame, list[str]]:
-    """One line per cell and seed, and the sentences that say which data made the numbers."""
-    found = defaultdict(list)
-    for path in summaries:
-        summary = json.loads(existing(path, "make it with `tseg evaluate`").read_text(encoding="utf-8")) | {
-            "path": path
-        }
-        found[summary["pooling"], bool(summary["crf"]), summary["dataset"], summary["seed"]].append(summary)
-    seeds = sorted({seed for *_, seed in found}) or [0]
-    used, lines = [], []
-    for row, dataset, seed in product(rows, datasets, seeds):
-        cell = found[row["pooling"], row["crf"], dataset, seed]
-        if len(cell) != 1:
-            paths = _listed(each["path"] for each in cell) or "none"
-            raise ValueError(
-                f"the cell {row['method']}, {datasets[dataset]} needs one summary of seed {seed} and has"
-                f" {len(cell)} ({paths}); evaluate that run, or leave out all but one"
-            )
-        used += cell
-        lines.append(
-            {"method": row["method"], "dataset": dataset, "seed": seed}
-            | {metric: 100 * cell[0][metric] for metric in METRICS}
-            | {fact: cell[0][fact] for fact in FACTS}
-            | {key: _data(cell[0][key], datasets) for key in ("trained_on", "evaluated_on")}
-        )
-    return pd.DataFrame(lines), _provenance(used, datasets)
+def _check_places(layout: dict[str, Any]) -> None:
+    places = [(cell["row"], cell["column"]) for cell in layout["cells"]]
+    for row, column in places:
+        if row not in layout["rows"] or column not in layout["columns"] or places.count((row, column)) > 1:
+            raise ValueError(f"the cell {row}, {column} needs one place among rows and columns; mend the layout")
 
 
-def _data(data: dict[str, Any], titles: dict[str, str]) -> str:
-    sources = " and ".join(data["sources"]) or "files in place"
-    return f"{titles.get(data['dataset'], data['dataset'])} {data['split']} ({sources})"
+def _collect(cells: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], pd.DataFrame]:
+    """The summaries, and of each a line with its cell, its seed and its metrics in percent."""
+    found = [[_summary(Path(path)) for path in cell["summaries"]] for cell in cells]
+    seeds = sorted({summary["seed"] for of_cell in found for summary in of_cell}) or [0]
+    summaries, lines = [], []
+    for cell, of_cell in zip(cells, found, strict=True):
+        for seed in seeds:
+            of_seed = [summary for summary in of_cell if summary["seed"] == seed]
+            if len(of_seed) != 1:
+                paths = "; ".join(summary["path"] for summary in of_seed) or "none"
+                raise ValueError(
+                    f"the cell {cell['row']}, {cell['column']} needs one summary of seed {seed} and has"
+                    f" {len(of_seed)} ({paths}); evaluate that run, or leave out all but one"
+                )
+            summaries += of_seed
+            lines.append(_line(cell, of_seed[0]))
+    return summaries, pd.DataFrame(lines)
 
 
-def _provenance(summaries: list[dict[str, Any]], titles: dict[str, str]) -> list[str]:
-    """Which data the models met, in sentences without commas or quotes: they head a CSV."""
-    steps = ("trained", "evaluated")
-    embedded = [step for step in steps if any(EMBEDDED in each[f"{step}_on"]["sources"] for each in summaries)]
-    warning = (
-        f"The models were {' and '.join(embedded)} on the embedded data set {EMBEDDED}:"
-        " these numbers are not those of the paper."
+def _summary(path: Path) -> dict[str, Any]:
+    summary = json.loads(existing(path, "make it with `tseg evaluate`").read_text(encoding="utf-8"))
+    missing = [key for key in NEEDED if key not in summary]
+    if missing:
+        raise ValueError(f"{path} lacks {missing[0]!r}; make it again with `tseg evaluate`")
+    return summary | {"path": str(path)}
+
+
+def _line(cell: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
+    return (
+        {key: cell[key] for key in ("row", "column", "metric")}
+        | {"seed": summary["seed"], "value": 100 * _value(summary, cell["metric"])}
+        | {metric: 100 * summary[metric] for metric in METRICS if metric in summary}
+        | {fact: summary[fact] for fact in FACTS if fact in summary}
+        | {"labels": words_asked(summary.get("labels"))}
+        | {step: data_met(summary[step]) for step in ("trained_on", "evaluated_on")}
     )
-    data = [
-        f"{step.capitalize()} on {_listed(_data(each[f'{step}_on'], titles) for each in summaries)}." for step in steps
-    ]
-    return [warning, *data] if embedded else data
 
 
-def _published(path: Path, table: str) -> pd.DataFrame:
-    """The mIoU that the paper's own table prints, by method, dataset and split."""
-    values = pd.read_csv(existing(path, "restore it from the repository"), dtype={"table": str})
-    own = (values["source"] == PAPER) & (values["table"] == table) & (values["metric"] == "mIoU")
-    return values.loc[own, ["method", "dataset", "split"]].assign(published=values["value"])
+def _value(summary: dict[str, Any], metric: str) -> float:
+    """The metric, in [0, 1]; NaN where no record has a part in it."""
+    group, _, name = metric.partition(".")
+    if metric not in summary and not isinstance(summary.get(group), dict):
+        raise ValueError(f"{summary['path']} has no metric {metric}; name one that it has")
+    found = summary[metric] if metric in summary else summary[group].get(name)
+    found = found["mIoU"] if isinstance(found, dict) else found
+    return float("nan") if found is None else float(found)
 
 
-def _listed(items: Iterable[Any]) -> str:
-    return "; ".join(dict.fromkeys(map(str, items)))
+def _over_seeds(detail: pd.DataFrame, layout: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Means and sample standard deviations, rows by columns, to the two decimals that are printed."""
+    by_seed = detail.pivot(index=["row", "column"], columns="seed", values="value")
+    means, deviations = (
+        values.unstack("column").reindex(index=layout["rows"], columns=layout["columns"]).round(2)
+        for values in (by_seed.mean(axis=1, skipna=False), by_seed.std(axis=1, ddof=1, skipna=False))
+    )
+    return means, deviations
 
 
-def _pivot(detail: pd.DataFrame, column: str, methods: list[str], datasets: dict[str, str]) -> pd.DataFrame:
-    """Methods by data sets, means over the seeds, to the two decimals that are printed."""
-    means = detail.pivot_table(index="method", columns="dataset", values=column, aggfunc="mean")
-    return means.reindex(index=methods, columns=list(datasets)).rename(columns=datasets).round(2)
+def _texts(means: pd.DataFrame, deviations: pd.DataFrame) -> pd.DataFrame:
+    """To two decimals; of one seed there is no deviation."""
+    spread = deviations.map(" ± {:.2f}".format).mask(deviations.isna(), "")
+    return (means.map("{:.2f}".format) + spread).mask(means.isna(), "-")
 
 
-def _cells(table: pd.DataFrame, bold: str, escape: Callable[[str], str]) -> pd.DataFrame:
-    """The numbers as text, the best of each column in `bold`, the names through `escape`."""
-    text = table.map("{:.2f}".format).mask(table.isna(), "-")
-    return text.mask(table == table.max(), text.map(bold.format)).rename(index=escape, columns=escape)
+def _printed(path: Path, number: str) -> pd.DataFrame:
+    """The printed results of one table, as text: source, row, column, value, note."""
+    values = pd.read_csv(existing(path, "restore it from the repository"), dtype=str, keep_default_na=False)
+    return values.loc[values["table"] == number, ["source", "row", "column", "value", "note"]]
 
 
-def _markdown(blocks: dict[str, pd.DataFrame], caption: str, notes: list[str]) -> str:
-    lines = [f"**{caption}.** {' '.join(notes)}", ""]
-    for title, table in blocks.items():
-        cells = _cells(table, "**{}**", lambda name: name.replace("|", r"\|"))
-        grid = [
-            ["Method", *cells.columns],
-            ["---", *["---:"] * len(cells.columns)],
-            *cells.reset_index().values,
-        ]
-        lines += [f"*{title}*", "", *(f"| {' | '.join(row)} |" for row in grid), ""]
-    return "\n".join(lines)
+def _published_blocks(printed: pd.DataFrame, layout: dict[str, Any]) -> list[Block]:
+    """A block per source in the layout's order; rows and columns that we have not come last."""
+    blocks = []
+    for source, own in printed.groupby("source", sort=False):
+        texts = own.pivot(index="row", columns="column", values="value")
+        rows = [row for row in dict.fromkeys([*layout["rows"], *own["row"]]) if row in texts.index]
+        texts = texts.reindex(index=rows, columns=list(dict.fromkeys([*layout["columns"], *own["column"]])))
+        blocks.append(Block(f"Published by {source}", texts.astype(float), texts.mask(texts.isna(), "-")))
+    return blocks
 
 
-def _latex(blocks: dict[str, pd.DataFrame], caption: str, notes: list[str]) -> str:
-    """A table environment; the document needs the package booktabs."""
-    caption = " ".join([f"{caption}.", *notes]).translate(LATEX)
-    columns = next(iter(blocks.values())).columns
-    head = " & ".join(["Method", *(name.translate(LATEX) for name in columns)])
-    lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
-    lines += [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", rf"{head} \\"]
-    for title, table in blocks.items():
-        cells = _cells(table, r"\textbf{{{}}}", lambda name: name.translate(LATEX)).reset_index()
-        heading = rf"\multicolumn{{{len(columns) + 1}}}{{l}}{{\emph{{{title.translate(LATEX)}}}}} \\"
-        lines += [r"\midrule", heading, *(rf"{' & '.join(row)} \\" for row in cells.values)]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
-
-
-def _json(table: pd.DataFrame, provenance: list[str]) -> str:
+def _json(data: list[str], tables: dict[str, pd.DataFrame]) -> str:
     """For `dvc metrics show`."""
-    return json.dumps({"data": " ".join(provenance), "mIoU": table.to_dict("index")}, indent=2) + "\n"
-
-
-def _html(blocks: dict[str, pd.DataFrame], caption: str, notes: list[str]) -> str:
-    title, text = html.escape(caption), html.escape(" ".join(notes))
-    parts = [PAGE.format(title=title), f"<h1>{title}</h1>", f"<p>{text}</p>"]
-    for heading, table in blocks.items():
-        cells = _cells(table, "<b>{}</b>", html.escape).rename_axis(index=None, columns="Method")
-        parts += [f"<h2>{html.escape(heading)}</h2>", cells.to_html(escape=False, border=0)]
-    return "\n".join([*parts, "</html>", ""])
+    numbers = {
+        name: {row: values.dropna().to_dict() for row, values in table.iterrows()} for name, table in tables.items()
+    }
+    return json.dumps({"data": " ".join(data), **numbers}, indent=2, ensure_ascii=False) + "\n"

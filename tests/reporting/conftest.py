@@ -1,0 +1,51 @@
+"""Pictures with rectangles, and what a figure would show in place of the figure."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from tseg.records import encode_mask
+
+HEIGHT, WIDTH = 24, 40
+
+
+class Shown(NamedTuple):
+    """The arguments of `write_panels`."""
+
+    rows: list[Any]
+    columns: list[str]
+    settings: dict[str, Any]
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[Shown]:
+    """What the figures drawn in a test show."""
+    figures: list[Shown] = []
+
+    def keep(rows: list[Any], columns: list[str], output: Path, **settings: Any) -> None:
+        figures.append(Shown(rows, columns, settings))
+
+    for module in ("mask_figures", "class_figures", "assignment_figure"):
+        monkeypatch.setattr(f"tseg.reporting.{module}.write_panels", keep)
+    return figures
+
+
+@pytest.fixture
+def rectangles(tmp_path: Path) -> pd.DataFrame:
+    """Two records on each of four pictures, their masks a rectangle; every other one ignores what is outside of it."""
+    rows = []
+    for number in range(8):
+        path = tmp_path / f"{number // 2}.png"
+        noise = np.random.default_rng(number // 2).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(path)
+        mask = np.zeros((HEIGHT, WIDTH), bool)
+        mask[4:16, number : number + 20] = True
+        ignore = encode_mask(~mask) if number % 2 else None
+        expression = f"{number}: a note of $5 or $10 " * (1 + 8 * (number % 2))
+        rows.append((f"r{number}", f"i{number // 2}", str(path), HEIGHT, WIDTH, expression, encode_mask(mask), ignore))
+    columns = ["record_id", "image_id", "file_name", "height", "width", "expression", "mask", "ignore"]
+    return pd.DataFrame(rows, columns=columns)
