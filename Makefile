@@ -26,12 +26,13 @@ lint: $(READY)
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
-audit: $(READY)  ## make the table through DVC, which compares every file with dvc.lock
+audit: $(READY)  ## make everything through DVC, which compares every file with dvc.lock
 	dvc repro
 	dvc metrics show
 
-bench: $(READY)  ## timings of the costly steps
+bench: $(READY)  ## timings of the costly steps, and the cost at the paper's scale
 	python bench/steps.py
+	python bench/cost.py
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "tseg needs Python 3.11 or 3.12, and $(PYTHON) is %d.%d: make PYTHON=python3.12" % sys.version_info[:2])'

@@ -22,6 +22,6 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        expand(f"{RESULTS}/{{table}}.csv", table=EXPERIMENTS.tables),
-        expand(f"{RESULTS}/figures/{{dataset}}-masks.png", dataset=FIGURE_DATASETS),
-        expand(f"{RESULTS}/figures/{{dataset}}-curves.png", dataset=FIGURE_DATASETS),
+        expand(f"{RESULTS}/{{table}}.csv", table=TABLES),
+        expand(f"{RESULTS}/figures/{{figure}}.png", figure=FIGURES),
+        expand(f"{RESULTS}/curves/{{table}}.png", table=TABLES),

@@ -27,6 +27,7 @@ def row(number: int, **changed: Any) -> dict[str, Any]:
         "box": [0.5, 1, 2, 3],
         "ignore": None if number % 2 else encode_mask(np.zeros((4, 6), bool)),
         "tags": ["s_small", "c20"][: number % 3],
+        "coco_id": None if number % 2 else "9",
     }
     return usual | changed
 
@@ -72,9 +73,10 @@ def test_records_that_cannot_be_used_are_refused_with_the_mend(tmp_path: Path) -
     write_records(path, [], ABOUT)
     with pytest.raises(ValueError, match=r"records\.parquet holds no record"):
         read_records(path)
-    write_table(path, pa.Table.from_pylist([row(0)], schema=SCHEMA).drop_columns("mask"), ABOUT)
-    with pytest.raises(ValueError, match=r"records\.parquet lacks the column 'mask'"):
-        read_records(path)
+    for column in ("mask", "coco_id"):  # the second: records that an earlier version prepared
+        write_table(path, pa.Table.from_pylist([row(0)], schema=SCHEMA).drop_columns(column), ABOUT)
+        with pytest.raises(ValueError, match=rf"lacks the column '{column}'; make it again with `tseg prepare`"):
+            read_records(path)
 
 
 def test_a_table_of_somebody_else_is_refused(tmp_path: Path) -> None:

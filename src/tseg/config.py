@@ -3,7 +3,6 @@
 Every key is required unless it has a default here: a configuration file is complete, or says what it lacks.
 """
 
-import difflib
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,12 +13,13 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    TypeAdapter,
-    ValidationError,
     model_validator,
 )
 
-PoolingName = Literal["gmp", "gap", "spa", "mpa"]
+from tseg.checking import hint
+
+Supervision = Literal["weak", "full", "boxes"]
+"""weak: expressions of pictures. full: masks (section 4.2). boxes: boxes, to start from (Table 2e)."""
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -33,6 +33,8 @@ class ShapesSource(Closed):
     """The embedded data set, drawn by `tseg fetch`."""
 
     kind: Literal["shapes"]
+    sets: Annotated[list[Literal["phrasecut", "coco", "voc"]], Field(min_length=1)]
+    """Which of its picture sets."""
     num_train: PositiveInt
     num_val: PositiveInt
     seed: NonNegativeInt
@@ -61,37 +63,48 @@ Source = Annotated[ShapesSource | ArchiveSource | PlacedSource, Field(discrimina
 class DatasetSettings(Closed):
     """One data set in an official on-disk format."""
 
-    format: Literal["phrasecut", "refer"]
+    format: Literal["phrasecut", "refer", "voc"]
     sources: list[str] = []
     """Keys of `sources` that must be fetched first; none where the files are in place."""
     annotations: str
-    """Folder of the annotation files."""
+    """Folder of the annotation files; of format voc: VOCdevkit/VOC2012."""
     images: Annotated[list[str], Field(min_length=1)]
     """Folders of the pictures; the first that has a file wins."""
     split_by: str | None = None
-    """For the format refer: who split it, as in refs(<split_by>).p: unc, google, umd."""
+    """Format refer: who split it, as in refs(<split_by>).p: unc, google, umd."""
+    masks: list[str] = []
+    """Format voc: folders of class masks, .png or SBD's .mat; the first that has a picture's wins."""
+    classes: list[str] | None = None
+    """Format voc: names of the classes 1, 2, ..., as a model is asked for them."""
     train: str
     evaluation: str
 
     @model_validator(mode="after")
-    def _refer_needs_split_by(self):
+    def _keys_of_its_format(self):
         if (self.format == "refer") != (self.split_by is not None):
             raise ValueError("split_by goes with format refer, and only with it: unc, google or umd")
+        if (self.format == "voc") != (bool(self.masks) and bool(self.classes)):
+            raise ValueError("masks and classes go with format voc, and only with it: folders and names")
+        names = self.classes or []
+        if len(set(names)) != len(names):
+            raise ValueError("classes names a class twice; give each its own name")
+        if len(names) > 254 or any(name != " ".join(name.split()) or name in ("", "background") for name in names):
+            raise ValueError("classes holds more than 254 names, background, or a name with spaces too many; mend it")
         return self
 
 
 class ImageEncoderSettings(Closed):
-    """A timm ViT."""
+    """A timm ViT, or `wide_resnet38`."""
 
     name: str
     options: dict[str, int] = {}
-    """Arguments of timm's constructor: img_size, patch_size, embed_dim, depth, num_heads."""
+    """ViT: arguments of timm's constructor: img_size, patch_size, embed_dim, depth, num_heads. wide_resnet38: width."""
     weights: str | None
     """null: random; a file; or a name on the hub."""
     drop_path: Share
 
 
-class TextEncoderSettings(Closed):
+class LanguageModelSettings(Closed):
     """A transformers BERT."""
 
     hidden_size: PositiveInt
@@ -105,28 +118,30 @@ class TextEncoderSettings(Closed):
     """null: random, the vocabulary learnt from the training expressions; a folder; or a name on the hub."""
 
 
-class ModelSettings(Closed):
-    """The model: the arguments of `build_tseg`."""
+class ClassEncodingSettings(Closed):
+    """A learnt vector per class (Table 1, "class encoding")."""
 
-    image_encoder: ImageEncoderSettings
-    text_encoder: TextEncoderSettings
+    classes: list[str]
+    num_features: PositiveInt
+
+
+class ModelSettings(Closed):
+    """The model, its encoders by name."""
+
+    image_encoder: str
+    """A key of `image_encoders`."""
+    text_encoder: Literal["language_model", "classes"]
+    """classes: a learnt vector per class of the training data in place of the language model."""
     embed_dim: PositiveInt
     tau: PositiveFloat
 
 
 class WeightingSettings(Closed):
-    """Weighted pooling, SPA and MPA only (eq. 4 and 7)."""
+    """Weighted pooling, SPA and MPA (eq. 4 and 7)."""
 
     epsilon: NonNegativeFloat
     size_lambda: NonNegativeFloat
     size_power: NonNegativeFloat
-
-
-class PoolingSettings(Closed):
-    """The pooling of one run."""
-
-    name: PoolingName
-    weighting: WeightingSettings | None
 
 
 class OptimizerSettings(Closed):
@@ -143,12 +158,15 @@ class OptimizerSettings(Closed):
 
 
 class TrainingSettings(Closed):
-    """Weak training."""
+    """Training by one kind of supervision."""
 
     iterations: dict[str, PositiveInt]
     """Per data set."""
-    batch_size: PositiveInt
+    batch_size: dict[str, PositiveInt]
+    """Per data set."""
     expressions_per_picture: PositiveInt
+    share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Part of the training pictures (Table 2d); a smaller part lies within a larger one."""
     optimizer: OptimizerSettings
     resolution: PositiveInt
     """Side of the square crops in pixels."""
@@ -160,21 +178,47 @@ class TrainingSettings(Closed):
     precision: Literal["float32", "bfloat16"]
 
 
-class RunTrainingSettings(TrainingSettings):
-    """Weak training of one run."""
+class WeakTrainingSettings(TrainingSettings):
+    """Weak supervision."""
 
-    iterations: PositiveInt  # type: ignore[assignment]
+    targets: Literal["identity", "tf-idf"] = "identity"
+    """Ground truth of the scores (Table 2c)."""
+    pretraining: str | None = None
+    """Data set on whose boxes the model is trained first (Table 2e); null: none."""
+
+
+class BoxTrainingSettings(TrainingSettings):
+    """Box pretraining."""
+
+    exclude_evaluation: bool
+    """Leave out the pictures of every evaluation split, by COCO's image id."""
+
+
+class Trainings(Closed):
+    """One entry per supervision."""
+
+    weak: WeakTrainingSettings
+    full: TrainingSettings
+    boxes: BoxTrainingSettings
+
+
+class ResolutionSettings(Closed):
+    """Longer side of a picture in pixels when it enters the encoder, by the supervision that trained it."""
+
+    weak: PositiveInt
+    full: PositiveInt
 
 
 class InferenceSettings(Closed):
     """Prediction and masks."""
 
-    resolution: PositiveInt
-    """Longer side of a picture in pixels when it enters the encoder."""
-    scales: Annotated[list[PositiveFloat], Field(min_length=1)]
-    flip: bool
+    resolution: ResolutionSettings
+    multiscale: Annotated[list[PositiveFloat], Field(min_length=1)]
+    """Factors of the resolution, each with its mirror image, where a table asks for multi-scale processing."""
     background: Annotated[float, Field(gt=0, lt=1)]
     """GAP and GMP: what the max-normalised activation must exceed."""
+    confidence: Annotated[float, Field(ge=0, lt=1)]
+    """Data sets with classes: what the sigmoid of a class's score must exceed for it to take part."""
     crf: Literal["psa", "irn", "deeplab", "afa"]
 
 
@@ -200,8 +244,7 @@ class Resources(Closed):
     refine: ResourceSettings
     evaluate: ResourceSettings
     tabulate: ResourceSettings
-    draw_masks: ResourceSettings
-    draw_curves: ResourceSettings
+    draw: ResourceSettings
 
 
 class Settings(Closed):
@@ -212,14 +255,17 @@ class Settings(Closed):
     results_dir: str
     experiments: str
     published: str
+    label_sets: str
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
     tracking_uri: str | None
     """MLflow store: sqlite:///path, the address of a server, or null for none."""
     sources: dict[str, Source]
     datasets: dict[str, DatasetSettings]
     model: ModelSettings
+    image_encoders: dict[str, ImageEncoderSettings]
+    language_model: LanguageModelSettings
     weighting: WeightingSettings
-    training: TrainingSettings
+    training: Trainings
     inference: InferenceSettings
     num_bootstrap: PositiveInt
     resources: Resources
@@ -228,13 +274,43 @@ class Settings(Closed):
     def _names_are_known(self):
         for name, dataset in self.datasets.items():
             for source in dataset.sources:
-                if source not in self.sources:
-                    raise ValueError(
-                        f"datasets.{name}.sources: there is no source {source!r}{_hint(source, self.sources)}"
-                    )
-            if name not in self.training.iterations:
-                raise ValueError(f"training.iterations lacks the data set {name}")
+                _known(source, self.sources, f"datasets.{name}.sources: there is no source")
+        _known(self.model.image_encoder, self.image_encoders, "model.image_encoder: image_encoders has no")
+        if self.training.weak.pretraining is not None:
+            _known(self.training.weak.pretraining, self.datasets, "training.weak.pretraining: there is no data set")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds: {self.seeds} names one twice; name each once")
         return self
+
+
+def _known(name: str, names: Any, complaint: str) -> None:
+    if name not in names:
+        raise ValueError(f"{complaint} {name!r}{hint(name, names)}")
+
+
+class RunModelSettings(Closed):
+    """The model of a run: the arguments of `build_tseg`."""
+
+    image_encoder: ImageEncoderSettings
+    text_encoder: LanguageModelSettings | ClassEncodingSettings
+    embed_dim: PositiveInt
+    tau: PositiveFloat
+
+
+class PoolingSettings(Closed):
+    """The pooling of a run: what trains it weakly, and how masks are read from its similarities."""
+
+    name: str
+    weighting: WeightingSettings | None
+
+
+class RunTrainingSettings(TrainingSettings):
+    """Training of one run."""
+
+    iterations: PositiveInt  # type: ignore[assignment]
+    batch_size: PositiveInt  # type: ignore[assignment]
+    targets: Literal["identity", "tf-idf"] | None
+    """Weak supervision's."""
 
 
 class RunSettings(Closed):
@@ -242,106 +318,18 @@ class RunSettings(Closed):
 
     run: str
     dataset: str
+    supervision: Supervision
     records: str
     """Parquet file of the training records."""
-    model: ModelSettings
+    excluded_records: list[str]
+    """Parquet files of records whose pictures must not be trained on."""
+    pretraining: str | None
+    """The run whose weights, of the same seed, it starts from."""
+    model: RunModelSettings
     pooling: PoolingSettings
     training: RunTrainingSettings
-
-
-class RowSettings(Closed):
-    """One row of a table: a method."""
-
-    method: str
-    pooling: PoolingName
-    crf: bool = False
-
-
-class TableSettings(Closed):
-    """One table of the paper as a grid of methods and data sets."""
-
-    number: str
-    """As the paper numbers it."""
-    columns: dict[str, str]
-    """Data set to the column's title."""
-    rows: list[RowSettings]
-
-
-class Experiments(Closed):
-    """config/experiments.yaml."""
-
-    tables: dict[str, TableSettings]
-
-
-def run_settings(settings: Settings, dataset: str, pooling: PoolingName) -> RunSettings:
-    """The run that trains `pooling` on `dataset`; it holds nothing that does not concern it."""
-    training: dict[str, Any] = settings.training.model_dump() | {"iterations": settings.training.iterations[dataset]}
-    return RunSettings(
-        run=f"{dataset}-{pooling}",
-        dataset=dataset,
-        records=records_path(settings, dataset, settings.datasets[dataset].train),
-        model=settings.model,
-        pooling=PoolingSettings(name=pooling, weighting=settings.weighting if pooling in ("spa", "mpa") else None),
-        training=RunTrainingSettings(**training),
-    )
 
 
 def records_path(settings: Settings, dataset: str, split: str) -> str:
     """Where `prepare` puts the records of a split."""
     return f"{settings.data_dir}/records/{dataset}/{split}.parquet"
-
-
-def parse(schema: Any, values: Any, origin: str) -> Any:
-    """`values` as `schema`, one of the classes here or a union of them.
-
-    Raises ValueError naming `origin`, every wrong key and, for an unknown one, the nearest valid.
-    """
-    try:
-        return TypeAdapter(schema).validate_python(values)
-    except ValidationError as error:
-        problems = "; ".join(_explain(schema, problem) for problem in error.errors())
-        raise ValueError(f"{origin}: {problems}") from None
-
-
-def _explain(schema: Any, problem: Any) -> str:
-    """One of pydantic's problems as a clause that names the key and the mend."""
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key {key}{_hint(location[-1], _valid_keys(schema, location[:-1]))}"
-    if problem["type"] == "missing":
-        return f"the key {key} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message} (it is {problem['input']!r})" if key else message
-
-
-def _valid_keys(schema: Any, location: list[str]) -> list[str]:
-    """The keys allowed at `location` below `schema`, looked up in its JSON schema."""
-    definitions = TypeAdapter(schema).json_schema()
-    node: dict[str, Any] = definitions
-
-    def resolve(node: dict[str, Any]) -> dict[str, Any]:
-        return definitions["$defs"][node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node
-
-    for part in location:
-        node = resolve(node)
-        if "items" in node:
-            node = node["items"]
-            continue
-        choices = node.get("anyOf", node.get("oneOf", []))
-        if "discriminator" in node and part in node["discriminator"]["mapping"]:
-            node = {"$ref": node["discriminator"]["mapping"][part]}
-            continue
-        node = next((choice for choice in choices if "$ref" in choice), node)
-        node = resolve(node)
-        node = node.get("properties", {}).get(part, node.get("additionalProperties", {}))
-        node = node if isinstance(node, dict) else {}
-    return list(resolve(node).get("properties", {}))
-
-
-def _hint(wrong: str, valid: Any) -> str:
-    """A clause that names the nearest of the valid words, or lists them when none is near."""
-    nearest = difflib.get_close_matches(wrong, valid, n=1)
-    if nearest:
-        return f"; did you mean {nearest[0]}?"
-    return f"; valid are {', '.join(valid)}" if valid else ""

@@ -17,12 +17,34 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-METHODS = [
-    {"method": "GAP", "pooling": "gap"},
-    {"method": "SPA", "pooling": "spa"},
-    {"method": "TSEG", "pooling": "mpa"},
-    {"method": "TSEG (CRF)", "pooling": "mpa", "crf": True},
-]
+METHODS = {"GAP": {"pooling": "gap"}, "SPA": {"pooling": "spa"}, "TSEG": {"pooling": "mpa"}}
+ON_REFCOCO = {"RefCOCO+": {"dataset": "refcoco+"}}
+NARROW = {"model.image_encoder": "wide_resnet38", "model.text_encoder": "classes"}
+TABLES = {
+    "table3": {"columns": ON_REFCOCO, "rows": {"{method}": {}, "TSEG (CRF)": {"method": "TSEG", "crf": True}}},
+    "supervision": {
+        "columns": ON_REFCOCO,
+        "rows": {
+            "Boxes first": {"method": "TSEG", "settings": {"training.weak.pretraining": "refcoco+"}},
+            "Full supervision": {"supervision": "full"},
+        },
+    },
+    "table1": {
+        "columns": {"mIoU": {"dataset": "voc", "multiscale": True, "crf": True}},
+        "rows": {"{method}, narrow": {"methods": ["GAP"], "settings": NARROW}},
+    },
+    "zero_shot": {
+        "cells": {"dataset": "refcoco+", "evaluate": "voc", "method": "TSEG"},
+        "columns": {"by name": {}, "better words": {"labels": "better_words"}},
+        "rows": {"mIoU": {}, "{class}": {}},
+    },
+}
+FIGURES = {
+    "masks": {"kind": "masks", "cells": {"dataset": "refcoco+"}, "columns": {"{method}": {}}},
+    "expressions": {"kind": "expressions", "columns": {"TSEG": {"dataset": "refcoco+", "method": "TSEG"}}},
+    "classes": {"kind": "classes", "cells": TABLES["zero_shot"]["cells"], "columns": TABLES["zero_shot"]["columns"]},
+    "assignment": {"kind": "assignment", "columns": {"TSEG": {"dataset": "refcoco+", "method": "TSEG"}}},
+}
 
 
 def snakemake(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -32,7 +54,11 @@ def snakemake(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def small_settings(folder: Path) -> dict[str, Any]:
     """The default configuration, shrunk to seconds, with absolute paths below `folder`."""
-    experiments = {"tables": {"table3": {"number": "3", "columns": {"refcoco+": "RefCOCO+"}, "rows": METHODS}}}
+    experiments = {
+        "methods": METHODS,
+        "tables": {name: {"number": name, "title": name} | table for name, table in TABLES.items()},
+        "figures": {name: {"title": name, "caption": "A caption."} | figure for name, figure in FIGURES.items()},
+    }
     (folder / "experiments.yaml").write_text(yaml.safe_dump(experiments))
     text = (ROOT / "config/config.yaml").read_text().replace("data/raw", f"{folder}/data/raw")
     settings = yaml.safe_load(text)
@@ -41,11 +67,19 @@ def small_settings(folder: Path) -> dict[str, Any]:
         "results_dir": f"{folder}/results",
         "experiments": f"{folder}/experiments.yaml",
         "published": str(ROOT / "config/published.csv"),
+        "label_sets": str(ROOT / "config/label_sets.yaml"),
         "tracking_uri": f"sqlite:///{folder}/results/mlflow.db",
         "num_bootstrap": 50,
     }
-    settings["sources"]["shapes"] |= {"num_train": 12, "num_val": 4}
-    settings["training"] |= {"iterations": dict.fromkeys(settings["datasets"], 3), "batch_size": 4, "resolution": 48}
+    for source in settings["sources"].values():
+        source |= {"num_train": 12, "num_val": 4}
+    for training in settings["training"].values():
+        small = {
+            "iterations": dict.fromkeys(settings["datasets"], 3),
+            "batch_size": dict.fromkeys(settings["datasets"], 4),
+        }
+        training.update(small, resolution=48)
+    settings["image_encoders"]["wide_resnet38"]["options"] = {"width": 2}
     return settings
 
 
@@ -76,14 +110,29 @@ def test_the_table_has_the_rows_and_columns_of_the_experiments(finished):
     folder, _ = finished
     table = pd.read_csv(folder / "results/table3.csv", comment="#")
     assert list(table.columns) == ["Method", "RefCOCO+"]
-    assert list(table["Method"]) == [row["method"] for row in METHODS]
+    assert list(table["Method"]) == [*METHODS, "TSEG (CRF)"]
     assert table["RefCOCO+"].between(0, 100).all()
+
+
+def test_a_class_encoder_a_zero_shot_and_a_pretrained_run_reach_their_tables(finished):
+    folder, settings = finished
+    tables = {name: pd.read_csv(folder / f"results/{name}.csv", comment="#", index_col=0) for name in TABLES}
+    assert list(tables["table1"].index) == ["GAP, narrow"]
+    assert list(tables["zero_shot"].index) == ["mIoU", *settings["datasets"]["voc"]["classes"]]
+    assert tables["supervision"].notna().all(axis=None)
+    scored = pd.read_parquet(folder / "results/scores/refcoco+-mpa/seed0/voc-val-plain.parquet")
+    assert len(scored) == settings["sources"]["shapes-voc"]["num_val"]
+
+
+def test_the_table_says_that_a_narrow_net_stands_in(finished):
+    folder, _ = finished
+    assert "stand-in" in (folder / "results/table1.md").read_text(encoding="utf-8")
 
 
 def test_a_table_cell_is_the_mean_of_its_scores(finished):
     folder, _ = finished
     table = pd.read_csv(folder / "results/table3.csv", comment="#").set_index("Method")["RefCOCO+"]
-    scores = pd.read_parquet(folder / "results/scores/refcoco+-mpa/seed0-crf.parquet")
+    scores = pd.read_parquet(folder / "results/scores/refcoco+-mpa/seed0/refcoco+-val-crf.parquet")
     assert table["TSEG (CRF)"] == pytest.approx(100 * scores["iou"].mean(), abs=0.005)
 
 
@@ -98,7 +147,9 @@ def test_the_report_shows_tables_and_figures(finished):
     done = run(folder, settings, "--report", str(report))
     assert done.returncode == 0, done.stderr
     page = report.read_text()
-    assert all(name in page for name in ("table3.html", "refcoco+-masks.png", "refcoco+-curves.png"))
+    assert all(
+        name in page for name in ("table3.html", "figures/masks.png", "curves/table1.png", "refcoco+-full/config.yaml")
+    )
 
 
 def test_another_crf_preset_refines_again_and_trains_nothing(finished):
@@ -106,9 +157,9 @@ def test_another_crf_preset_refines_again_and_trains_nothing(finished):
     changed = copy.deepcopy(settings)
     changed["inference"]["crf"] = "irn"
     assert planned(folder, changed) == {
-        "masks/refcoco+-mpa/seed0-crf.parquet",
-        "scores/refcoco+-mpa/seed0-crf.parquet",
-        "scores/refcoco+-mpa/seed0-crf.json",
+        "masks/refcoco+-mpa/seed0/refcoco+-val-crf.parquet",
+        "scores/refcoco+-mpa/seed0/refcoco+-val-crf.parquet",
+        "scores/refcoco+-mpa/seed0/refcoco+-val-crf.json",
         *(f"table3{ending}" for ending in (".csv", ".md", ".tex", ".html", ".json", "_detail.csv")),
     }
 
@@ -131,12 +182,18 @@ def test_each_training_is_one_mlflow_run_that_its_evaluation_joins(finished):
     folder, _ = finished
     with sqlite3.connect(folder / "results/mlflow.db") as store:
         runs = dict(store.execute("SELECT name, run_uuid FROM runs").fetchall())
-        assert set(runs) == {f"refcoco+-{pooling}/seed0" for pooling in ("gap", "spa", "mpa")}
+        assert {f"refcoco+-{pooling}/seed0" for pooling in ("gap", "spa", "mpa", "full", "boxes")} < set(runs)
         keys = {
             key for (key,) in store.execute("SELECT key FROM metrics WHERE run_uuid = ?", [runs["refcoco+-mpa/seed0"]])
         }
         (status,) = set(store.execute("SELECT status FROM runs").fetchall())
-    assert {"loss", "learning_rate", "refcocoplus-val/plain/mIoU", "refcocoplus-val/psa/mIoU"} <= keys
+    assert {
+        "loss",
+        "learning_rate",
+        "refcocoplus-val-plain/mIoU",
+        "refcocoplus-val-crf/mIoU",
+        "voc-val-plain/mIoU",
+    } <= keys
     assert status == ("FINISHED",)
 
 

@@ -6,10 +6,19 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from tseg.config import Experiments, Settings, records_path, run_settings
-from tseg.config import (
+from tseg.checking import (
     parse as parse_settings,
 )  # Snakemake has a `parse` of its own here
+from tseg.config import Settings, records_path
+from tseg.experiments import (
+    Experiments,
+    LabelSets,
+    figure_cells,
+    labels_of,
+    runs_of,
+    table_cells,
+)
+from tseg.model.pooling import POOLINGS
 
 
 def checked(schema, values, origin):
@@ -20,59 +29,59 @@ def checked(schema, values, origin):
         raise WorkflowError(str(error)) from None
 
 
-def experiments_of(settings):
-    """The tables, checked against the data sets that the settings know."""
-    path = Path(settings.experiments)
+def read_settings(schema, key):
+    """The file that the configuration names under `key`, checked."""
+    path = Path(getattr(SETTINGS, key))
     if not path.exists():
         raise WorkflowError(
-            f"{path} does not exist; set the key experiments to the file that lays out the tables"
+            f"{path} does not exist; set the key {key} to a file that does"
         )
-    experiments = checked(Experiments, yaml.safe_load(path.read_text()), str(path))
-    for name, table in experiments.tables.items():
-        for dataset in table.columns:
-            if dataset not in settings.datasets:
-                raise WorkflowError(
-                    f"{path}: tables.{name}.columns: the configuration knows no data set {dataset}; "
-                    f"it knows {', '.join(settings.datasets)}"
-                )
-    return experiments
+    return checked(schema, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
+
+
+def cells_of(grids):
+    """The cells of all tables or of all figures, or a WorkflowError in one sentence."""
+    try:
+        return grids(EXPERIMENTS, SETTINGS, LABEL_SETS)
+    except ValueError as error:
+        raise WorkflowError(f"{SETTINGS.experiments}: {error}") from None
 
 
 SETTINGS = checked(
     Settings, config, " + ".join(map(str, workflow.configfiles)) or "--config"
 )
-EXPERIMENTS = experiments_of(SETTINGS)
+EXPERIMENTS = read_settings(Experiments, "experiments")
+LABEL_SETS = read_settings(LabelSets, "label_sets")
+TABLES, FIGURES = cells_of(table_cells), cells_of(figure_cells)
+CELLS = [cell for cells in (*TABLES.values(), *FIGURES.values()) for cell in cells]
+RUNS = runs_of(CELLS)
+EVALUATIONS = {cell.evaluation.name: cell.evaluation for cell in CELLS}
 DATA, RESULTS = SETTINGS.data_dir, SETTINGS.results_dir
-RUNS = {
-    run.run: run
-    for table in EXPERIMENTS.tables.values()
-    for dataset in table.columns
-    for run in [run_settings(SETTINGS, dataset, row.pooling) for row in table.rows]
-}
-FIGURE_DATASETS = sorted(
-    {dataset for table in EXPERIMENTS.tables.values() for dataset in table.columns}
-)
 SEED_DIR = f"{RESULTS}/runs/{{run}}/seed{{seed}}"
+# What is made of one run, one seed and one evaluation.
+CELL = "{run}/seed{seed}/{evaluation}"
 
 
 def one_of(names):
     """A wildcard constraint: exactly one of `names`."""
-    return "|".join(map(re.escape, names))
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 wildcard_constraints:
-    source=one_of(SETTINGS.sources) or "(?!)",
+    source=one_of(SETTINGS.sources),
     dataset=one_of(SETTINGS.datasets),
     run=one_of(RUNS),
-    table=one_of(EXPERIMENTS.tables),
+    evaluation=one_of(EVALUATIONS),
+    table=one_of(TABLES),
+    figure=one_of(FIGURES),
     seed="[0-9]+",
     split="[^/]+",
     refinement="plain|crf",
 
 
-def as_json(settings):
+def as_json(value):
     """Settings as text for a command line; the order of the keys in the configuration does not show."""
-    return json.dumps(settings.model_dump(mode="json"), sort_keys=True)
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def device(rule):
@@ -80,19 +89,13 @@ def device(rule):
     return "auto" if getattr(SETTINGS.resources, rule).gpu else "cpu"
 
 
-def background(wildcards):
-    """The option that GAP and GMP alone take."""
-    weighted = RUNS[wildcards.run].pooling.weighting is not None
-    return "" if weighted else f"--background {SETTINGS.inference.background}"
-
-
 def annotation_files(dataset):
     """The files of a data set that is in place."""
-    return [
-        str(path)
-        for path in sorted(Path(dataset.annotations).glob("*.*"))
-        if path.is_file()
-    ]
+    found = (
+        *Path(dataset.annotations).glob("*.*"),
+        *Path(dataset.annotations).glob("ImageSets/Segmentation/*.txt"),
+    )
+    return [str(path) for path in sorted(found) if path.is_file()]
 
 
 def raw_inputs(wildcards):
@@ -104,7 +107,9 @@ def raw_inputs(wildcards):
 
 
 # Said here, since Snakemake swallows what an input function raises once there are outputs.
-for name in FIGURE_DATASETS:
+for name in sorted(
+    {cell.run.dataset for cell in CELLS} | {cell.evaluation.dataset for cell in CELLS}
+):
     if not SETTINGS.datasets[name].sources and not annotation_files(
         SETTINGS.datasets[name]
     ):
@@ -114,62 +119,151 @@ for name in FIGURE_DATASETS:
         )
 
 
-def training_records(wildcards):
-    """Records that a run trains on."""
-    return RUNS[wildcards.run].records
-
-
 def evaluation_records(wildcards):
-    """Records that a run is scored on: those of its own data set."""
-    dataset = RUNS[wildcards.run].dataset
-    return records_path(SETTINGS, dataset, SETTINGS.datasets[dataset].evaluation)
+    """Records that masks are made for and scored on."""
+    evaluation = EVALUATIONS[wildcards.evaluation]
+    return records_path(SETTINGS, evaluation.dataset, evaluation.split)
+
+
+def pretraining(wildcards):
+    """The model that a run starts from, where it does."""
+    start = RUNS[wildcards.run].pretraining
+    return (
+        [f"{RESULTS}/runs/{start}/seed{wildcards.seed}/model.safetensors"]
+        if start
+        else []
+    )
+
+
+def resolution(wildcards):
+    """At which the encoder of a run sees pictures."""
+    return getattr(SETTINGS.inference.resolution, RUNS[wildcards.run].supervision)
+
+
+def views(wildcards):
+    """Scales and flip, where they are not one and none."""
+    if not EVALUATIONS[wildcards.evaluation].multiscale:
+        return []
+    return [f"--scales={scale}" for scale in SETTINGS.inference.multiscale] + ["--flip"]
+
+
+def asked_labels(wildcards):
+    """The words that a data set with classes has a model asked for."""
+    labels = labels_of(SETTINGS, LABEL_SETS, EVALUATIONS[wildcards.evaluation])
+    return [f"--labels={as_json(labels)}"] if labels else []
+
+
+def thresholds(wildcards):
+    """The options that GAP and GMP alone take, and data sets with classes."""
+    normalised = POOLINGS[RUNS[wildcards.run].pooling.name].masks is None
+    classes = SETTINGS.datasets[EVALUATIONS[wildcards.evaluation].dataset].classes
+    return ([f"--background={SETTINGS.inference.background}"] if normalised else []) + (
+        [f"--confidence={SETTINGS.inference.confidence}"] if classes else []
+    )
+
+
+def cell_file(cell, kind, seed):
+    """Where the masks or the scores of a cell lie, without the ending."""
+    refined = "crf" if cell.crf else "plain"
+    return (
+        f"{RESULTS}/{kind}/{cell.run.run}/seed{seed}/{cell.evaluation.name}-{refined}"
+    )
 
 
 def summaries(wildcards):
-    """Summaries of all cells of a table, for every seed."""
-    table = EXPERIMENTS.tables[wildcards.table]
-    return [
-        f"{RESULTS}/scores/{dataset}-{row.pooling}/seed{seed}-{refinement(row)}.json"
-        for dataset in table.columns
-        for row in table.rows
+    """Summaries of all cells of a table, for every seed, each once."""
+    files = [
+        cell_file(cell, "scores", seed) + ".json"
+        for cell in TABLES[wildcards.table]
         for seed in SETTINGS.seeds
     ]
+    return list(dict.fromkeys(files))
 
 
-def refinement(row):
-    """What the masks of a table's row go through."""
-    return "crf" if row.crf else "plain"
+def layout(wildcards):
+    """A table as `tseg tabulate` takes it."""
+    table, cells = EXPERIMENTS.tables[wildcards.table], TABLES[wildcards.table]
+    described = table.model_dump(include={"number", "title", "corner", "best", "note"})
+    return as_json(
+        described
+        | {
+            "table": wildcards.table,
+            "rows": list(dict.fromkeys(cell.row for cell in cells)),
+            "columns": list(dict.fromkeys(cell.column for cell in cells)),
+            "cells": [
+                {
+                    "row": cell.row,
+                    "column": cell.column,
+                    "metric": cell.metric,
+                    "summaries": [
+                        cell_file(cell, "scores", seed) + ".json"
+                        for seed in SETTINGS.seeds
+                    ],
+                }
+                for cell in cells
+            ],
+        }
+    )
 
 
-def methods(dataset):
-    """Method to (run, refinement) over all tables that have `dataset` among their columns."""
-    return {
-        row.method: (f"{dataset}-{row.pooling}", refinement(row))
-        for table in EXPERIMENTS.tables.values()
-        if dataset in table.columns
-        for row in table.rows
-    }
+def drawn_files(wildcards):
+    """What a figure draws, of the first seed: masks, or for the assignment of patches similarities."""
+    seed, cells = SETTINGS.seeds[0], FIGURES[wildcards.figure]
+    if EXPERIMENTS.figures[wildcards.figure].kind == "assignment":
+        return [
+            f"{RESULTS}/predictions/{cell.run.run}/seed{seed}/{cell.evaluation.name}.parquet"
+            for cell in cells
+        ]
+    return [cell_file(cell, "masks", seed) + ".parquet" for cell in cells]
 
 
-def masks(wildcards):
-    """Method to the mask file of the first seed."""
-    return {
-        method: f"{RESULTS}/masks/{run}/seed{SETTINGS.seeds[0]}-{refined}.parquet"
-        for method, (run, refined) in methods(wildcards.dataset).items()
-    }
+def drawn_records(wildcards):
+    """Records of the data set that a figure shows."""
+    evaluation = FIGURES[wildcards.figure][0].evaluation
+    return records_path(SETTINGS, evaluation.dataset, evaluation.split)
+
+
+def drawn_choice(wildcards):
+    """How a figure calls its columns and which pictures it shows: its lot, the classes that its label set is about."""
+    figure, cells = EXPERIMENTS.figures[wildcards.figure], FIGURES[wildcards.figure]
+    if figure.kind == "assignment":
+        return []
+    labels = (
+        [f"--label={cell.column}" for cell in cells]
+        if figure.kind in ("masks", "classes")
+        else []
+    )
+    classes = SETTINGS.datasets[cells[0].evaluation.dataset].classes or []
+    only = [
+        f"--only={name}"
+        for name in classes
+        if any(
+            name in LABEL_SETS[cell.evaluation.labels]
+            for cell in cells
+            if cell.evaluation.labels
+        )
+    ]
+    return [*labels, *only, f"--lot={figure.lot}", f"--num-panels={figure.num_panels}"]
 
 
 def histories(wildcards):
-    """Method to the history of the first seed; a method that only refines another's masks has none of its own."""
-    return {
-        method: f"{RESULTS}/runs/{run}/seed{SETTINGS.seeds[0]}/history.csv"
-        for method, (run, refined) in methods(wildcards.dataset).items()
-        if refined == "plain"
-    }
-
-
-def labelled(files):
-    """A function of wildcards that writes the files of `files` as LABEL=FILE."""
-    return lambda wildcards: [
-        f"{label}={file}" for label, file in files(wildcards).items()
+    """Of the first seed, of all runs behind a table."""
+    return [
+        f"{RESULTS}/runs/{run}/seed{SETTINGS.seeds[0]}/history.csv"
+        for run in runs_of(TABLES[wildcards.table])
     ]
+
+
+def panels(wildcards):
+    """Run to what its loss is: runs of different supervision minimise different losses."""
+    losses = {
+        "weak": "weak supervision",
+        "full": "full supervision",
+        "boxes": "box pretraining",
+    }
+    return as_json(
+        {
+            run: losses[settings.supervision]
+            for run, settings in runs_of(TABLES[wildcards.table]).items()
+        }
+    )

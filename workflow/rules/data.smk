@@ -13,7 +13,9 @@ rule fetch:
         runtime=SETTINGS.resources.fetch.runtime,
         gpu=SETTINGS.resources.fetch.gpu,
     params:
-        settings=lambda wildcards: as_json(SETTINGS.sources[wildcards.source]),
+        settings=lambda wildcards: as_json(
+            SETTINGS.sources[wildcards.source].model_dump(mode="json")
+        ),
     shell:
         "tseg fetch {wildcards.source:q} --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
@@ -36,7 +38,9 @@ rule prepare:
         runtime=SETTINGS.resources.prepare.runtime,
         gpu=SETTINGS.resources.prepare.gpu,
     params:
-        settings=lambda wildcards: as_json(SETTINGS.datasets[wildcards.dataset]),
+        settings=lambda wildcards: as_json(
+            SETTINGS.datasets[wildcards.dataset].model_dump(mode="json")
+        ),
     shell:
         "tseg prepare {wildcards.dataset:q} {wildcards.split:q} --settings {params.settings:q} "
         "--output {output.records:q} > {log:q} 2>&1"

@@ -3,11 +3,11 @@ rule predict:
         model=f"{SEED_DIR}/model.safetensors",
         records=evaluation_records,
     output:
-        f"{RESULTS}/predictions/{{run}}/seed{{seed}}.parquet",
+        f"{RESULTS}/predictions/{CELL}.parquet",
     log:
-        f"{RESULTS}/logs/predict/{{run}}-seed{{seed}}.log",
+        f"{RESULTS}/logs/predict/{CELL}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/predict/{{run}}-seed{{seed}}.tsv"
+        f"{RESULTS}/benchmarks/predict/{CELL}.tsv"
     conda:
         "../../environment.yml"
     threads: SETTINGS.resources.predict.threads
@@ -16,25 +16,25 @@ rule predict:
         runtime=SETTINGS.resources.predict.runtime,
         gpu=SETTINGS.resources.predict.gpu,
     params:
-        resolution=SETTINGS.inference.resolution,
-        scales=[f"--scales={scale}" for scale in SETTINGS.inference.scales],
+        resolution=resolution,
+        views=views,
+        labels=asked_labels,
         device=device("predict"),
-        flip="--flip" if SETTINGS.inference.flip else "--no-flip",
     shell:
         "tseg predict --model {input.model:q} --records {input.records:q} --resolution {params.resolution} "
-        "{params.scales} {params.flip} --device {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"
+        "{params.views} {params.labels:q} --device {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"
 
 
 rule refine:
     input:
-        predictions=f"{RESULTS}/predictions/{{run}}/seed{{seed}}.parquet",
+        predictions=f"{RESULTS}/predictions/{CELL}.parquet",
         records=evaluation_records,
     output:
-        f"{RESULTS}/masks/{{run}}/seed{{seed}}-{{refinement}}.parquet",
+        f"{RESULTS}/masks/{CELL}-{{refinement}}.parquet",
     log:
-        f"{RESULTS}/logs/refine/{{run}}-seed{{seed}}-{{refinement}}.log",
+        f"{RESULTS}/logs/refine/{CELL}-{{refinement}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/refine/{{run}}-seed{{seed}}-{{refinement}}.tsv"
+        f"{RESULTS}/benchmarks/refine/{CELL}-{{refinement}}.tsv"
     conda:
         "../../environment.yml"
     threads: SETTINGS.resources.refine.threads
@@ -43,28 +43,28 @@ rule refine:
         runtime=SETTINGS.resources.refine.runtime,
         gpu=SETTINGS.resources.refine.gpu,
     params:
-        background=background,
+        thresholds=thresholds,
         crf=lambda wildcards: (
             SETTINGS.inference.crf if wildcards.refinement == "crf" else "none"
         ),
     shell:
         "tseg refine --predictions {input.predictions:q} --records {input.records:q} "
-        "{params.background} --crf {params.crf} --output {output:q} > {log:q} 2>&1"
+        "{params.thresholds} --crf {params.crf} --output {output:q} > {log:q} 2>&1"
 
 
 rule evaluate:
     input:
-        masks=f"{RESULTS}/masks/{{run}}/seed{{seed}}-{{refinement}}.parquet",
+        masks=f"{RESULTS}/masks/{CELL}-{{refinement}}.parquet",
         records=evaluation_records,
         model=f"{SEED_DIR}/model.safetensors",
         tracking=ancient(f"{RESULTS}/tracking.json"),
     output:
-        scores=f"{RESULTS}/scores/{{run}}/seed{{seed}}-{{refinement}}.parquet",
-        summary=f"{RESULTS}/scores/{{run}}/seed{{seed}}-{{refinement}}.json",
+        scores=f"{RESULTS}/scores/{CELL}-{{refinement}}.parquet",
+        summary=f"{RESULTS}/scores/{CELL}-{{refinement}}.json",
     log:
-        f"{RESULTS}/logs/evaluate/{{run}}-seed{{seed}}-{{refinement}}.log",
+        f"{RESULTS}/logs/evaluate/{CELL}-{{refinement}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate/{{run}}-seed{{seed}}-{{refinement}}.tsv"
+        f"{RESULTS}/benchmarks/evaluate/{CELL}-{{refinement}}.tsv"
     conda:
         "../../environment.yml"
     threads: SETTINGS.resources.evaluate.threads

@@ -1,12 +1,11 @@
 rule tabulate:
     input:
         summaries=summaries,
-        experiments=SETTINGS.experiments,
         published=SETTINGS.published,
     output:
         csv=report(
             f"{RESULTS}/{{table}}.csv",
-            category="Tables",
+            category="1 Tables",
             labels={"table": "{table}", "format": "csv"},
             caption="../report/table.rst",
         ),
@@ -14,14 +13,14 @@ rule tabulate:
         latex=f"{RESULTS}/{{table}}.tex",
         html=report(
             f"{RESULTS}/{{table}}.html",
-            category="Tables",
+            category="1 Tables",
             labels={"table": "{table}", "format": "html"},
             caption="../report/table.rst",
         ),
         metrics=f"{RESULTS}/{{table}}.json",
         detail=report(
             f"{RESULTS}/{{table}}_detail.csv",
-            category="Tables",
+            category="1 Tables",
             labels={"table": "{table}", "format": "detail"},
             caption="../report/table.rst",
         ),
@@ -36,65 +35,64 @@ rule tabulate:
         mem_mb=SETTINGS.resources.tabulate.mem_mb,
         runtime=SETTINGS.resources.tabulate.runtime,
         gpu=SETTINGS.resources.tabulate.gpu,
+    params:
+        layout=layout,
     shell:
-        "tseg tabulate {wildcards.table:q} {input.summaries:q} --experiments {input.experiments:q} "
-        "--published {input.published:q} --output {output.csv:q} > {log:q} 2>&1"
+        "tseg tabulate --layout {params.layout:q} --published {input.published:q} --output {output.csv:q} > {log:q} 2>&1"
 
 
-rule draw_masks:
+rule draw:
     input:
-        masks=lambda wildcards: masks(wildcards).values(),
-        records=lambda wildcards: records_path(
-            SETTINGS,
-            wildcards.dataset,
-            SETTINGS.datasets[wildcards.dataset].evaluation,
-        ),
+        files=drawn_files,
+        records=drawn_records,
     output:
         report(
-            f"{RESULTS}/figures/{{dataset}}-masks.png",
-            category="Figures",
-            labels={"figure": "masks", "data set": "{dataset}"},
-            caption="../report/masks.rst",
+            f"{RESULTS}/figures/{{figure}}.png",
+            category="2 Figures",
+            labels={"figure": "{figure}"},
+            caption="../report/figure.rst",
         ),
     log:
-        f"{RESULTS}/logs/draw_masks/{{dataset}}.log",
+        f"{RESULTS}/logs/draw/{{figure}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/draw_masks/{{dataset}}.tsv"
+        f"{RESULTS}/benchmarks/draw/{{figure}}.tsv"
     conda:
         "../../environment.yml"
-    threads: SETTINGS.resources.draw_masks.threads
+    threads: SETTINGS.resources.draw.threads
     resources:
-        mem_mb=SETTINGS.resources.draw_masks.mem_mb,
-        runtime=SETTINGS.resources.draw_masks.runtime,
-        gpu=SETTINGS.resources.draw_masks.gpu,
+        mem_mb=SETTINGS.resources.draw.mem_mb,
+        runtime=SETTINGS.resources.draw.runtime,
+        gpu=SETTINGS.resources.draw.gpu,
     params:
-        masks=labelled(masks),
+        figure=lambda wildcards: EXPERIMENTS.figures[wildcards.figure],
+        choice=drawn_choice,
     shell:
-        "tseg draw-masks {params.masks:q} --records {input.records:q} --output {output:q} > {log:q} 2>&1"
+        "tseg draw {params.figure.kind} {input.files:q} --records {input.records:q} {params.choice:q} "
+        "--title {params.figure.title:q} --caption {params.figure.caption:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule draw_curves:
     input:
-        lambda wildcards: histories(wildcards).values(),
+        histories,
     output:
         report(
-            f"{RESULTS}/figures/{{dataset}}-curves.png",
-            category="Figures",
-            labels={"figure": "learning curves", "data set": "{dataset}"},
+            f"{RESULTS}/curves/{{table}}.png",
+            category="3 Learning curves",
+            labels={"table": "{table}"},
             caption="../report/curves.rst",
         ),
     log:
-        f"{RESULTS}/logs/draw_curves/{{dataset}}.log",
+        f"{RESULTS}/logs/draw_curves/{{table}}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/draw_curves/{{dataset}}.tsv"
+        f"{RESULTS}/benchmarks/draw_curves/{{table}}.tsv"
     conda:
         "../../environment.yml"
-    threads: SETTINGS.resources.draw_curves.threads
+    threads: SETTINGS.resources.draw.threads
     resources:
-        mem_mb=SETTINGS.resources.draw_curves.mem_mb,
-        runtime=SETTINGS.resources.draw_curves.runtime,
-        gpu=SETTINGS.resources.draw_curves.gpu,
+        mem_mb=SETTINGS.resources.draw.mem_mb,
+        runtime=SETTINGS.resources.draw.runtime,
+        gpu=SETTINGS.resources.draw.gpu,
     params:
-        histories=labelled(histories),
+        panels=panels,
     shell:
-        "tseg draw-curves {params.histories:q} --output {output:q} > {log:q} 2>&1"
+        "tseg draw curves {input:q} --panels {params.panels:q} --output {output:q} > {log:q} 2>&1"

@@ -21,7 +21,12 @@ rule track:
 
 rule configure:
     output:
-        f"{RESULTS}/runs/{{run}}/config.yaml",
+        report(
+            f"{RESULTS}/runs/{{run}}/config.yaml",
+            category="4 Settings",
+            labels={"run": "{run}"},
+            caption="../report/settings.rst",
+        ),
     log:
         f"{RESULTS}/logs/configure/{{run}}.log",
     benchmark:
@@ -34,7 +39,7 @@ rule configure:
         runtime=SETTINGS.resources.configure.runtime,
         gpu=SETTINGS.resources.configure.gpu,
     params:
-        settings=lambda wildcards: as_json(RUNS[wildcards.run]),
+        settings=lambda wildcards: as_json(RUNS[wildcards.run].model_dump(mode="json")),
     shell:
         "tseg configure --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
 
@@ -42,7 +47,9 @@ rule configure:
 rule train:
     input:
         config=f"{RESULTS}/runs/{{run}}/config.yaml",
-        records=training_records,
+        records=lambda wildcards: RUNS[wildcards.run].records,
+        excluded=lambda wildcards: RUNS[wildcards.run].excluded_records,
+        start=pretraining,
         # The store's address is no reason to train again.
         tracking=ancient(f"{RESULTS}/tracking.json"),
     output:
@@ -62,6 +69,7 @@ rule train:
     params:
         dir=subpath(output.model, parent=True),
         device=device("train"),
+        start=lambda wildcards, input: [f"--start={path}" for path in input.start],
     shell:
-        "tseg train --config {input.config:q} --seed {wildcards.seed} --tracking {input.tracking:q} "
+        "tseg train --config {input.config:q} --seed {wildcards.seed} --tracking {input.tracking:q} {params.start:q} "
         "--device {params.device} --threads {threads} --output {params.dir:q} > {log:q} 2>&1"

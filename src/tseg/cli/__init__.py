@@ -1,0 +1,34 @@
+"""`tseg`: one sub-command per rule of the workflow, and one for people with a picture.
+
+The only place where settings become arguments. What a sub-command needs is imported inside it, so that help is instant.
+"""
+
+import sys
+
+import typer
+
+from tseg.cli.data import configure, fetch, prepare, track
+from tseg.cli.draw import draw
+from tseg.cli.evaluate import evaluate, predict, refine
+from tseg.cli.segment import segment
+from tseg.cli.tabulate import tabulate
+from tseg.cli.train import train
+
+app = typer.Typer(
+    help="Segmentation learned from words: weak training on pictures and phrases, masks for any phrase.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for command in (track, configure, fetch, prepare, train, predict, refine, evaluate, tabulate, segment):
+    app.command()(command)
+app.add_typer(draw)
+
+
+def main() -> None:
+    """Run `tseg`; what the user can mend is one sentence on stderr and exit status 1, never a traceback."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        print(f"tseg: {error}", file=sys.stderr)
+        sys.exit(1)

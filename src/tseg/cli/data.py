@@ -1,0 +1,93 @@
+"""Sub-commands before training: the store, the runs' settings, files, records."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tseg.cli.options import Output, SettingsText, parse_text, write_json
+
+
+def track(
+    uri: Annotated[str, typer.Option(help="MLflow store: sqlite:///path or a server's address; empty: none.")],
+    experiments: Annotated[list[str], typer.Argument(help="One experiment per data set.")],
+    output: Output,
+) -> None:
+    """Create the MLflow store and its experiments once, before any run needs them, and note its address."""
+    import warnings
+
+    from tseg.tracking import create_store
+
+    if uri:
+        try:
+            create_store(uri, experiments, output.parent / "mlflow_artifacts")
+        except Exception as error:
+            warnings.warn(f"MLflow store {uri}: {error}; runs will try again", stacklevel=1)
+    write_json(output, {"uri": uri or None})
+
+
+def configure(settings: SettingsText, output: Output) -> None:
+    """Check a run's settings and write them, complete, to its config.yaml."""
+    import yaml
+
+    from tseg.config import RunSettings
+    from tseg.files import whole_file
+
+    checked = parse_text(RunSettings, settings, "--settings")
+    with whole_file(output) as partial:
+        partial.write_text(yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False))
+
+
+def fetch(
+    source: Annotated[str, typer.Argument(help="Name of the source.")], settings: SettingsText, output: Output
+) -> None:
+    """Bring a source's files into place: draw shapes, download and check an archive, or check files placed by hand.
+
+    The files go into the folder beside --output that has its name without .json; --output itself says what is there.
+    """
+    from tseg.config import ArchiveSource, ShapesSource, Source
+    from tseg.data import download
+
+    counts: dict[str, int]
+    wanted, dir = parse_text(Source, settings, f"source {source}"), output.with_suffix("")
+    match wanted:
+        case ShapesSource():
+            from tseg.data.shapes import draw_shapes
+
+            counts = draw_shapes(
+                dir, sets=wanted.sets, num_train=wanted.num_train, num_val=wanted.num_val, seed=wanted.seed
+            )
+        case ArchiveSource():
+            counts = {"files": download.fetch_archive(wanted.url, wanted.checksum, dir)}
+        case _:
+            counts = {"files": download.check_placed(wanted.files, wanted.page, dir)}
+    print(f"{source}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
+    write_json(output, {"source": source, "settings": wanted.model_dump(), "counts": counts})
+
+
+def prepare(
+    dataset: Annotated[str, typer.Argument(help="Name of the data set.")],
+    split: Annotated[str, typer.Argument(help="Split, as its format calls it; val+miniv joins two.")],
+    settings: SettingsText,
+    output: Output,
+) -> None:
+    """Turn a split of a data set in an official format into records.
+
+    What is left out is counted, and listed with the reason in the .skipped.csv beside --output.
+    """
+    from tseg.config import DatasetSettings
+    from tseg.data.prepare import prepare
+
+    wanted = parse_text(DatasetSettings, settings, f"data set {dataset}")
+    prepare(
+        dataset,
+        split,
+        format=wanted.format,
+        annotations=Path(wanted.annotations),
+        images=[Path(dir) for dir in wanted.images],
+        split_by=wanted.split_by,
+        masks=[Path(dir) for dir in wanted.masks],
+        classes=wanted.classes,
+        sources=wanted.sources,
+        output=output,
+    )

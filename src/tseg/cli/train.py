@@ -1,0 +1,205 @@
+"""`tseg train`: from the settings of a run to its weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tseg.cli.options import Device, Threads, Tracking, find_device, parse_text, read_text, tracking_uri
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from tseg.config import RunSettings
+    from tseg.model.tseg import TSEG
+
+LOGGED = ("loss", "learning_rate", "tau")
+
+
+def train(
+    config: Annotated[Path, typer.Option("--config", help="The run's config.yaml, from `tseg configure`.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder for model.safetensors, history.csv, last.ckpt.")],
+    start: Annotated[Path | None, typer.Option(help="The model.safetensors of the run's pretraining.")] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    tracking: Tracking = None,
+    threads: Threads = 1,
+    device: Device = "auto",
+) -> None:
+    """Train a run: weakly, from pictures and expressions alone; or, as its settings say, from masks or boxes.
+
+    Killed and started again, it goes on from last.ckpt; on one machine the same command gives the same bytes.
+    """
+    import pandas as pd
+
+    from tseg.config import RunSettings
+    from tseg.files import whole_file
+    from tseg.model.tseg import save_model
+    from tseg.tracking import Tracker
+
+    run = parse_text(RunSettings, read_text(config), str(config))
+    begin, pretraining = _pretrained(run, config, start)
+    records, about = _training_records(run, seed)
+    about |= pretraining
+    tracker = Tracker(tracking_uri(tracking))
+    if (output / "last.ckpt").exists():
+        tracker.join(output)
+    if tracker.run_id is None:
+        tracker.start(run.dataset, f"{run.run}/seed{seed}", run.model_dump() | {"seed": seed}, config, output)
+    try:
+        # On a GPU the other threads prepare batches; on processors they compute.
+        place = find_device(device, threads)
+        num_workers = threads - 1 if place.type == "cuda" else 0
+        model, history = _train(run, records, about, begin, output, tracker.log, place, num_workers)
+    except BaseException:
+        tracker.end("FAILED")
+        raise
+    with whole_file(output / "history.csv") as partial:
+        pd.DataFrame(history).to_csv(partial, index=False)
+    save_model(output / "model.safetensors", model, run.model.model_dump(), about)
+    (output / "last.ckpt").unlink(missing_ok=True)
+    tracker.end("FINISHED")
+
+
+def _pretrained(run: "RunSettings", config: Path, start: Path | None) -> tuple["TSEG | None", dict[str, Any]]:
+    """The model that `run` starts from, and what is told of its training. Raises ValueError when it is another's."""
+    from tseg.model.tseg import load_model
+
+    if (start is None) != (run.pretraining is None):
+        raise ValueError(f"--start: {config} says pretraining: {run.pretraining}; give the model of that run, or none")
+    if start is None:
+        return None, {}
+    model, about = load_model(start)
+    if about["run"] != run.pretraining:
+        raise ValueError(f"--start: {start} is of the run {about['run']}; give that of {run.pretraining}")
+    return model, {"pretrained_on": about["trained_on"], "num_excluded": about["num_excluded"]}
+
+
+def _training_records(run: "RunSettings", seed: int) -> tuple["pd.DataFrame", dict[str, Any]]:
+    """What `run` may train on, and what its model file and all that is made from it will say about it."""
+    from tseg.data.batches import share_of
+    from tseg.data.leakage import coco_ids, without_pictures
+    from tseg.records import read_metadata, read_records
+
+    records, trained_on = read_records(Path(run.records)), read_metadata(Path(run.records))
+    num_excluded = None
+    if run.excluded_records:
+        excluded = frozenset[str]().union(*(coco_ids(read_records(Path(path))) for path in run.excluded_records))
+        records, num_excluded = without_pictures(records, excluded)
+        print(f"{run.run}: {num_excluded:,} pictures excluded, which are evaluated on")
+    records = share_of(records, run.training.share)
+    about = {
+        "run": run.run,
+        "seed": seed,
+        "supervision": run.supervision,
+        "pooling": run.pooling.name,
+        "weighting": run.pooling.weighting.model_dump() if run.pooling.weighting else {},
+        "resolution": run.training.resolution,
+        "image_encoder": run.model.image_encoder.model_dump(include={"name", "options"}),
+        "trained_on": trained_on | {"num_pictures": records["file_name"].nunique()},
+        "pretrained_on": None,
+        "num_excluded": num_excluded,
+    }
+    return records, about
+
+
+def _train(
+    run: "RunSettings",
+    records: "pd.DataFrame",
+    about: dict[str, Any],
+    begin: "TSEG | None",
+    output: Path,
+    log: Callable[..., None],
+    device: "torch.device",
+    num_workers: int,
+) -> tuple["TSEG", list[dict[str, float]]]:
+    """Build what the loop needs from the settings of `run`, and run it."""
+    import hashlib
+
+    import torch
+
+    from tseg.training.loop import train
+    from tseg.training.schedule import poly_schedule
+
+    settings, seed = run.training, about["seed"]
+    torch.manual_seed(seed)
+    model = (begin or _new_model(run, records)).to(device)
+    rate: dict[str, Any] = {"lr": settings.optimizer.learning_rate, "weight_decay": settings.optimizer.weight_decay}
+    match settings.optimizer.name:
+        case "sgd":
+            optimizer = torch.optim.SGD(model.parameters(), momentum=settings.optimizer.momentum, **rate)
+        case "adamw":
+            optimizer = torch.optim.AdamW(model.parameters(), fused=True, **rate)
+    fingerprint = hashlib.sha256(f"{run.model_dump_json()} {about} {device.type}".encode())
+    fingerprint.update(Path(run.records).read_bytes())
+    for weight in model.state_dict().values():
+        fingerprint.update(weight.cpu().numpy().tobytes())
+    batches, objective = _supervision(run, seed, records, about["trained_on"]["classes"], model)
+    history = train(
+        model,
+        batches,
+        objective,
+        optimizer,
+        poly_schedule(optimizer, settings.iterations, settings.optimizer.poly_power, settings.optimizer.warmup),
+        iterations=settings.iterations,
+        seed=seed,
+        precision=getattr(torch, settings.precision),
+        num_workers=num_workers,
+        checkpoint=output / "last.ckpt",
+        fingerprint=fingerprint.hexdigest(),
+        log=lambda row: log({key: row[key] for key in LOGGED}, row["iteration"]),
+    )
+    return model, history
+
+
+def _new_model(run: "RunSettings", records: "pd.DataFrame") -> "TSEG":
+    """The model with its encoders' weights, before its first iteration."""
+    from tseg.config import LanguageModelSettings
+    from tseg.model.text_encoder import learn_wordpiece, load_tokenizer
+    from tseg.model.tseg import build_tseg
+
+    text_encoder, tokenizer = run.model.text_encoder, None
+    if isinstance(text_encoder, LanguageModelSettings):
+        if text_encoder.weights is None:
+            tokenizer = learn_wordpiece(list(records["expression"]), text_encoder.vocabulary_size)
+        else:
+            tokenizer = load_tokenizer(text_encoder.weights)
+    return build_tseg(**run.model.model_dump(), tokenizer=tokenizer)
+
+
+def _supervision(
+    run: "RunSettings", seed: int, records: "pd.DataFrame", classes: list[str] | None, model: "TSEG"
+) -> tuple[Any, Callable[..., Any]]:
+    """What the loop is fed, and what it minimises."""
+    import functools
+
+    from tseg.data.batches import PixelBatches, Sampling, WeakBatches
+    from tseg.model.pooling import POOLINGS
+    from tseg.training import objectives
+    from tseg.training.targets import TfidfTargets, identity_targets
+
+    settings, encoder = run.training, model.image_encoder
+    sampling = Sampling(
+        batch_size=settings.batch_size,
+        expressions_per_picture=settings.expressions_per_picture,
+        resolution=settings.resolution,
+        scale=settings.scale,
+        flip=settings.flip,
+        flip_words=settings.flip_words,
+        mean=encoder.mean,
+        std=encoder.std,
+        seed=seed,
+    )
+    match run.supervision:
+        case "weak":
+            weighting = run.pooling.weighting.model_dump() if run.pooling.weighting else {}
+            score = functools.partial(POOLINGS[run.pooling.name].score, **weighting)
+            soft = settings.targets == "tf-idf"
+            targets = TfidfTargets(list(records["expression"])) if soft else identity_targets
+            objective = functools.partial(objectives.weak, score=score, targets=targets)
+            return WeakBatches(records, sampling, classes=classes), objective
+        case "full":
+            return PixelBatches(records, sampling, region="mask"), objectives.full
+        case "boxes":
+            return PixelBatches(records, sampling, region="box"), objectives.boxes

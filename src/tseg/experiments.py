@@ -1,0 +1,231 @@
+"""config/experiments.yaml: the tables and figures as grids of runs.
+
+A cell joins what the table, its column and its row say; a label with {method} or {class} stands for one each. Cells
+that ask for the same run share it, by its name.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from tseg.checking import hint
+from tseg.config import Closed, RunSettings, Settings
+from tseg.runs import Evaluation, make_run, pretraining_run, vary
+
+
+class MethodSettings(Closed):
+    """One line of `methods`."""
+
+    pooling: str
+    """A function of `tseg.model.pooling` under @pooling."""
+
+
+class CellSettings(Closed):
+    """A part of the description of a cell."""
+
+    method: str | None = None
+    """A key of `methods`."""
+    dataset: str | None = None
+    """What it is trained on."""
+    supervision: Literal["weak", "full"] | None = None
+    """weak unless said."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Dotted keys of the configuration with values in place of the scale's, such as model.embed_dim: 384."""
+    evaluate: str | None = None
+    """Data set that it is evaluated on; the one it is trained on unless said."""
+    multiscale: bool | None = None
+    crf: bool | None = None
+    labels: str | None = None
+    """A label set: the words to ask for in place of the names of classes."""
+    metric: str | None = None
+    """Dotted path in the summary; mIoU unless said."""
+
+
+class PatternSettings(CellSettings):
+    """A row or a column."""
+
+    methods: list[str] | None = None
+    """Which methods {method} stands for; all unless said."""
+    without: list[str] = Field(default_factory=list)
+    """Which methods it does not stand for."""
+
+
+class TableSettings(Closed):
+    """One table."""
+
+    number: str
+    """As the paper numbers it: the published numbers are found by it."""
+    title: str
+    corner: str = "Method"
+    """What stands over the labels of the rows."""
+    best: Literal["column", "row", "table"] = "column"
+    """Among which cells the best is marked."""
+    note: str = ""
+    cells: CellSettings = CellSettings()
+    """What all cells share."""
+    columns: dict[str, PatternSettings]
+    rows: dict[str, PatternSettings]
+
+
+class FigureSettings(Closed):
+    """One figure: the masks of its columns on the pictures of one data set."""
+
+    kind: Literal["masks", "expressions", "classes", "assignment"]
+    title: str
+    caption: str
+    cells: CellSettings = CellSettings()
+    columns: dict[str, PatternSettings]
+    lot: NonNegativeInt = 0
+    """Another lot draws other pictures."""
+    num_panels: PositiveInt = 6
+
+
+class Experiments(Closed):
+    """The whole file."""
+
+    methods: dict[str, MethodSettings]
+    tables: dict[str, TableSettings]
+    figures: dict[str, FigureSettings]
+
+
+LabelSets = dict[str, dict[str, Annotated[list[str], Field(min_length=1)]]]
+"""config/label_sets.yaml: name of a set, class, words to ask for in its place."""
+
+
+class Cell(NamedTuple):
+    """One number of a table, or one column of a figure."""
+
+    row: str
+    column: str
+    run: RunSettings
+    pretraining: RunSettings | None
+    evaluation: Evaluation
+    crf: bool
+    metric: str
+
+
+def table_cells(experiments: Experiments, settings: Settings, label_sets: LabelSets) -> dict[str, list[Cell]]:
+    """The cells of every table. Raises ValueError, naming the place, for what the settings do not know."""
+    return {
+        name: [
+            _cell(f"tables.{name}", experiments, settings, label_sets, (row, column), (table.cells, column_of, row_of))
+            for row, row_of in _expand(f"tables.{name}.rows", table.rows, table.cells, experiments, settings)
+            for column, column_of in _expand(
+                f"tables.{name}.columns", table.columns, table.cells, experiments, settings
+            )
+        ]
+        for name, table in experiments.tables.items()
+    }
+
+
+def figure_cells(experiments: Experiments, settings: Settings, label_sets: LabelSets) -> dict[str, list[Cell]]:
+    """The columns of every figure, all of one data set. Raises ValueError as `table_cells`."""
+    cells = {
+        name: [
+            _cell(f"figures.{name}", experiments, settings, label_sets, ("", column), (figure.cells, of_column))
+            for column, of_column in _expand(
+                f"figures.{name}.columns", figure.columns, figure.cells, experiments, settings
+            )
+        ]
+        for name, figure in experiments.figures.items()
+    }
+    for name, columns in cells.items():
+        if len({cell.evaluation.dataset for cell in columns}) > 1:
+            raise ValueError(f"figures.{name}: its columns are of several data sets; draw one")
+    return cells
+
+
+def runs_of(cells: Iterable[Cell]) -> dict[str, RunSettings]:
+    """Every run of the cells by its name, with those that they start from. Raises ValueError where two share a name."""
+    runs: dict[str, RunSettings] = {}
+    for cell in cells:
+        for run in filter(None, (cell.pretraining, cell.run)):
+            if runs.setdefault(run.run, run) != run:
+                raise ValueError(f"two different runs are called {run.run}; vary keys whose last parts differ")
+    return runs
+
+
+def labels_of(settings: Settings, label_sets: LabelSets, evaluation: Evaluation) -> dict[str, list[str]] | None:
+    """Class to the words that stand for it; None for a data set without classes."""
+    classes = settings.datasets[evaluation.dataset].classes
+    words = label_sets[evaluation.labels] if evaluation.labels else {}
+    return {name: words.get(name, [name]) for name in classes} if classes else None
+
+
+def _expand(
+    origin: str,
+    patterns: dict[str, PatternSettings],
+    shared: CellSettings,
+    experiments: Experiments,
+    settings: Settings,
+) -> list[tuple[str, CellSettings]]:
+    """Labels and their descriptions: first, method by method, the patterns that hold {method}, then the others."""
+    by_method: list[tuple[str, CellSettings]] = []
+    for method in experiments.methods:
+        for label, pattern in patterns.items():
+            for name in (*(pattern.methods or []), *pattern.without):
+                _check(name, experiments.methods, f"{origin}: {label}: there is no method")
+            wanted = pattern.methods is None or method in pattern.methods
+            if "{method}" in label and wanted and method not in pattern.without:
+                by_method.append((label.replace("{method}", method), _join(pattern, CellSettings(method=method))))
+    others: list[tuple[str, CellSettings]] = []
+    for label, pattern in patterns.items():
+        if "{class}" in label:
+            classes = settings.datasets[shared.evaluate or shared.dataset or ""].classes or []
+            others += [
+                (label.replace("{class}", name), _join(pattern, CellSettings(metric=f"classes.{name}")))
+                for name in classes
+            ]
+        elif "{method}" not in label:
+            others.append((label, pattern))
+    return by_method + others
+
+
+def _join(*parts: CellSettings) -> CellSettings:
+    """What the parts say together; of two that say the same the later holds."""
+    joined: dict[str, Any] = {}
+    for part in parts:
+        said = part.model_dump(exclude_none=True, exclude={"methods", "without"})
+        joined |= said | {"settings": joined.get("settings", {}) | said["settings"]}
+    return CellSettings(**joined)
+
+
+def _cell(
+    origin: str,
+    experiments: Experiments,
+    settings: Settings,
+    label_sets: LabelSets,
+    labels: tuple[str, str],
+    parts: tuple[CellSettings, ...],
+) -> Cell:
+    said = _join(*parts)
+    place = f"{origin}: {', '.join(filter(None, labels))}"
+    supervision = said.supervision or "weak"
+    if said.dataset is None or (supervision == "weak" and said.method is None):
+        raise ValueError(f"{place}: it names no {'method' if said.dataset else 'dataset'}; say it there")
+    evaluated = said.evaluate or said.dataset
+    for dataset in (said.dataset, evaluated):
+        _check(dataset, settings.datasets, f"{place}: the configuration knows no data set")
+    if said.method is not None:
+        _check(said.method, experiments.methods, f"{place}: there is no method")
+    if said.labels is not None:
+        _check(said.labels, label_sets, f"{place}: there is no label set")
+        if not set(label_sets[said.labels]) & set(settings.datasets[evaluated].classes or []):
+            raise ValueError(f"{place}: the label set {said.labels} has none of {evaluated}'s classes; add them")
+    if supervision == "full" and settings.datasets[evaluated].classes:
+        raise ValueError(f"{place}: full supervision scores no class; evaluate it on a data set of expressions")
+    pooling = experiments.methods[said.method].pooling if supervision == "weak" and said.method else None
+    try:
+        run = make_run(settings, said.dataset, supervision, pooling, said.settings)
+        start = vary(settings, said.settings).training.weak.pretraining if run.pretraining else None
+        pretraining = pretraining_run(settings, start, said.settings) if start else None
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+    evaluation = Evaluation(evaluated, settings.datasets[evaluated].evaluation, bool(said.multiscale), said.labels)
+    return Cell(*labels, run, pretraining, evaluation, bool(said.crf), said.metric or "mIoU")
+
+
+def _check(name: str, names: Iterable[str], complaint: str) -> None:
+    if name not in names:
+        raise ValueError(f"{complaint} {name!r}{hint(name, names)}")

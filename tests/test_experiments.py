@@ -1,0 +1,126 @@
+"""The tables and figures of config/experiments.yaml, and what a grid means."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tseg.checking import parse
+from tseg.config import Settings
+from tseg.experiments import Cell, Experiments, LabelSets, figure_cells, labels_of, runs_of, table_cells
+from tseg.runs import Evaluation
+
+CONFIG = Path(__file__).parents[1] / "config"
+
+
+def read(schema: Any, name: str) -> Any:
+    return parse(schema, yaml.safe_load((CONFIG / name).read_text(encoding="utf-8")), name)
+
+
+SETTINGS = read(Settings, "config.yaml")
+LABEL_SETS = read(LabelSets, "label_sets.yaml")
+COLUMNS = {"PhraseCut": {"dataset": "phrasecut"}}
+
+
+def grid(rows: dict[str, Any], columns: dict[str, Any] = COLUMNS, **table: Any) -> list[Cell]:
+    """The cells of one table with the repository's methods."""
+    methods = {name: {"pooling": pooling} for name, pooling in {"GAP": "gap", "SPA": "spa", "TSEG": "mpa"}.items()}
+    described = {"number": "0", "title": "", "rows": rows, "columns": columns} | table
+    experiments = {"methods": methods, "tables": {"own": described}, "figures": {}}
+    return table_cells(parse(Experiments, experiments, "own.yaml"), SETTINGS, LABEL_SETS)["own"]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "paper.yaml"])
+def test_both_scales_describe_every_table_and_figure_of_the_paper(name: str) -> None:
+    experiments, settings = read(Experiments, "experiments.yaml"), read(Settings, name)
+    tables, figures = (cells(experiments, settings, LABEL_SETS) for cells in (table_cells, figure_cells))
+    assert set(tables) >= {"table1", "table2a", "table2b", "table2c", "table2d", "table2e", "table3"}
+    assert set(figures) == {f"figure{number}" for number in range(3, 10)}
+    assert runs_of(cell for cells in (*tables.values(), *figures.values()) for cell in cells)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "paper.yaml"])
+def test_the_22_cells_of_table_2_are_18_runs_and_one_pretraining(name: str) -> None:
+    tables = table_cells(read(Experiments, "experiments.yaml"), read(Settings, name), LABEL_SETS)
+    cells = [cell for table, of_table in tables.items() if table.startswith("table2") for cell in of_table]
+    assert len(cells) == 22
+    assert len({cell.run.run for cell in cells}) == 18
+    assert len(runs_of(cells)) == 19
+    assert sum(cell.run.run == "phrasecut-mpa" for cell in cells) == 5
+
+
+def test_table_1_has_the_papers_eight_rows() -> None:
+    cells = table_cells(read(Experiments, "experiments.yaml"), SETTINGS, LABEL_SETS)["table1"]
+    what = {
+        (cell.run.pooling.name, cell.run.model.image_encoder.name, hasattr(cell.run.model.text_encoder, "classes"))
+        for cell in cells
+    }
+    vit, resnet = "vit_tiny_patch16_224", "wide_resnet38"
+    assert what == {
+        *(("gap", vit, False), ("gap", resnet, False), ("gap", resnet, True)),
+        *(("gmp", vit, False), ("gmp", resnet, False)),
+        *(("spa", vit, False), ("spa", resnet, False), ("spa", resnet, True)),
+    }
+    assert all(cell.crf and cell.evaluation.multiscale for cell in cells)
+
+
+def test_a_label_with_method_stands_for_every_method_not_taken_out() -> None:
+    rows = {
+        "{method} narrow": {"settings": {"model.embed_dim": 8}, "without": ["TSEG"]},
+        "{method}": {},
+        "TSEG (CRF)": {"method": "TSEG", "crf": True},
+    }
+    cells = grid(rows)
+    assert [cell.row for cell in cells] == ["GAP narrow", "GAP", "SPA narrow", "SPA", "TSEG", "TSEG (CRF)"]
+    assert [cell.run.run for cell in cells][:2] == ["phrasecut-gap+embed_dim=8", "phrasecut-gap"]
+    assert [cell.row for cell in grid({"{method}": {"methods": ["SPA"]}})] == ["SPA"]
+
+
+def test_a_label_with_class_stands_for_every_class_evaluated_on() -> None:
+    cells = grid({"{class}": {}}, {"TSEG": {"method": "TSEG"}}, cells={"dataset": "phrasecut", "evaluate": "voc"})
+    assert [cell.metric for cell in cells] == [f"classes.{name}" for name in SETTINGS.datasets["voc"].classes]
+    assert {cell.run.run for cell in cells} == {"phrasecut-mpa"}
+    assert {cell.evaluation.name for cell in cells} == {"voc-val"}
+
+
+def test_a_cell_joins_the_settings_of_its_row_and_of_its_column() -> None:
+    columns = {"p": {"dataset": "phrasecut", "settings": {"weighting.size_power": 1}}}
+    (cell,) = grid({"l": {"method": "TSEG", "settings": {"weighting.size_lambda": 0.5}}}, columns)
+    assert cell.run.pooling.weighting is not None
+    assert (cell.run.pooling.weighting.size_lambda, cell.run.pooling.weighting.size_power) == (0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"method": "SAP"}, "tables.own: row, PhraseCut: there is no method 'SAP'; did you mean SPA?"),
+        ({}, "tables.own: row, PhraseCut: it names no method; say it there"),
+        ({"method": "SPA", "evaluate": "vocc"}, "the configuration knows no data set 'vocc'; did you mean voc?"),
+        ({"method": "SPA", "labels": "words"}, "there is no label set 'words'"),
+        ({"method": "SPA", "labels": "better_words"}, "the label set better_words has none of phrasecut's classes"),
+        ({"supervision": "full", "evaluate": "voc"}, "full supervision scores no class"),
+        ({"method": "SPA", "settings": {"model.embed": 3}}, "model.embed is no key of the configuration"),
+    ],
+)
+def test_a_mistake_names_the_cell_and_the_nearest_word(row: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        grid({"row": row})
+
+
+def test_two_different_runs_of_one_name_are_refused() -> None:
+    rows = {
+        "weak": {"method": "TSEG", "settings": {"training.weak.resolution": 48}},
+        "other": {"method": "TSEG", "settings": {"training.full.resolution": 48}},
+    }
+    with pytest.raises(ValueError, match=r"two different runs are called phrasecut-mpa\+resolution=48"):
+        runs_of(grid(rows))
+
+
+def test_a_class_without_better_words_is_asked_for_by_its_name() -> None:
+    labels = labels_of(SETTINGS, LABEL_SETS, Evaluation("voc", "val", labels="better_words"))
+    assert labels is not None
+    assert labels["cool thing"] == ["cyan thing", "blue thing"]
+    assert labels["red thing"] == ["red thing"]
+    assert labels_of(SETTINGS, LABEL_SETS, Evaluation("phrasecut", "val")) is None

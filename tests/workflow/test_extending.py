@@ -1,0 +1,62 @@
+"""What docs/extending.md tells a reader to do works as it stands there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project in which a reader has followed the page, at the smallest scale."""
+    folder = tmp_path_factory.mktemp("reader")
+    for name in ("Snakefile", "workflow", "config", "src", "environment.yml"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    (function, line, table) = [
+        text for kind, text in BLOCK.findall((ROOT / "docs/extending.md").read_text(encoding="utf-8")) if kind != "sh"
+    ]
+    with (folder / "src/tseg/model/pooling.py").open("a") as pooling:
+        pooling.write(f"\n\n{function}")
+    path = folder / "config/experiments.yaml"
+    experiments = path.read_text(encoding="utf-8").replace("\ntables:\n", f"{line}\ntables:\n{table}\n")
+    path.write_text(experiments, encoding="utf-8")
+    settings = yaml.safe_load((folder / "config/config.yaml").read_text())
+    settings["tracking_uri"] = None
+    for source in settings["sources"].values():
+        source |= {"num_train": 8, "num_val": 3}
+    settings["training"]["weak"] |= {"iterations": dict.fromkeys(settings["datasets"], 2), "resolution": 48}
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(settings))
+    return folder
+
+
+def snakemake(project: Path, *arguments: str) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(project / "src")}
+    command = ["snakemake", "--cores", "2", *arguments]
+    done = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_one_function_and_one_line_put_a_method_into_all_tables_of_methods(project: Path) -> None:
+    plan = snakemake(project, "--dry-run", "results/table3.csv", "results/table1.csv", "results/phrasecut_subsets.csv")
+    planned = set(re.findall(r"output: results/runs/(\S+-lse\S*)/seed0", plan))
+    on_voc = {"voc-lse", "voc-lse+image_encoder=wide_resnet38"}
+    assert planned == on_voc | {f"{dataset}-lse" for dataset in ("phrasecut", "refcoco", "refcoco+", "refcocog")}
+    assert "--label=LSE" in snakemake(project, "--dry-run", "-p", "results/figures/figure4.png")
+
+
+def test_the_new_table_is_made_by_its_own_runs(project: Path) -> None:
+    snakemake(project, "results/temperature.csv", "results/scores/phrasecut-lse/seed0/phrasecut-val-plain.json")
+    rows = (project / "results/temperature.csv").read_text().splitlines()[2:]
+    assert [row.split(",")[0] for row in rows] == ["5", "10"]
+    assert (project / "results/runs/phrasecut-mpa+tau=5/seed0/model.safetensors").exists()
