@@ -14,11 +14,13 @@ import numpy as np
 import torch
 import yaml
 
-from tseg.config import Settings, parse
+from tseg.checking import parse
+from tseg.config import Settings
 from tseg.inference.crf import PRESETS, refine
 from tseg.model.pooling import POOLINGS
 from tseg.model.text_encoder import learn_wordpiece
 from tseg.model.tseg import build_tseg
+from tseg.runs import make_run
 from tseg.training.losses import classification_loss
 
 NUM_EXPRESSIONS = 40
@@ -35,25 +37,42 @@ def median_milliseconds(step: Callable[[], object], repetitions: int) -> float:
     return 1000 * statistics.median(seconds)
 
 
+def training_step(
+    settings: Settings,
+    pooling: str,
+    varied: dict[str, str],
+    weighted: bool,
+    pictures: torch.Tensor,
+    expressions: list[str],
+    targets: torch.Tensor,
+) -> Callable[[], object]:
+    """One iteration of weak training at the settings, batches aside."""
+    architecture = make_run(settings, "phrasecut", "weak", pooling, varied).model.model_dump()
+    model = build_tseg(**architecture, tokenizer=learn_wordpiece(expressions, 512))
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    score = partial(POOLINGS[pooling].score, **settings.weighting.model_dump() if weighted else {})
+
+    def step() -> None:
+        optimizer.zero_grad()
+        classification_loss(score(model(pictures, expressions)), targets).backward()
+        optimizer.step()
+
+    return step
+
+
 def main() -> None:
     torch.set_num_threads(1)
     settings = parse(Settings, yaml.safe_load(Path("config/config.yaml").read_text()), "config/config.yaml")
     generator = np.random.default_rng(0)
     expressions = [" ".join(generator.choice(WORDS, 4)) for _ in range(NUM_EXPRESSIONS)]
-    model = build_tseg(**settings.model.model_dump(), tokenizer=learn_wordpiece(expressions, 512))
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    pictures = torch.randn(settings.training.batch_size, 3, *[settings.training.resolution] * 2)
-    targets = (torch.rand(settings.training.batch_size, NUM_EXPRESSIONS) < 0.1).float()
+    pictures = torch.randn(16, 3, *[settings.training.weak.resolution] * 2)
+    targets = (torch.rand(16, NUM_EXPRESSIONS) < 0.1).float()
     for name, pooling in POOLINGS.items():
-        weighting = settings.weighting.model_dump() if name in ("spa", "mpa") else {}
-        score = partial(pooling, **weighting)
-
-        def train(score: Callable[..., torch.Tensor] = score) -> None:
-            optimizer.zero_grad()
-            classification_loss(score(model(pictures, expressions)), targets).backward()
-            optimizer.step()
-
-        print(f"training step, {name}: {median_milliseconds(train, 30):.1f} ms")
+        step = training_step(settings, name, {}, pooling.weighted, pictures, expressions, targets)
+        print(f"training step, {name}: {median_milliseconds(step, 30):.1f} ms")
+    for encoder in settings.image_encoders:
+        step = training_step(settings, "gap", {"model.image_encoder": encoder}, False, pictures, expressions, targets)
+        print(f"training step, gap, {encoder}: {median_milliseconds(step, 10):.1f} ms")
 
     for height, width in ((128, 128), (480, 640)):
         picture = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -298,7 +298,7 @@ class RunModelSettings(Closed):
 
 
 class PoolingSettings(Closed):
-    """The pooling of a run: what trains it weakly, and how masks are read from its similarities."""
+    """The pooling that trains a run weakly, and tells how masks are read from its similarities."""
 
     name: str
     weighting: WeightingSettings | None
@@ -326,7 +326,8 @@ class RunSettings(Closed):
     pretraining: str | None
     """The run whose weights, of the same seed, it starts from."""
     model: RunModelSettings
-    pooling: PoolingSettings
+    pooling: PoolingSettings | None
+    """Weak supervision's."""
     training: RunTrainingSettings
 
 

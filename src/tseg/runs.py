@@ -137,10 +137,9 @@ def _run_model(settings: Settings, dataset: str) -> RunModelSettings:
     )
 
 
-def _run_pooling(settings: Settings, pooling: str | None) -> PoolingSettings:
-    """Supervised by masks or boxes, no pooling trains; masks are sigmoid(S), as MPA's (eq. 9)."""
+def _run_pooling(settings: Settings, pooling: str | None) -> PoolingSettings | None:
     if pooling is None:
-        return PoolingSettings(name="mpa", weighting=None)
+        return None
     if pooling not in POOLINGS:
         raise ValueError(f"there is no pooling {pooling!r} in tseg.model.pooling{hint(pooling, POOLINGS)}")
     return PoolingSettings(name=pooling, weighting=settings.weighting if POOLINGS[pooling].weighted else None)

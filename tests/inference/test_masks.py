@@ -23,7 +23,7 @@ def to_pixels(maps: Tensor) -> np.ndarray:
     return interpolate(maps[None], size=(HEIGHT, WIDTH), mode="bilinear", align_corners=False)[0].numpy()
 
 
-def masks(similarities: Tensor, pooling: str, background: float = 0.2, crf: str | None = None) -> np.ndarray:
+def masks(similarities: Tensor, pooling: str | None, background: float = 0.2, crf: str | None = None) -> np.ndarray:
     found = segment(similarities, PICTURE, pooling=pooling, background=background, crf=crf)
     assert found.dtype == bool
     assert found.shape == (len(similarities), HEIGHT, WIDTH)
@@ -114,3 +114,9 @@ def test_crf_takes_the_probabilities_as_its_unary(pooling: str) -> None:
     expected = refine(np.asarray(PICTURE), probabilities, "psa") > 0.5
     np.testing.assert_array_equal(masks(s, pooling, crf="psa"), expected)
     assert (expected != masks(s, pooling)).any()
+
+
+def test_without_a_pooling_the_mask_is_where_the_similarity_at_the_pixel_is_positive() -> None:
+    s = random_similarities()
+    np.testing.assert_array_equal(masks(s, None), to_pixels(s) > 0)
+    assert (masks(s, None) != masks(s, "mpa")).any()

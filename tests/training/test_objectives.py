@@ -1,5 +1,7 @@
 """Each objective is its loss of the right similarities."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -32,11 +34,11 @@ def similarities() -> Tensor:
 
 @pytest.mark.parametrize(("objective", "loss"), [(objectives.full, dice_loss), (objectives.boxes, box_loss)])
 def test_pixels_teach_each_pair_its_own_similarities(
-    batch: Batch, similarities: Tensor, objective: objectives.Objective, loss: objectives.Objective
+    batch: Batch, similarities: Tensor, objective: objectives.Objective, loss: Callable[..., Tensor]
 ) -> None:
     assert batch.pairs is not None
     own = torch.stack([similarities[picture, :, expression] for picture, expression in batch.pairs.tolist()])
-    expected = loss(own, batch.masks, batch.counted)  # type: ignore[call-arg, arg-type]
+    expected = loss(own, batch.masks, batch.counted)
     assert objective(similarities, batch) == expected
 
 

@@ -155,7 +155,8 @@ def asked_labels(wildcards):
 
 def thresholds(wildcards):
     """The options that GAP and GMP alone take, and data sets with classes."""
-    normalised = POOLINGS[RUNS[wildcards.run].pooling.name].masks is None
+    pooling = RUNS[wildcards.run].pooling
+    normalised = pooling and POOLINGS[pooling.name].masks is None
     classes = SETTINGS.datasets[EVALUATIONS[wildcards.evaluation].dataset].classes
     return ([f"--background={SETTINGS.inference.background}"] if normalised else []) + (
         [f"--confidence={SETTINGS.inference.confidence}"] if classes else []

@@ -95,6 +95,10 @@ def refine(
     pictures, similarities = read_records(records), read_table(predictions)
     if about["labels"] is None:
         masks, comparison = mask_records(pictures, similarities, **choices), COMPARISON
+    elif about["pooling"] is None:
+        raise ValueError(
+            f"{predictions}: a model of {about['supervision']} supervision scores no class; ask a weak one"
+        )
     else:
         asked = {"labels": about["labels"], "weighting": about["weighting"], "confidence": confidence}
         masks = semantic.label_records(pictures, similarities, **asked, **choices)

@@ -93,8 +93,8 @@ def _training_records(run: "RunSettings", seed: int) -> tuple["pd.DataFrame", di
         "run": run.run,
         "seed": seed,
         "supervision": run.supervision,
-        "pooling": run.pooling.name,
-        "weighting": run.pooling.weighting.model_dump() if run.pooling.weighting else {},
+        "pooling": run.pooling.name if run.pooling else None,
+        "weighting": run.pooling.weighting.model_dump() if run.pooling and run.pooling.weighting else {},
         "resolution": run.training.resolution,
         "image_encoder": run.model.image_encoder.model_dump(include={"name", "options"}),
         "trained_on": trained_on | {"num_pictures": records["file_name"].nunique()},
@@ -193,6 +193,7 @@ def _supervision(
     )
     match run.supervision:
         case "weak":
+            assert run.pooling is not None, "make_run gives one to weak supervision"
             weighting = run.pooling.weighting.model_dump() if run.pooling.weighting else {}
             score = functools.partial(POOLINGS[run.pooling.name].score, **weighting)
             soft = settings.targets == "tf-idf"

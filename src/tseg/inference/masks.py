@@ -26,7 +26,7 @@ COMPARISON = f"foreground probability > {FOREGROUND}"
 
 
 def mask_records(
-    records: pd.DataFrame, predictions: pd.DataFrame, *, pooling: str, background: float, crf: str | None
+    records: pd.DataFrame, predictions: pd.DataFrame, *, pooling: str | None, background: float, crf: str | None
 ) -> pa.Table:
     """The mask of every record, as `MASKS`, from the rows that `predict_records` made; for the rest see `segment`.
 
@@ -73,12 +73,12 @@ def stack_maps(maps: Maps, image_id: str, expressions: Sequence[str]) -> Tensor:
 
 
 def segment(
-    similarities: Tensor, picture: Image.Image, *, pooling: str, background: float, crf: str | None
+    similarities: Tensor, picture: Image.Image, *, pooling: str | None, background: float, crf: str | None
 ) -> np.ndarray:
     """Masks, bool (L, H, W), of L expressions in an RGB picture of W x H pixels.
 
-    `similarities` is float32 (L, h, w), by a model trained with `pooling`; `background` concerns gap and gmp alone (see
-    `foreground_probabilities`); `crf` names a preset of `crf.PRESETS`, None for no refinement.
+    `similarities` is float32 (L, h, w), by a model trained with `pooling`, or None; `background` concerns gap and gmp
+    alone (see `foreground_probabilities`); `crf` names a preset of `crf.PRESETS`, None for no refinement.
     """
     size = picture.height, picture.width
     probabilities = foreground_probabilities(similarities, pooling, size, background).numpy()
@@ -87,7 +87,9 @@ def segment(
     return probabilities > FOREGROUND
 
 
-def foreground_probabilities(similarities: Tensor, pooling: str, size: tuple[int, int], background: float) -> Tensor:
+def foreground_probabilities(
+    similarities: Tensor, pooling: str | None, size: tuple[int, int], background: float
+) -> Tensor:
     """Probability that a pixel belongs to each expression, (L, H, W), of similarities (L, h, w) of one picture.
 
     Both are float32 or both float64. Whatever the pooling, the mask is where the probability exceeds 1/2, and the CRF
@@ -98,7 +100,10 @@ def foreground_probabilities(similarities: Tensor, pooling: str, size: tuple[int
       m_j / (m_j + max of the others). Above 1/2 where the argmax is j.
     - those without, gap and gmp: activation a = relu(s), bilinear, divided by its maximum over the picture;
       a / (a + `background`). Above 1/2 where a > `background` (psa's constant background score).
+    - None, full supervision or boxes: s bilinear to (H, W), then its sigmoid, as in training (eq. 9).
     """
+    if pooling is None:
+        return _to_pixels(similarities, size).sigmoid()
     if POOLINGS[pooling].masks is None:
         activation = _to_pixels(similarities.relu(), size)
         # ASSUME: 1e-5 as in psa, so that an expression without any activation has an empty mask.

@@ -18,7 +18,9 @@ class Segmenter:
     >>> masks = segmenter(Image.open("photo.jpg").convert("RGB"), ["red circle", "striped star"])
     """
 
-    def __init__(self, model: TSEG, *, pooling: str, resolution: int, background: float = 0.2, crf: str | None = None):
+    def __init__(
+        self, model: TSEG, *, pooling: str | None, resolution: int, background: float = 0.2, crf: str | None = None
+    ):
         """`resolution`: longer side in pixels at which the encoder sees a picture; `crf`: a name in `crf.PRESETS`."""
         self.model, self.pooling, self.resolution = model, pooling, resolution
         self.background, self.crf = background, crf
