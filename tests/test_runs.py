@@ -42,6 +42,10 @@ def test_a_name_says_what_differs_from_the_scale_and_nothing_else() -> None:
     assert make_run(settings, "refcoco", "full", None, {}).run == "refcoco-full"
 
 
+def test_a_varied_setting_that_does_not_concern_a_run_is_not_in_its_name() -> None:
+    assert weak(default(), "phrasecut", "gap", weighting__size_lambda=0.5) == weak(default(), "phrasecut", "gap")
+
+
 def test_a_varied_setting_reaches_the_run() -> None:
     run = weak(default(), "voc", "gap", model__image_encoder="wide_resnet38", model__text_encoder="classes")
     assert run.model.image_encoder.name == "wide_resnet38"
@@ -76,13 +80,13 @@ def test_a_data_set_without_iterations_is_refused() -> None:
         make_run(default(), "voc", "full", None, {})
 
 
-def test_box_pretraining_excludes_every_evaluation_split_that_may_hold_cocos_pictures() -> None:
+def test_box_pretraining_excludes_every_evaluation_split() -> None:
     settings = default()
     run = weak(settings, "phrasecut", "mpa", training__weak__pretraining="refcoco")
     boxes = pretraining_run(settings, "refcoco", {"training.weak.pretraining": "refcoco"})
     assert run.pretraining == boxes.run == "refcoco-boxes"
     assert boxes.excluded_records == [
-        f"data/records/{name}/val.parquet" for name in ("phrasecut", "refcoco", "refcoco+", "refcocog")
+        f"data/records/{name}/val.parquet" for name in ("voc", "phrasecut", "refcoco", "refcoco+", "refcocog")
     ]
     kept = vary(settings, {"training.boxes.exclude_evaluation": False})
     assert not make_run(kept, "refcoco", "boxes", None, {}).excluded_records

@@ -83,7 +83,7 @@ class DatasetSettings(Closed):
     def _keys_of_its_format(self):
         if (self.format == "refer") != (self.split_by is not None):
             raise ValueError("split_by goes with format refer, and only with it: unc, google or umd")
-        if (self.format == "voc") != (bool(self.masks) and bool(self.classes)):
+        if any((self.format == "voc") != bool(value) for value in (self.masks, self.classes)):
             raise ValueError("masks and classes go with format voc, and only with it: folders and names")
         names = self.classes or []
         if len(set(names)) != len(names):

@@ -131,9 +131,18 @@ def figure_cells(experiments: Experiments, settings: Settings, label_sets: Label
         for name, figure in experiments.figures.items()
     }
     for name, columns in cells.items():
-        if len({cell.evaluation.dataset for cell in columns}) > 1:
-            raise ValueError(f"figures.{name}: its columns are of several data sets; draw one")
+        _check_figure(f"figures.{name}", experiments.figures[name].kind, columns, settings)
     return cells
+
+
+def _check_figure(place: str, kind: str, columns: list[Cell], settings: Settings) -> None:
+    datasets = {cell.evaluation.dataset for cell in columns}
+    if len(datasets) != 1:
+        raise ValueError(f"{place}: its columns are of {len(datasets)} data sets; draw one")
+    if kind in ("expressions", "assignment") and len(columns) > 1:
+        raise ValueError(f"{place}: a figure of kind {kind} shows one run, not {len(columns)}; name one column")
+    if (kind == "classes") != (settings.datasets[datasets.pop()].classes is not None):
+        raise ValueError(f"{place}: kind classes goes with a data set with classes, and only with it; choose another")
 
 
 def runs_of(cells: Iterable[Cell]) -> dict[str, RunSettings]:
@@ -161,25 +170,42 @@ def _expand(
     settings: Settings,
 ) -> list[tuple[str, CellSettings]]:
     """Labels and their descriptions: first, method by method, the patterns that hold {method}, then the others."""
-    by_method: list[tuple[str, CellSettings]] = []
-    for method in experiments.methods:
-        for label, pattern in patterns.items():
-            for name in (*(pattern.methods or []), *pattern.without):
-                _check(name, experiments.methods, f"{origin}: {label}: there is no method")
-            wanted = pattern.methods is None or method in pattern.methods
-            if "{method}" in label and wanted and method not in pattern.without:
-                by_method.append((label.replace("{method}", method), _join(pattern, CellSettings(method=method))))
+    for label, pattern in patterns.items():
+        _check_pattern(f"{origin}: {label}", label, pattern, experiments)
+    by_method: list[tuple[str, CellSettings]] = [
+        (label.replace("{method}", method), _join(pattern, CellSettings(method=method)))
+        for method in experiments.methods
+        for label, pattern in patterns.items()
+        if "{method}" in label and method in (pattern.methods or experiments.methods) and method not in pattern.without
+    ]
     others: list[tuple[str, CellSettings]] = []
     for label, pattern in patterns.items():
         if "{class}" in label:
-            classes = settings.datasets[shared.evaluate or shared.dataset or ""].classes or []
-            others += [
-                (label.replace("{class}", name), _join(pattern, CellSettings(metric=f"classes.{name}")))
-                for name in classes
-            ]
+            classes = _classes(f"{origin}: {label}", shared, settings)
+            metrics = {name: CellSettings(metric=f"classes.{name}") for name in classes}
+            others += [(label.replace("{class}", name), _join(pattern, metric)) for name, metric in metrics.items()]
         elif "{method}" not in label:
             others.append((label, pattern))
     return by_method + others
+
+
+def _check_pattern(place: str, label: str, pattern: PatternSettings, experiments: Experiments) -> None:
+    named = (*(pattern.methods or []), *pattern.without)
+    for name in named:
+        _check(name, experiments.methods, f"{place}: there is no method")
+    if "{method}" in label and "{class}" in label:
+        raise ValueError(f"{place}: a label stands for methods or for classes; put one of them into the columns")
+    if named and "{method}" not in label:
+        raise ValueError(f"{place}: methods and without say what {{method}} stands for; put it into the label")
+
+
+def _classes(place: str, shared: CellSettings, settings: Settings) -> list[str]:
+    """What {class} stands for."""
+    dataset = shared.evaluate or shared.dataset
+    classes = settings.datasets[dataset].classes if dataset in settings.datasets else None
+    if not classes:
+        raise ValueError(f"{place}: {{class}} needs a data set with classes; name one in cells, under evaluate")
+    return classes
 
 
 def _join(*parts: CellSettings) -> CellSettings:
@@ -211,8 +237,7 @@ def _cell(
         _check(said.method, experiments.methods, f"{place}: there is no method")
     if said.labels is not None:
         _check(said.labels, label_sets, f"{place}: there is no label set")
-        if not set(label_sets[said.labels]) & set(settings.datasets[evaluated].classes or []):
-            raise ValueError(f"{place}: the label set {said.labels} has none of {evaluated}'s classes; add them")
+        _check_labels(f"{place}: the label set {said.labels}", label_sets[said.labels], evaluated, settings)
     if supervision == "full" and settings.datasets[evaluated].classes:
         raise ValueError(f"{place}: full supervision scores no class; evaluate it on a data set of expressions")
     pooling = experiments.methods[said.method].pooling if supervision == "weak" and said.method else None
@@ -222,8 +247,19 @@ def _cell(
         pretraining = pretraining_run(settings, start, said.settings) if start else None
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from None
+    if hasattr(run.model.text_encoder, "classes") and (evaluated != said.dataset or said.labels):
+        raise ValueError(f"{place}: class encoding knows the classes that it is trained on alone; ask a language model")
     evaluation = Evaluation(evaluated, settings.datasets[evaluated].evaluation, bool(said.multiscale), said.labels)
     return Cell(*labels, run, pretraining, evaluation, bool(said.crf), said.metric or "mIoU")
+
+
+def _check_labels(place: str, label_set: dict[str, list[str]], dataset: str, settings: Settings) -> None:
+    classes = settings.datasets[dataset].classes or []
+    if not set(label_set) & set(classes):
+        raise ValueError(f"{place} has none of {dataset}'s classes; add them")
+    words = [word for name in classes for word in label_set.get(name, [name])]
+    if twice := {word for word in words if words.count(word) > 1 or not word.strip()}:
+        raise ValueError(f"{place} has {min(twice)!r} for two classes, or twice, or it is empty; mend its words")
 
 
 def _check(name: str, names: Iterable[str], complaint: str) -> None:

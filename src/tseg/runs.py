@@ -49,7 +49,21 @@ def make_run(
     `pooling` is that of weak supervision. `varied` has dotted keys of the settings with the values that this run has in
     their place; those that differ from the scale's are in its name. Raises ValueError for a key or a name that is none.
     """
-    name = "".join(f"+{key.rsplit('.', 1)[-1]}={value}" for key, value in _differing(settings, varied).items())
+    run = _unnamed_run(settings, dataset, supervision, pooling, varied)
+    # A key that does not concern the run has no place in its name: GAP has no size penalty.
+    concerning = {
+        key: value
+        for key, value in _differing(settings, varied).items()
+        if run != _unnamed_run(settings, dataset, supervision, pooling, {k: v for k, v in varied.items() if k != key})
+    }
+    suffix = "".join(f"+{key.rsplit('.', 1)[-1]}={value}" for key, value in concerning.items())
+    return run.model_copy(update={"run": run.run + suffix})
+
+
+def _unnamed_run(
+    settings: Settings, dataset: str, supervision: Supervision, pooling: str | None, varied: dict[str, Any]
+) -> RunSettings:
+    """The run, called by its data set and its pooling or supervision alone."""
     scale, settings = settings, vary(settings, varied)
     training = getattr(settings.training, supervision)
     for key in ("iterations", "batch_size"):
@@ -60,7 +74,7 @@ def make_run(
     excludes = supervision == "boxes" and training.exclude_evaluation
     start = training.pretraining if supervision == "weak" else None
     return RunSettings(
-        run=f"{dataset}-{pooling if supervision == 'weak' else supervision}{name}",
+        run=f"{dataset}-{pooling if supervision == 'weak' else supervision}",
         dataset=dataset,
         supervision=supervision,
         records=records_path(settings, dataset, settings.datasets[dataset].train),
@@ -79,12 +93,8 @@ def pretraining_run(settings: Settings, dataset: str, varied: dict[str, Any]) ->
 
 
 def evaluation_records(settings: Settings) -> list[str]:
-    """Records of every evaluation split whose pictures may be COCO's."""
-    return [
-        records_path(settings, name, dataset.evaluation)
-        for name, dataset in settings.datasets.items()
-        if dataset.format != "voc"
-    ]
+    """Records of every evaluation split."""
+    return [records_path(settings, name, dataset.evaluation) for name, dataset in settings.datasets.items()]
 
 
 def vary(settings: Settings, varied: dict[str, Any]) -> Settings:

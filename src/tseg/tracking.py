@@ -46,7 +46,7 @@ def _goes_on_without_store(method: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(method)
     def guarded(self: "Tracker", *args: Any, **kwargs: Any) -> None:
-        if self.uri is None or (self.run_id is None and method.__name__ != "start"):
+        if self.uri is None:
             return
         try:
             method(self, *args, **kwargs)
@@ -72,6 +72,8 @@ class Tracker:
 
         It is noted in `model_dir`, for `join`.
         """
+        # A retraining that cannot be tracked must not be taken for the run before it.
+        (model_dir / RUN_ID_FILE).unlink(missing_ok=True)
         client = _client(self.uri or "")
         found = client.get_experiment_by_name(experiment)
         experiment_id = found.experiment_id if found else client.create_experiment(experiment)
@@ -92,16 +94,20 @@ class Tracker:
     def log(self, metrics: Mapping[str, float], iteration: int = 0) -> None:
         """Take the values of `metrics` at `iteration`; they are written together every few seconds.
 
-        MLflow's names hold no +: `refcoco+` becomes `refcocoplus`.
+        MLflow's names hold no + and no =: `refcoco+` becomes `refcocoplus`, and = becomes a dash.
         """
+        if self.run_id is None:
+            return
         now = int(time.time() * 1000)
-        self._waiting += [(key.replace("+", "plus"), float(value), now, iteration) for key, value in metrics.items()]
+        self._waiting += [(_metric_name(key), float(value), now, iteration) for key, value in metrics.items()]
         if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
             self._write()
 
     @_goes_on_without_store
     def end(self, status: str) -> None:
         """Write what waits and close the run as FINISHED or FAILED."""
+        if self.run_id is None:
+            return
         self._write()
         _client(self.uri or "").set_terminated(self.run_id, status)
 
@@ -113,6 +119,10 @@ class Tracker:
             _client(self.uri or "").log_batch(self.run_id, metrics[first : first + 1000])
         self._waiting.clear()
         self._written = time.monotonic()
+
+
+def _metric_name(name: str) -> str:
+    return name.replace("+", "plus").replace("=", "-")
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

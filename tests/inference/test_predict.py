@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -30,8 +30,10 @@ def predict(
     resolution: int = 48,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    flip_words: Literal["swap", "keep"] = "swap",
 ) -> Tensor:
-    return predict_similarities(model, picture, expressions, resolution=resolution, scales=scales, flip=flip)
+    views: dict[str, Any] = {"scales": scales, "flip": flip, "flip_words": flip_words}
+    return predict_similarities(model, picture, expressions, resolution=resolution, **views)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +110,13 @@ def test_flip_averages_the_picture_with_its_mirror_image(model: TSEG) -> None:
     mirror = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     expected = (predict(model, picture) + predict(model, mirror, MIRRORED).flip(-1)) / 2
     torch.testing.assert_close(predict(model, picture, flip=True), expected)
+
+
+def test_words_that_keep_their_sides_are_asked_of_the_mirror_image_too(model: TSEG) -> None:
+    picture = noise(48, 32)
+    mirror = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    expected = (predict(model, picture) + predict(model, mirror).flip(-1)) / 2
+    torch.testing.assert_close(predict(model, picture, flip=True, flip_words="keep"), expected)
 
 
 def test_with_flip_the_mirrored_question_has_the_mirrored_answer(model: TSEG) -> None:

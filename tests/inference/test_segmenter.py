@@ -25,7 +25,8 @@ def picture() -> Image.Image:
 
 @pytest.fixture
 def path(model: TSEG, architecture: dict[str, Any], tmp_path: Path) -> Path:
-    save_model(tmp_path / "model.safetensors", model, architecture, {"pooling": "spa", "resolution": 40})
+    about = {"pooling": "spa", "resolution": 40, "flip_words": "swap"}
+    save_model(tmp_path / "model.safetensors", model, architecture, about)
     return tmp_path / "model.safetensors"
 
 
@@ -36,7 +37,7 @@ def test_masks_are_those_of_the_models_own_pooling_and_resolution(
 ) -> None:
     found = Segmenter.load(path, crf=crf, resolution=resolution)(picture(), EXPRESSIONS)
     similarities = predict_similarities(
-        model, picture(), EXPRESSIONS, resolution=resolution or 40, scales=[1.0], flip=False
+        model, picture(), EXPRESSIONS, resolution=resolution or 40, scales=[1.0], flip=False, flip_words="swap"
     )
     expected = segment(similarities, picture(), pooling="spa", background=0.2, crf=crf)
     assert found.shape == (3, 45, 70)
@@ -45,7 +46,7 @@ def test_masks_are_those_of_the_models_own_pooling_and_resolution(
 
 def test_scales_and_flips_reach_the_prediction(path: Path, model: TSEG) -> None:
     views: dict[str, Any] = {"scales": (1.0, 1.5), "flip": True}
-    similarities = predict_similarities(model, picture(), EXPRESSIONS, resolution=40, **views)
+    similarities = predict_similarities(model, picture(), EXPRESSIONS, resolution=40, flip_words="swap", **views)
     expected = segment(similarities, picture(), pooling="spa", background=0.2, crf=None)
     np.testing.assert_array_equal(Segmenter.load(path)(picture(), EXPRESSIONS, **views), expected)
 
@@ -53,7 +54,9 @@ def test_scales_and_flips_reach_the_prediction(path: Path, model: TSEG) -> None:
 def test_people_and_the_workflow_get_the_same_masks(model: TSEG, records: pd.DataFrame) -> None:
     """But for pixels whose similarity the workflow's float16 rounds to the other side."""
     segmenter = Segmenter(model, pooling="mpa", resolution=48)
-    predictions = predict_records(model, records, words=None, resolution=48, scales=[1.0], flip=False).to_pandas()
+    predictions = predict_records(
+        model, records, words=None, resolution=48, scales=[1.0], flip=False, flip_words="keep"
+    ).to_pandas()
     table = mask_records(records, predictions, pooling="mpa", background=0.2, crf=None).to_pandas()
     by_workflow = dict(zip(table["record_id"], table["mask"], strict=True))
     for record in records.itertuples():
@@ -72,7 +75,9 @@ def test_segmenting_leaves_torchs_random_numbers_alone(path: Path) -> None:
 def test_a_model_with_class_encoding_segments_its_classes_alone(architecture: dict[str, Any], tmp_path: Path) -> None:
     architecture["text_encoder"] = {"classes": ["cat", "dog"], "num_features": 8}
     model = build_tseg(**architecture, tokenizer=None).eval()
-    save_model(tmp_path / "model.safetensors", model, architecture, {"pooling": "mpa", "resolution": 40})
+    save_model(
+        tmp_path / "model.safetensors", model, architecture, {"pooling": "mpa", "resolution": 40, "flip_words": "keep"}
+    )
     segmenter = Segmenter.load(tmp_path / "model.safetensors")
     both = segmenter(picture(), ["dog", "cat"], flip=True)
     np.testing.assert_array_equal(both[1:], segmenter(picture(), ["cat"], flip=True))

@@ -103,14 +103,14 @@ def test_a_file_that_does_not_hold_just_the_weights_is_refused(tmp_path: Path, s
         weights["blocks.2.mlp.fc1.bias"] = torch.zeros(1)
     else:
         weights = {}
-    with pytest.raises(ValueError, match=r"model\.image_encoder.*vit\."):
+    with pytest.raises(ValueError, match=r"image_encoders.*vit\."):
         build(saved(tmp_path / f"vit.{suffix}", weights))
 
 
 @pytest.mark.parametrize("option", [{"embed_dim": 64}, {"depth": 3}, {"depth": 1}, {"patch_size": 16}])
 def test_weights_of_another_architecture_are_refused(tmp_path: Path, option: dict[str, int]) -> None:
     file = saved(tmp_path / "vit.safetensors", timm_vit().state_dict())
-    with pytest.raises(ValueError, match=r"model\.image_encoder.*vit\.safetensors"):
+    with pytest.raises(ValueError, match=r"image_encoders.*vit\.safetensors"):
         build(file, **option)
 
 
@@ -119,7 +119,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path: Path, option: dic
 def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
     if name != "absent.pth":
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"model\.image_encoder.*{name}"):
+    with pytest.raises(ValueError, match=rf"image_encoders.*{name}"):
         build(tmp_path / name)
 
 
@@ -128,7 +128,7 @@ def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, name: str, cont
     [("vit_of_nobody", {}), ("resnet18", {}), (NAME, {"wings": 2}), (NAME, OPTIONS | {"num_heads": 5})],
 )
 def test_a_model_that_cannot_be_an_encoder_is_refused(name: str, options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"model\.image_encoder"):
+    with pytest.raises(ValueError, match=r"image_encoders"):
         build_image_encoder(name, options, None, drop_path=0.0)
 
 
@@ -155,7 +155,7 @@ def test_hub_weights_of_augreg_are_accepted() -> None:
     ("mean", "std", "weights"), [(0.485, 0.5, NAME), (0.5, 0.225, NAME), (0.5, 0.5, "vit_small_patch16_224.augreg")]
 )
 def test_hub_weights_of_another_vit_or_normalisation_are_refused(mean: float, std: float, weights: str) -> None:
-    with pytest.raises(ValueError, match=r"model\.image_encoder"):
+    with pytest.raises(ValueError, match=r"image_encoders"):
         check_hub_weights(hub_vit(mean, std), NAME, weights)
 
 

@@ -64,7 +64,7 @@ def test_expression_is_the_first_token_of_the_pretrained_bert(tmp_path: Path) ->
 )
 def test_a_pretrained_bert_of_other_sizes_is_refused(tmp_path: Path, size: str, key: str) -> None:
     pretrained(tmp_path)
-    with pytest.raises(ValueError, match=rf"model\.text_encoder.*{key}"):
+    with pytest.raises(ValueError, match=rf"language_model.*{key}"):
         build(str(tmp_path), **{size: 64})
 
 
@@ -77,7 +77,7 @@ def test_training_drops_the_share_it_is_told(tmp_path: Path, dropout: float) -> 
 
 
 def test_a_folder_without_a_bert_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"model\.text_encoder\.weights.*cannot be loaded"):
+    with pytest.raises(ValueError, match=r"language_model\.weights.*cannot be loaded"):
         build(str(tmp_path))
 
 

@@ -107,6 +107,19 @@ def test_a_model_of_any_encoders_read_back_is_the_same(
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
+def test_a_net_that_started_from_pretrained_weights_stays_frozen_when_read_back(
+    architecture: dict[str, Any], tmp_path: Path
+) -> None:
+    architecture["image_encoder"] = WIDE_RESNET38
+    model = build_tseg(**architecture, tokenizer=learn_wordpiece(EXPRESSIONS, 128))
+    for weights, frozen in ((None, False), ("imagenet.pth", True)):
+        described = architecture | {"image_encoder": WIDE_RESNET38 | {"weights": weights}}
+        save_model(tmp_path / "model.safetensors", model, described, ABOUT)
+        encoder = load_model(tmp_path / "model.safetensors")[0].train().image_encoder
+        assert encoder.get_submodule("bn7").training is not frozen
+        assert encoder.get_parameter("bn7.weight").requires_grad is not frozen
+
+
 def test_the_same_model_is_the_same_bytes(
     make_model: Callable[[int], TSEG], architecture: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -215,7 +215,7 @@ def test_notes_say_encoders_exclusions_and_the_layouts_own(layout: dict[str, Any
         "Image encoders: vit_tiny (depth 4); wide_resnet38 (width 16), a narrow stand-in for the paper's, 64 wide;"
         " wide_resnet38 (width 64)." in text
     )
-    assert "Pictures left out of training, as an evaluation has them: 12 (TSEG-PhraseCut-mpa)." in text
+    assert "Pictures left out of box pretraining, as an evaluation has them: 12 (TSEG-PhraseCut-mpa)." in text
     assert "- Read with care." in text
     assert "- Label engineering: person as man or girl." in text
     assert "Seeds averaged: 0; 1, ± their sample standard deviation." in text

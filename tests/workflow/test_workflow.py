@@ -91,7 +91,7 @@ def run(folder: Path, settings: Mapping[str, Any], *arguments: str) -> subproces
 
 def planned(folder: Path, settings: Mapping[str, Any], target: str = "table3.csv") -> set[str]:
     """The outputs, below results, that a dry run would make again."""
-    dry = run(folder, settings, "--dry-run", f"{folder}/results/{target}")
+    dry = run(folder, settings, "--dry-run", *([f"{folder}/results/{target}"] if target else []))
     assert dry.returncode == 0, dry.stdout + dry.stderr
     outputs = re.findall(r"^    output: (.*)$", dry.stdout + dry.stderr, re.MULTILINE)
     return {path.removeprefix(f"{folder}/results/") for line in outputs for path in line.split(", ")}
@@ -172,6 +172,14 @@ def test_another_lambda_concerns_spa_and_mpa_alone(finished):
     assert {path.split("/")[1] for path in trained} == {"refcoco+-spa", "refcoco+-mpa"}
 
 
+def test_another_caption_draws_its_figure_again(finished):
+    folder, settings = finished
+    experiments = (folder / "experiments.yaml").read_text().replace("A caption.", "Another caption.", 1)
+    (folder / "others.yaml").write_text(experiments)
+    again = planned(folder, settings | {"experiments": f"{folder}/others.yaml"}, "")
+    assert again == {"figures/masks.png"}
+
+
 def test_another_store_trains_nothing(finished):
     folder, settings = finished
     again = planned(folder, settings | {"tracking_uri": None})
@@ -192,7 +200,7 @@ def test_each_training_is_one_mlflow_run_that_its_evaluation_joins(finished):
         "learning_rate",
         "refcocoplus-val-plain/mIoU",
         "refcocoplus-val-crf/mIoU",
-        "voc-val-plain/mIoU",
+        "voc-valpluslabels-better_words-plain/mIoU",
     } <= keys
     assert status == ("FINISHED",)
 
@@ -243,10 +251,11 @@ def test_a_wrong_setting_is_one_sentence_before_any_work(tmp_path, change, messa
     assert "Traceback" not in refused.stderr
 
 
-def test_the_papers_configuration_plans_every_run_of_table_3(tmp_path):
+def test_the_papers_configuration_plans_every_run_of_table_3_and_of_all(tmp_path):
     settings = yaml.safe_load((ROOT / "config/paper.yaml").read_text().replace("data/paper", f"{tmp_path}/data"))
     settings["results_dir"] = f"{tmp_path}/results"
     settings["data_dir"] = f"{tmp_path}/data"
-    plan = planned(tmp_path, settings)
-    assert len([path for path in plan if path.endswith("model.safetensors")]) == 16
-    assert len([path for path in plan if path.startswith("scores") and path.endswith(".json")]) == 20
+    of_table_3, everything = planned(tmp_path, settings), planned(tmp_path, settings, "")
+    for plan, num_models, num_summaries in ((of_table_3, 16, 20), (everything, 46, 52)):
+        assert len([path for path in plan if path.endswith("model.safetensors")]) == num_models
+        assert len([path for path in plan if path.startswith("scores") and path.endswith(".json")]) == num_summaries

@@ -39,10 +39,10 @@ def read_settings(schema, key):
     return checked(schema, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
 
 
-def cells_of(grids):
-    """The cells of all tables or of all figures, or a WorkflowError in one sentence."""
+def planned(plan, *arguments):
+    """What `plan` makes of the experiments, or a WorkflowError in one sentence."""
     try:
-        return grids(EXPERIMENTS, SETTINGS, LABEL_SETS)
+        return plan(*arguments)
     except ValueError as error:
         raise WorkflowError(f"{SETTINGS.experiments}: {error}") from None
 
@@ -52,9 +52,10 @@ SETTINGS = checked(
 )
 EXPERIMENTS = read_settings(Experiments, "experiments")
 LABEL_SETS = read_settings(LabelSets, "label_sets")
-TABLES, FIGURES = cells_of(table_cells), cells_of(figure_cells)
+TABLES = planned(table_cells, EXPERIMENTS, SETTINGS, LABEL_SETS)
+FIGURES = planned(figure_cells, EXPERIMENTS, SETTINGS, LABEL_SETS)
 CELLS = [cell for cells in (*TABLES.values(), *FIGURES.values()) for cell in cells]
-RUNS = runs_of(CELLS)
+RUNS = planned(runs_of, CELLS)
 EVALUATIONS = {cell.evaluation.name: cell.evaluation for cell in CELLS}
 DATA, RESULTS = SETTINGS.data_dir, SETTINGS.results_dir
 SEED_DIR = f"{RESULTS}/runs/{{run}}/seed{{seed}}"
@@ -133,6 +134,21 @@ def pretraining(wildcards):
         if start
         else []
     )
+
+
+def encoder_weights(wildcards):
+    """The manifests of the sources that bring a run's encoder weights: those in whose folders the files lie."""
+    model = RUNS[wildcards.run].model
+    files = [model.image_encoder.weights, getattr(model.text_encoder, "weights", None)]
+    folders = {
+        f"{DATA}/raw/{source}/": f"{DATA}/raw/{source}.json"
+        for source in SETTINGS.sources
+    }
+    return [
+        manifest
+        for folder, manifest in folders.items()
+        if any(str(file).startswith(folder) for file in files)
+    ]
 
 
 def resolution(wildcards):

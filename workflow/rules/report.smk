@@ -64,11 +64,13 @@ rule draw:
         runtime=SETTINGS.resources.draw.runtime,
         gpu=SETTINGS.resources.draw.gpu,
     params:
-        figure=lambda wildcards: EXPERIMENTS.figures[wildcards.figure],
+        figure=lambda wildcards: EXPERIMENTS.figures[wildcards.figure].model_dump(
+            include={"kind", "title", "caption"}
+        ),
         choice=drawn_choice,
     shell:
-        "tseg draw {params.figure.kind} {input.files:q} --records {input.records:q} {params.choice:q} "
-        "--title {params.figure.title:q} --caption {params.figure.caption:q} --output {output:q} > {log:q} 2>&1"
+        "tseg draw {params.figure[kind]} {input.files:q} --records {input.records:q} {params.choice:q} "
+        "--title {params.figure[title]:q} --caption {params.figure[caption]:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule draw_curves:

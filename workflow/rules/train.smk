@@ -50,6 +50,7 @@ rule train:
         records=lambda wildcards: RUNS[wildcards.run].records,
         excluded=lambda wildcards: RUNS[wildcards.run].excluded_records,
         start=pretraining,
+        encoders=encoder_weights,
         # The store's address is no reason to train again.
         tracking=ancient(f"{RESULTS}/tracking.json"),
     output:

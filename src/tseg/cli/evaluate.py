@@ -68,8 +68,12 @@ def predict(
     words = parse_text(dict[str, list[str]], labels, "--labels") if labels else None
     views: dict[str, Any] = {"resolution": resolution, "scales": scales or [1.0], "flip": flip}
     asked = list(dict.fromkeys(word for of_class in words.values() for word in of_class)) if words else None
-    predictions = predict_records(loaded, read_records(records), words=asked, **views)
-    write_table(output, predictions, about | views | {"labels": words, "evaluated_on": read_metadata(records)})
+    told = {"labels": words, "evaluated_on": read_metadata(records)}
+    if (words is None) != (told["evaluated_on"]["classes"] is None):
+        raise ValueError(f"--labels goes with a data set with classes, and only with one; see whether {records} is one")
+    flip_words = about["flip_words"]
+    predictions = predict_records(loaded, read_records(records), words=asked, flip_words=flip_words, **views)
+    write_table(output, predictions, about | views | told)
 
 
 def refine(
@@ -78,7 +82,8 @@ def refine(
     output: Output,
     background: Background = 0.2,
     confidence: Annotated[
-        float, typer.Option(help="Classes: what the sigmoid of a word's score must exceed for it to take part.")
+        float,
+        typer.Option(min=0, max=1, help="Classes: what the sigmoid of a word's score must exceed for it to take part."),
     ] = 0.5,
     crf: Crf = "none",
 ) -> None:

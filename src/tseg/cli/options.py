@@ -15,7 +15,9 @@ Output = Annotated[Path, typer.Option("--output", help="File to write; it appear
 Records = Annotated[Path, typer.Option("--records", help="Records that `tseg prepare` wrote.")]
 Model = Annotated[Path, typer.Option("--model", help="The model.safetensors that `tseg train` wrote.")]
 Tracking = Annotated[Path | None, typer.Option("--tracking", help="What `tseg track` wrote; absent: no tracking.")]
-Background = Annotated[float, typer.Option("--background", help="GAP, GMP: what normalised activation must exceed.")]
+Background = Annotated[
+    float, typer.Option("--background", min=0, max=1, help="GAP, GMP: what normalised activation must exceed.")
+]
 Crf = Annotated[str, typer.Option("--crf", help="Dense CRF preset: none, psa, irn, deeplab or afa.")]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Processor threads to use.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1; auto takes a GPU if there is one.")]

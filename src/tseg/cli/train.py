@@ -22,7 +22,7 @@ def train(
     config: Annotated[Path, typer.Option("--config", help="The run's config.yaml, from `tseg configure`.")],
     output: Annotated[Path, typer.Option("--output", help="Folder for model.safetensors, history.csv, last.ckpt.")],
     start: Annotated[Path | None, typer.Option(help="The model.safetensors of the run's pretraining.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0)] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random weights, batches and dropout.")] = 0,
     tracking: Tracking = None,
     threads: Threads = 1,
     device: Device = "auto",
@@ -96,6 +96,7 @@ def _training_records(run: "RunSettings", seed: int) -> tuple["pd.DataFrame", di
         "pooling": run.pooling.name if run.pooling else None,
         "weighting": run.pooling.weighting.model_dump() if run.pooling and run.pooling.weighting else {},
         "resolution": run.training.resolution,
+        "flip_words": run.training.flip_words if trained_on["classes"] is None else "keep",
         "image_encoder": run.model.image_encoder.model_dump(include={"name", "options"}),
         "trained_on": trained_on | {"num_pictures": records["file_name"].nunique()},
         "pretrained_on": None,
@@ -132,7 +133,7 @@ def _train(
         case "adamw":
             optimizer = torch.optim.AdamW(model.parameters(), fused=True, **rate)
     fingerprint = hashlib.sha256(f"{run.model_dump_json()} {about} {device.type}".encode())
-    fingerprint.update(Path(run.records).read_bytes())
+    fingerprint.update(Path(run.records).read_bytes() + "\n".join(records["record_id"]).encode())
     for weight in model.state_dict().values():
         fingerprint.update(weight.cpu().numpy().tobytes())
     batches, objective = _supervision(run, seed, records, about["trained_on"]["classes"], model)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 PADDING = 127
-"""Grey level that fills a crop beyond the picture: nearly 0 once normalised."""
+"""Grey level that fills a crop beyond the picture: nearly 0 once normalised for a ViT."""
 
 _MIRRORED = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
 _SIDE_WORDS = re.compile(rf"\b({'|'.join(_MIRRORED)})\b", re.IGNORECASE)

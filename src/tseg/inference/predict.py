@@ -1,6 +1,7 @@
 """Patch-level similarities of pictures and their expressions (section 3.3, "Inference")."""
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -33,18 +34,20 @@ def predict_records(
     resolution: int,
     scales: Sequence[float],
     flip: bool,
+    flip_words: Literal["swap", "keep"],
 ) -> pa.Table:
     """The similarities of every picture to each of its expressions, or else of `words`, as `PREDICTIONS`.
 
-    Where `words` are given every picture is asked for all of them, whatever its records say. Raises ValueError for a
+    Where `words` are given every picture is asked for all of them, whatever its records say, and no flip changes them,
+    as in training. `flip_words`: what a flip does to left and right in other expressions. Raises ValueError for a
     picture that cannot be read, and for an expression that a model with class encoding does not know.
     """
+    views: dict[str, Any] = {"resolution": resolution, "scales": scales, "flip": flip}
+    views["flip_words"] = flip_words if words is None else "keep"
     rows = []
     for file_name, of_picture, expressions in pictures_of(records, "predict"):
         asked = expressions if words is None else list(dict.fromkeys(words))
-        maps = predict_similarities(
-            model, open_picture(file_name), asked, resolution=resolution, scales=scales, flip=flip
-        )
+        maps = predict_similarities(model, open_picture(file_name), asked, **views)
         image_id = of_picture["image_id"].iloc[0]
         for expression, similarities in zip(asked, maps, strict=True):
             values = similarities.numpy().astype(np.float16).ravel()
@@ -69,11 +72,12 @@ def predict_similarities(
     resolution: int,
     scales: Sequence[float],
     flip: bool,
+    flip_words: Literal["swap", "keep"],
 ) -> Tensor:
     """s_ij of one picture, float32 (L, h, w), averaged over `scales` and, where `flip` is true, mirror images.
 
     The grid (h, w) is that of scale 1, the picture's longer side at `resolution` pixels; other scales are resized to it
-    bilinearly. A mirror image is asked for the mirrored expression ("left" for "right").
+    bilinearly. Where `flip_words` is "swap" a mirror image is asked for the mirrored expression ("left" for "right").
 
     ASSUME: similarities are averaged before masks are made of them; the paper does not say where scales meet.
     """
@@ -82,7 +86,8 @@ def predict_similarities(
     views = [(scale, mirrored) for scale in scales for mirrored in ([False, True] if flip else [False])]
     for scale, mirrored in views:
         view = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else picture
-        texts = [mirror_words(expression) for expression in expressions] if mirrored else expressions
+        swapped = mirrored and flip_words == "swap"
+        texts = [mirror_words(expression) for expression in expressions] if swapped else expressions
         similarities = _similarities(model, view, texts, grid_size(picture, resolution * scale, model.patch_size))
         similarities = similarities.flip(-1) if mirrored else similarities
         total += interpolate(similarities[None], size=grid, mode="bilinear", align_corners=False)[0]

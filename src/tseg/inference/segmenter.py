@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -19,10 +20,21 @@ class Segmenter:
     """
 
     def __init__(
-        self, model: TSEG, *, pooling: str | None, resolution: int, background: float = 0.2, crf: str | None = None
+        self,
+        model: TSEG,
+        *,
+        pooling: str | None,
+        resolution: int,
+        flip_words: Literal["swap", "keep"] = "keep",
+        background: float = 0.2,
+        crf: str | None = None,
     ):
-        """`resolution`: longer side in pixels at which the encoder sees a picture; `crf`: a name in `crf.PRESETS`."""
+        """`resolution`: longer side in pixels at which the encoder sees a picture; `crf`: a name in `crf.PRESETS`.
+
+        `flip_words`: what a flip does to left and right in the phrases, as in training.
+        """
         self.model, self.pooling, self.resolution = model, pooling, resolution
+        self.flip_words: Literal["swap", "keep"] = flip_words
         self.background, self.crf = background, crf
 
     @classmethod
@@ -31,7 +43,8 @@ class Segmenter:
     ) -> "Segmenter":
         """The model that `tseg train` wrote to `path`, at the resolution it was trained at unless another is given."""
         model, about = load_model(path)
-        return cls(model.to(device), pooling=about["pooling"], resolution=resolution or about["resolution"], crf=crf)
+        told = {key: about[key] for key in ("pooling", "flip_words")}
+        return cls(model.to(device), resolution=resolution or about["resolution"], crf=crf, **told)
 
     def __call__(
         self,
@@ -45,6 +58,12 @@ class Segmenter:
         if not all(expression.strip() for expression in expressions):
             raise ValueError("an expression is empty; say what to look for")
         similarities = predict_similarities(
-            self.model, picture, list(expressions), resolution=self.resolution, scales=scales, flip=flip
+            self.model,
+            picture,
+            list(expressions),
+            resolution=self.resolution,
+            scales=scales,
+            flip=flip,
+            flip_words=self.flip_words,
         )
         return segment(similarities, picture, pooling=self.pooling, background=self.background, crf=self.crf)

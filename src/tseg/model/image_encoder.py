@@ -92,13 +92,13 @@ def build_vit(name: str, options: dict[str, int], weights: str | None, drop_path
             vit.load_state_dict({key: value for key, value in found.items() if key[:5] != "head."})
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, EOFError, SafetensorError) as error:
         raise ValueError(
-            f"model.image_encoder: timm cannot build {name!r} with options {options} and weights {weights!r}: {error}"
+            f"image_encoders: timm cannot build {name!r} with options {options} and weights {weights!r}: {error}"
         ) from error
     if weights is not None and not file:
         check_hub_weights(vit, name, weights)
     if not isinstance(vit, VisionTransformer) or not isinstance(vit.pos_embed, torch.nn.Parameter):
         raise ValueError(
-            f"model.image_encoder.name: {name!r} is not a ViT with position embeddings; "
+            f"image_encoders: name: {name!r} is not a ViT with position embeddings; "
             "choose wide_resnet38 or one of timm.list_models('vit_*')"
         )
     return ViTEncoder(vit)
@@ -107,10 +107,10 @@ def build_vit(name: str, options: dict[str, int], weights: str | None, drop_path
 def check_hub_weights(vit: Any, name: str, weights: str) -> None:
     """Raise ValueError unless the hub's `weights` are of the architecture `name` and of our normalisation."""
     if weights.partition(".")[0] != name:
-        raise ValueError(f"model.image_encoder: the weights {weights!r} are of another ViT than {name!r}; name it so")
+        raise ValueError(f"image_encoders: the weights {weights!r} are of another ViT than {name!r}; name it so")
     mean, std = vit.pretrained_cfg["mean"], vit.pretrained_cfg["std"]
     if tuple(mean) != ViTEncoder.mean or tuple(std) != ViTEncoder.std:
         raise ValueError(
-            f"model.image_encoder.weights: {weights!r} were trained on pictures normalised by {mean} and {std}, not by "
+            f"image_encoders: weights: {weights!r} were trained on pictures normalised by {mean} and {std}, not by "
             f"{ViTEncoder.mean} and {ViTEncoder.std}; choose AugReg weights"
         )

@@ -122,16 +122,16 @@ def build_bert(
     try:
         bert = BertModel.from_pretrained(weights, add_pooling_layer=False, **dropouts)
     except (OSError, ValueError) as error:
-        raise ValueError(f"model.text_encoder.weights: {weights!r} cannot be loaded: {error}") from error
+        raise ValueError(f"language_model.weights: {weights!r} cannot be loaded: {error}") from error
     if max_tokens > bert.config.max_position_embeddings:
         raise ValueError(
-            f"model.text_encoder.max_tokens: {weights!r} has {bert.config.max_position_embeddings} positions; "
+            f"language_model.max_tokens: {weights!r} has {bert.config.max_position_embeddings} positions; "
             f"{max_tokens} tokens are too many"
         )
     for key, size in sizes.items():
         if getattr(bert.config, key) != size:
             raise ValueError(
-                f"model.text_encoder: {weights!r} has {key} {getattr(bert.config, key)}, the settings say {size}; "
+                f"language_model: {weights!r} has {key} {getattr(bert.config, key)}, the settings say {size}; "
                 "make them agree"
             )
     return bert

@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 from tseg.files import existing, whole_file
 from tseg.model.image_encoder import ImageEncoder, build_image_encoder
 from tseg.model.text_encoder import ClassEncoder, TextEncoder, build_text_encoder, rebuild_text_encoder
+from tseg.model.wide_resnet38 import WideResNet38
 
 
 class TSEG(nn.Module):
@@ -117,6 +118,8 @@ def load_model(path: Path) -> tuple[TSEG, dict[str, Any]]:
             tau=architecture["tau"],
         )
         model.load_state_dict(weights)
+        if isinstance(model.image_encoder, WideResNet38) and architecture["image_encoder"]["weights"] is not None:
+            model.image_encoder.freeze()
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is not a model that this `tseg train` wrote: {error}; train it again") from error
     return model.eval(), about

@@ -99,7 +99,7 @@ class WideResNet38(nn.Module):
     """The features of every 8x8 patch after the last batch norm and ReLU.
 
     `width` is the number of channels of the first convolution, in proportion to which all others grow; the published
-    net's is 64. `frozen_norms` leaves the batch norms as they are while the rest is trained.
+    net's is 64.
     """
 
     patch_size = 8
@@ -109,15 +109,24 @@ class WideResNet38(nn.Module):
     std = (0.229, 0.224, 0.225)
     """What red, green and blue are then divided by."""
 
-    def __init__(self, width: int = 64, *, frozen_norms: bool = False):
+    def __init__(self, width: int = 64):
         super().__init__()
         for name, layer in _layers(width):
             self.add_module(name, layer)
         self.num_features = 64 * width
-        self.frozen_norms = frozen_norms
-        if frozen_norms:
-            for norm in self._norms():
-                norm.requires_grad_(False)
+        self.frozen = False
+
+    def freeze(self) -> None:
+        """Leave all batch norms and the first blocks (conv1a, b2) as they are while the rest is trained.
+
+        ASSUME this is how pretrained weights are trained: psa and 1-stage-wseg both keep the first blocks, psa the batch
+        norms too, statistics, scales and shifts; the paper does not say.
+        """
+        self.frozen = True
+        for name, layer in self.named_children():
+            layer.requires_grad_(name.split("_")[0] not in ("conv1a", "b2"))
+        for norm in self._norms():
+            norm.requires_grad_(False)
 
     def _norms(self) -> Iterator[nn.BatchNorm2d]:
         return (module for module in self.modules() if isinstance(module, nn.BatchNorm2d))
@@ -125,7 +134,7 @@ class WideResNet38(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Set training mode; frozen batch norms keep normalising by the statistics that they came with."""
         super().train(mode)
-        if self.frozen_norms:
+        if self.frozen:
             for norm in self._norms():
                 norm.eval()
         return self
@@ -150,19 +159,19 @@ def build_wide_resnet38(options: dict[str, int], weights: str | None, drop_path:
     """
     width = options.get("width", 64)
     if options.keys() - {"width"} or width < 1:
-        raise ValueError(f"model.image_encoder.options: wide_resnet38 knows a positive `width` alone, not {options}")
+        raise ValueError(f"image_encoders: options: wide_resnet38 knows a positive `width` alone, not {options}")
     if drop_path != 0:
-        raise ValueError(f"model.image_encoder.drop_path: wide_resnet38 drops no path; set it to 0, not {drop_path}")
-    # ASSUME pretrained batch norms are frozen, statistics, scales and shifts, as psa's: the paper does not say.
-    net = WideResNet38(width, frozen_norms=weights is not None)
+        raise ValueError(f"image_encoders: drop_path: wide_resnet38 drops no path; set it to 0, not {drop_path}")
+    net = WideResNet38(width)
     if weights is not None:
         _load(net, weights)
+        net.freeze()
     return net
 
 
 def _load(net: WideResNet38, file: str) -> None:
     """Fill `net` with the weights in `file`, all of them, or raise ValueError."""
-    place = f"model.image_encoder.weights: {file!r}"
+    place = f"image_encoders: weights: {file!r}"
     try:
         weights = torch.load(file, map_location="cpu", weights_only=True)
         weights = {name: weight for name, weight in weights.items() if _is_loaded(name)}

@@ -48,7 +48,7 @@ def how_measured(summaries: list[dict[str, Any]], best: str, num_missing: int) -
         f" Resolution: {_listed(each['resolution'] for each in summaries)}.",
         f"Image encoders: {_listed(_encoder(each['image_encoder']) for each in summaries)}.",
         *([f"Label engineering: {words}."] if words else []),
-        *([f"Pictures left out of training, as an evaluation has them: {excluded}."] if excluded else []),
+        *([f"Pictures left out of box pretraining, as an evaluation has them: {excluded}."] if excluded else []),
         *([f"{num_missing} values are missing (-): no record has a part in them."] if num_missing else []),
     ]
 

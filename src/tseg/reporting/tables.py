@@ -122,7 +122,9 @@ def _line(cell: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
 def _value(summary: dict[str, Any], metric: str) -> float:
     """The metric, in [0, 1]; NaN where no record has a part in it."""
     group, _, name = metric.partition(".")
-    if metric not in summary and not isinstance(summary.get(group), dict):
+    # A class is always there; a subset that no record is in is not.
+    known = name in summary.get(group, {}) if group == "classes" else isinstance(summary.get(group), dict)
+    if metric not in summary and not known:
         raise ValueError(f"{summary['path']} has no metric {metric}; name one that it has")
     found = summary[metric] if metric in summary else summary[group].get(name)
     found = found["mIoU"] if isinstance(found, dict) else found

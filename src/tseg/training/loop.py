@@ -64,7 +64,7 @@ def train(
             raise ValueError(
                 f"the loss is {losses[-1]} at iteration {iteration} (tau {tau:.3g}, similarities between "
                 f"{similarities.min():.3g} and {similarities.max():.3g}, learning rate {learning_rate:.2g}); "
-                "lower training.optimizer.learning_rate or train in float32"
+                "lower the learning_rate of its optimizer in the configuration or train in float32"
             )
         optimizer.zero_grad()
         loss.backward()
