@@ -118,10 +118,10 @@ def test_a_mistake_names_the_cell_and_the_nearest_word(row: dict[str, Any], comp
 
 def test_two_different_runs_of_one_name_are_refused() -> None:
     rows = {
-        "weak": {"method": "TSEG", "settings": {"training.weak.resolution": 48}},
-        "other": {"method": "TSEG", "settings": {"training.full.resolution": 48}},
+        "weak": {"method": "TSEG", "settings": {"model.embed_dim": 32}},
+        "other": {"method": "TSEG", "settings": {"image_encoders.vit.options.embed_dim": 32}},
     }
-    with pytest.raises(ValueError, match=r"two different runs are called phrasecut-mpa\+resolution=48"):
+    with pytest.raises(ValueError, match=r"two different runs are called phrasecut-mpa\+embed_dim=32"):
         runs_of(grid(rows))
 
 
