@@ -119,8 +119,8 @@ class WideResNet38(nn.Module):
     def freeze(self) -> None:
         """Leave all batch norms and the first blocks (conv1a, b2) as they are while the rest is trained.
 
-        ASSUME this is how pretrained weights are trained: psa and 1-stage-wseg both keep the first blocks, psa the batch
-        norms too, statistics, scales and shifts; the paper does not say.
+        ASSUME pretrained weights are trained so: psa and 1-stage-wseg both keep the first blocks, and psa the norms,
+        their statistics, scales and shifts; the paper does not say.
         """
         self.frozen = True
         for name, layer in self.named_children():
