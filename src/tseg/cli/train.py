@@ -132,6 +132,11 @@ def _train(
             optimizer = torch.optim.SGD(model.parameters(), momentum=settings.optimizer.momentum, **rate)
         case "adamw":
             optimizer = torch.optim.AdamW(model.parameters(), fused=True, **rate)
+    if settings.resolution % model.patch_size:
+        raise ValueError(
+            f"training.{run.supervision}.resolution: {settings.resolution} pixels are no whole number of patches; "
+            f"choose a multiple of {model.patch_size}"
+        )
     fingerprint = hashlib.sha256(f"{run.model_dump_json()} {about} {device.type}".encode())
     fingerprint.update(Path(run.records).read_bytes() + "\n".join(records["record_id"]).encode())
     for weight in model.state_dict().values():
