@@ -221,6 +221,17 @@ def test_a_lost_model_is_trained_again_to_the_same_bytes(finished, tmp_path):
     assert (tmp_path / "again/model.safetensors").read_bytes() == model.read_bytes()
 
 
+def test_a_resolution_that_is_no_whole_number_of_patches_is_refused(finished, tmp_path):
+    folder, _ = finished
+    config = (folder / "results/runs/refcoco+-full/config.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(config.replace("resolution: 48", "resolution: 50"))
+    command = ["tseg", "train", "--config", str(tmp_path / "config.yaml"), "--output", str(tmp_path)]
+    refused = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, text=True, capture_output=True, check=False)
+    assert refused.returncode == 1
+    assert "training.full.resolution: 50 pixels" in refused.stderr
+    assert "choose a multiple of 12" in refused.stderr
+
+
 def test_training_survives_a_store_that_is_away_and_says_so_once(finished, tmp_path):
     folder, _ = finished
     (tmp_path / "tracking.json").write_text(json.dumps({"uri": "http://127.0.0.1:9"}))
