@@ -1,5 +1,6 @@
 """What docs/extending.md tells a reader to do works as it stands there."""
 
+import json
 import os
 import re
 import shutil
@@ -60,3 +61,4 @@ def test_the_new_table_is_made_by_its_own_runs(project: Path) -> None:
     rows = (project / "results/temperature.csv").read_text().splitlines()[2:]
     assert [row.split(",")[0] for row in rows] == ["5", "10"]
     assert (project / "results/runs/phrasecut-mpa+tau=5/seed0/model.safetensors").exists()
+    assert json.loads((project / "results/tracking.json").read_text()) == {"uri": None}

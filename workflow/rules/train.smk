@@ -13,10 +13,11 @@ rule track:
         runtime=SETTINGS.resources.track.runtime,
         gpu=SETTINGS.resources.track.gpu,
     params:
-        uri=SETTINGS.tracking_uri or "",
+        # In one word: quoting leaves nothing of an empty one.
+        uri=f"--uri={SETTINGS.tracking_uri or ''}",
         experiments=sorted({run.dataset for run in RUNS.values()}),
     shell:
-        "tseg track --uri {params.uri:q} {params.experiments:q} --output {output:q} > {log:q} 2>&1"
+        "tseg track {params.uri:q} {params.experiments:q} --output {output:q} > {log:q} 2>&1"
 
 
 rule configure:
