@@ -62,3 +62,9 @@ def hint(wrong: str, valid: Iterable[str]) -> str:
     if nearest:
         return f"; did you mean {nearest[0]}?"
     return f"; valid are {', '.join(valid)}" if valid else ""
+
+
+def check_known(name: str, names: Iterable[str], complaint: str) -> None:
+    """Raise ValueError, `complaint` with the name and the nearest valid one, unless `name` is among `names`."""
+    if name not in names:
+        raise ValueError(f"{complaint} {name!r}{hint(name, names)}")

@@ -3,7 +3,7 @@
 Every key is required unless it has a default here: a configuration file is complete, or says what it lacks.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from tseg.checking import hint
+from tseg.checking import check_known
 
 Supervision = Literal["weak", "full", "boxes"]
 """weak: expressions of pictures. full: masks (section 4.2). boxes: boxes, to start from (Table 2e)."""
@@ -274,18 +274,14 @@ class Settings(Closed):
     def _names_are_known(self):
         for name, dataset in self.datasets.items():
             for source in dataset.sources:
-                _known(source, self.sources, f"datasets.{name}.sources: there is no source")
-        _known(self.model.image_encoder, self.image_encoders, "model.image_encoder: image_encoders has no")
-        if self.training.weak.pretraining is not None:
-            _known(self.training.weak.pretraining, self.datasets, "training.weak.pretraining: there is no data set")
+                check_known(source, self.sources, f"datasets.{name}.sources: there is no source")
+        check_known(self.model.image_encoder, self.image_encoders, "model.image_encoder: image_encoders has no")
+        pretraining = self.training.weak.pretraining
+        if pretraining is not None:
+            check_known(pretraining, self.datasets, "training.weak.pretraining: there is no data set")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} names one twice; name each once")
         return self
-
-
-def _known(name: str, names: Any, complaint: str) -> None:
-    if name not in names:
-        raise ValueError(f"{complaint} {name!r}{hint(name, names)}")
 
 
 class RunModelSettings(Closed):

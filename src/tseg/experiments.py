@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from tseg.checking import hint
+from tseg.checking import check_known
 from tseg.config import Closed, RunSettings, Settings
 from tseg.runs import Evaluation, make_run, pretraining_run, vary
 
@@ -192,7 +192,7 @@ def _expand(
 def _check_pattern(place: str, label: str, pattern: PatternSettings, experiments: Experiments) -> None:
     named = (*(pattern.methods or []), *pattern.without)
     for name in named:
-        _check(name, experiments.methods, f"{place}: there is no method")
+        check_known(name, experiments.methods, f"{place}: there is no method")
     if "{method}" in label and "{class}" in label:
         raise ValueError(f"{place}: a label stands for methods or for classes; put one of them into the columns")
     if named and "{method}" not in label:
@@ -232,11 +232,11 @@ def _cell(
         raise ValueError(f"{place}: it names no {'method' if said.dataset else 'dataset'}; say it there")
     evaluated = said.evaluate or said.dataset
     for dataset in (said.dataset, evaluated):
-        _check(dataset, settings.datasets, f"{place}: the configuration knows no data set")
+        check_known(dataset, settings.datasets, f"{place}: the configuration knows no data set")
     if said.method is not None:
-        _check(said.method, experiments.methods, f"{place}: there is no method")
+        check_known(said.method, experiments.methods, f"{place}: there is no method")
     if said.labels is not None:
-        _check(said.labels, label_sets, f"{place}: there is no label set")
+        check_known(said.labels, label_sets, f"{place}: there is no label set")
         _check_labels(f"{place}: the label set {said.labels}", label_sets[said.labels], evaluated, settings)
     if supervision == "full" and settings.datasets[evaluated].classes:
         raise ValueError(f"{place}: full supervision scores no class; evaluate it on a data set of expressions")
@@ -260,8 +260,3 @@ def _check_labels(place: str, label_set: dict[str, list[str]], dataset: str, set
     words = [word for name in classes for word in label_set.get(name, [name])]
     if twice := {word for word in words if words.count(word) > 1 or not word.strip()}:
         raise ValueError(f"{place} has {min(twice)!r} for two classes, or twice, or it is empty; mend its words")
-
-
-def _check(name: str, names: Iterable[str], complaint: str) -> None:
-    if name not in names:
-        raise ValueError(f"{complaint} {name!r}{hint(name, names)}")
