@@ -44,7 +44,7 @@ def test_every_rule_of_the_workflow_is_a_sub_command() -> None:
         (["draw", "masks", "{text}", "--label", "a", "--records", "{text}", "--output", "x.png"], "`tseg prepare`"),
         (["draw", "curves", "run/seed0/history.csv", "--output", "x.png"], "run/seed0/history.csv"),
         (["configure", "--settings", "{{", "--output", "x.yaml"], "--settings is not YAML"),
-        (["fetch", "web", "--settings", "{{kind: archiv}}", "--output", "x.json"], "source web: "),
+        (["fetch", "web", "--catalogue", "{text}"], "text: tables: "),
         (["prepare", "own", "train", "--settings", "{{format: coco}}", "--output", "x.parquet"], "data set own: "),
         (["tabulate", "--layout", "[]", "--published", "x", "--output", "x.csv"], "--layout: "),
     ],

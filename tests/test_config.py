@@ -44,7 +44,6 @@ def rename(*path: str) -> Callable[[dict[str, Any]], None]:
             "unknown key image_encoders.vit.drop_pathx; did you mean drop_path?",
         ),
         (("datasets", "refcoco+", "images"), "unknown key datasets.refcoco+.imagesx; did you mean images?"),
-        (("sources", "shapes-voc", "num_val"), "num_valx; did you mean num_val?"),
         (
             ("training", "full", "resolution"),
             "unknown key training.full.resolutionx; did you mean resolution?",
@@ -72,11 +71,6 @@ def test_a_missing_key_and_a_wrong_value_are_both_named() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "complaint"),
     [
-        (
-            ("datasets", "refcoco", "sources"),
-            ["shape-coco"],
-            "datasets.refcoco.sources: there is no source 'shape-coco'; did you mean shapes-coco?",
-        ),
         (("model", "image_encoder"), "vit_s", "image_encoders has no 'vit_s'; did you mean vit?"),
         (("training", "weak", "pretraining"), "refcocco", "there is no data set 'refcocco'; did you mean refcoco?"),
         (("datasets", "voc", "classes"), None, "masks and classes go with format voc"),

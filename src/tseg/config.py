@@ -29,45 +29,21 @@ class Closed(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class ShapesSource(Closed):
-    """The embedded data set, drawn by `tseg fetch`."""
+class PublishedCounts(Closed):
+    """What a split has, as its authors say; null where they do not."""
 
-    kind: Literal["shapes"]
-    sets: Annotated[list[Literal["phrasecut", "coco", "voc"]], Field(min_length=1)]
-    """Which of its picture sets."""
-    num_train: PositiveInt
-    num_val: PositiveInt
-    seed: NonNegativeInt
-
-
-class ArchiveSource(Closed):
-    """A zip or tar archive on the web."""
-
-    kind: Literal["archive"]
-    url: str
-    checksum: Annotated[str, Field(pattern="^(md5|sha256):[0-9a-f]+$")] | None
-    """None where none is published: the download is not verified, and the log says so."""
-
-
-class PlacedSource(Closed):
-    """Files that a person must fetch by hand, because their host refuses scripts."""
-
-    kind: Literal["placed"]
-    files: list[str]
-    page: str
-
-
-Source = Annotated[ShapesSource | ArchiveSource | PlacedSource, Field(discriminator="kind")]
+    expressions: PositiveInt | None = None
+    pictures: PositiveInt | None = None
 
 
 class DatasetSettings(Closed):
     """One data set in an official on-disk format."""
 
-    format: Literal["phrasecut", "refer", "voc"]
+    format: Literal["phrasecut", "refer", "voc", "pairs"]
     sources: list[str] = []
-    """Keys of `sources` that must be fetched first; none where the files are in place."""
+    """Sources of the catalogue that must be fetched first; none where the files are in place."""
     annotations: str
-    """Folder of the annotation files; of format voc: VOCdevkit/VOC2012."""
+    """Folder of the annotation files; of format voc: VOCdevkit/VOC2012; of format pairs: of <split>.csv and the like."""
     images: Annotated[list[str], Field(min_length=1)]
     """Folders of the pictures; the first that has a file wins."""
     split_by: str | None = None
@@ -78,6 +54,8 @@ class DatasetSettings(Closed):
     """Format voc: names of the classes 1, 2, ..., as a model is asked for them."""
     train: str
     evaluation: str
+    published: dict[str, PublishedCounts] = {}
+    """Split to what it should have; `prepare` says where it has not."""
 
     @model_validator(mode="after")
     def _keys_of_its_format(self):
@@ -243,6 +221,8 @@ class Resources(Closed):
     predict: ResourceSettings
     refine: ResourceSettings
     evaluate: ResourceSettings
+    describe: ResourceSettings
+    overlap: ResourceSettings
     tabulate: ResourceSettings
     draw: ResourceSettings
 
@@ -256,10 +236,11 @@ class Settings(Closed):
     experiments: str
     published: str
     label_sets: str
+    sources: str
+    """The catalogue: where the files of every source come from."""
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
     tracking_uri: str | None
     """MLflow store: sqlite:///path, the address of a server, or null for none."""
-    sources: dict[str, Source]
     datasets: dict[str, DatasetSettings]
     model: ModelSettings
     image_encoders: dict[str, ImageEncoderSettings]
@@ -268,13 +249,12 @@ class Settings(Closed):
     training: Trainings
     inference: InferenceSettings
     num_bootstrap: PositiveInt
+    exclude_seen: bool
+    """Leave pictures that a run was trained on out of its evaluations on other data sets."""
     resources: Resources
 
     @model_validator(mode="after")
     def _names_are_known(self):
-        for name, dataset in self.datasets.items():
-            for source in dataset.sources:
-                check_known(source, self.sources, f"datasets.{name}.sources: there is no source")
         check_known(self.model.image_encoder, self.image_encoders, "model.image_encoder: image_encoders has no")
         pretraining = self.training.weak.pretraining
         if pretraining is not None:

@@ -1,168 +1,532 @@
+import errno
+import fcntl
+import gzip
 import hashlib
-import http.server
 import io
+import json
+import os
+import random
 import socket
-import tarfile
-import threading
-import zipfile
-from collections.abc import Callable
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from tseg.data.download import check_placed, fetch_archive
+from tseg.data import download as module
+from tseg.data.download import digest, download, verify
+from tseg.data.partial import partial_path
 
-FILES = {"refcoco/instances.json": b"{}", "refcoco/deep/refs(unc).p": b"pickle", "readme.txt": b""}
+from .faulty_server import (
+    Answer,
+    Fault,
+    FaultyServer,
+    File,
+    Request,
+    answer,
+    compressed,
+    drop,
+    no_length,
+    older,
+    page,
+    redirect,
+    silence,
+    slow,
+    status,
+    wrong_length,
+    wrong_range,
+)
+
+CONTENT = random.Random(0).randbytes(100_000)
+OTHER = random.Random(1).randbytes(100_000)
 
 
-def zip_of(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
+def sha256(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
-def tar_of(files: dict[str, bytes], mode: str = "w", link: tuple[str, bytes] | None = None) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as archive:
-        if link:
-            member = tarfile.TarInfo("link")
-            member.type, member.linkname = link[1], link[0]
-            archive.addfile(member)
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def checksum_of(content: bytes, algorithm: str = "sha256") -> str:
-    return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
+CHECKSUM = sha256(CONTENT)
 
 
 @pytest.fixture
-def serve(monkeypatch):
-    """Serve bytes over HTTP on this machine: a function from bytes and a name to a URL, with the requests seen."""
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    contents: dict[str, bytes] = {}
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            serve_bytes.requests.append(self.path)
-            if self.path not in contents:
-                self.send_error(404)
-                return
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(contents[self.path])))
-            self.end_headers()
-            self.wfile.write(contents[self.path])
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def serve_bytes(content: bytes | None, name: str = "data.zip") -> str:
-        if content is not None:
-            contents[f"/{name}"] = content
-        return f"http://127.0.0.1:{server.server_port}/{name}"
-
-    serve_bytes.requests = []
-    yield serve_bytes
-    server.shutdown()
-    server.server_close()
+    with FaultyServer() as server:
+        yield server
 
 
-@pytest.mark.parametrize("pack", [zip_of, tar_of, lambda files: tar_of(files, "w:gz")], ids=["zip", "tar", "tar.gz"])
-@pytest.mark.parametrize("algorithm", ["md5", "sha256"])
-def test_an_archive_is_fetched_and_unpacked_whole(tmp_path, serve, pack: Callable, algorithm):
-    content = pack(FILES)
-    num_files = fetch_archive(serve(content), checksum_of(content, algorithm), tmp_path / "raw" / "refcoco")
-    found = {path for path in (tmp_path / "raw" / "refcoco").rglob("*") if path.is_file()}
-    assert num_files == 3
-    assert {str(path.relative_to(tmp_path / "raw" / "refcoco")): path.read_bytes() for path in found} == FILES
-    assert {path.name for path in (tmp_path / "raw").iterdir()} == {"refcoco", "refcoco-data.zip"}
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds between tries, which the test does not wait."""
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    return waits
 
 
-def test_nothing_is_downloaded_twice(tmp_path, serve):
-    content = zip_of(FILES)
-    url = serve(content)
-    for name in ("a", "a"):
-        assert fetch_archive(url, checksum_of(content), tmp_path / name) == 3
-    assert serve.requests == ["/data.zip"]
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "raw" / "data.zip"
 
 
-def test_an_archive_placed_by_hand_where_the_message_says_serves(tmp_path, serve):
-    content = zip_of(FILES)
-    url = serve(None, "refcoco%2B.zip")
-    with pytest.raises(ValueError, match=r"404.*place the archive by hand at") as failure:
-        fetch_archive(url, checksum_of(content), tmp_path / "raw" / "refcoco+")
-    place = tmp_path / "raw" / "refcoco+-refcoco+.zip"
-    assert f"by hand at {place} (checksum {checksum_of(content)})" in str(failure.value)
-    place.write_bytes(content)
-    assert fetch_archive(url, checksum_of(content), tmp_path / "raw" / "refcoco+") == 3
+def fetch(urls: list[str] | str, target: Path, **settings: Any) -> str:
+    """Download with short waits; neither size nor checksum is known unless said."""
+    known = {"size": None, "checksum": None, "attempts": 3, "timeout": 1.0, "first_wait": 0.001}
+    return download([urls] if isinstance(urls, str) else urls, target, **(known | settings))
 
 
-def assert_refused(url: str, checksum: str, folder, reason: str) -> None:
+def assert_refused(urls: list[str] | str, target: Path, reason: str, **settings: Any) -> str:
     with pytest.raises(ValueError, match=reason) as failure:
-        fetch_archive(url, checksum, folder / "raw" / "data")
-    message = str(failure.value)
-    assert message.startswith(f"{url} could not be fetched into {folder / 'raw' / 'data'} (")
-    place = folder / "raw" / f"data-{url.rpartition('/')[2]}"
-    assert message.endswith(f"; place the archive by hand at {place} (checksum {checksum}) and try again")
-    assert "\n" not in message
-    left = {path.name for path in folder.rglob("*")}
-    assert left <= {"raw", place.name}, "something half made was left"
+        fetch(urls, target, **settings)
+    assert not target.exists()
+    return str(failure.value)
 
 
-def test_an_absent_file_is_said_so(tmp_path, serve):
-    assert_refused(serve(None), checksum_of(b""), tmp_path, "404")
+def assert_nothing_left(target: Path) -> None:
+    assert not list(target.parent.iterdir())
 
 
-def test_a_refused_connection_is_said_so(tmp_path, serve):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}/data.zip"
-    assert_refused(url, checksum_of(b""), tmp_path, "Connection refused")
+def ranges(server: FaultyServer) -> list[str | None]:
+    return [request.headers.get("Range") for request in server.requests]
 
 
-def test_a_wrong_checksum_is_said_so_and_the_download_is_not_kept(tmp_path, serve):
-    content = zip_of(FILES)
-    wrong = checksum_of(b"")
-    assert_refused(serve(content), wrong, tmp_path, f"expected {wrong} but got {checksum_of(content)[7:]}")
-    assert not list((tmp_path / "raw").iterdir())
+@pytest.mark.parametrize("algorithm", ["md5", "sha256"])
+def test_a_file_comes_whole_and_alone(server, target, algorithm):
+    url = server.serve("data.zip", CONTENT)
+    known = f"{algorithm}:{hashlib.new(algorithm, CONTENT).hexdigest()}"
+    assert fetch(url, target, size=len(CONTENT), checksum=known) == url
+    assert target.read_bytes() == CONTENT
+    assert list(target.parent.iterdir()) == [target]
+    assert server.requests[0].headers["Accept-Encoding"] == "identity"
 
 
-@pytest.mark.parametrize("page", [b"<!DOCTYPE html><html>gone</html>", b"\n <HTML><body>moved"])
-def test_a_web_page_in_place_of_the_archive_is_said_so(tmp_path, serve, page):
-    assert_refused(serve(page), checksum_of(page), tmp_path, "a web page came in place of the archive")
-    assert not list((tmp_path / "raw").iterdir())
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_interrupted_transfer_goes_on_where_it_broke_off(server, target, chunked):
+    url = server.serve("data.zip", CONTENT, [drop(40_000), drop(30_000)], chunked=chunked)
+    fetch(url, target)
+    assert target.read_bytes() == CONTENT
+    assert ranges(server) == [None, "bytes=40000-", "bytes=70000-"]
+    assert {request.headers.get("If-Range") for request in server.requests[1:]} == {'"v1"'}
+
+
+def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server, target):
+    url = server.serve("data.zip", CONTENT, [drop(40_000), status(500)])
+    message = assert_refused(url, target, "500", attempts=1)
+    assert message == f"data.zip could not be downloaded: {url}: 500 Internal Server Error (tried 1 times)"
+    assert partial_path(target).read_bytes() == CONTENT[:40_000]
+    fetch(url, target)
+    assert ranges(server) == [None, "bytes=40000-", "bytes=40000-"]
+    assert target.read_bytes() == CONTENT
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_a_file_that_was_whole_when_its_process_died_is_not_asked_for_again(server, target):
+    url = server.serve("data.zip", CONTENT)
+
+    def die(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(url, target, check=die)
+    assert not target.exists()
+    fetch(url, target)
+    assert target.read_bytes() == CONTENT
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"weak"'])
+def test_without_a_strong_etag_the_date_tells_whether_the_file_is_the_same(server, target, etag):
+    url = server.serve("data.zip", CONTENT, [drop(40_000)], etag=etag, last_modified="Sun, 06 Nov 1994 08:49:37 GMT")
+    fetch(url, target)
+    assert target.read_bytes() == CONTENT
+    assert server.requests[1].headers["If-Range"] == "Sun, 06 Nov 1994 08:49:37 GMT"
+    assert ranges(server) == [None, "bytes=40000-"]
+
+
+@pytest.mark.parametrize(("checksum", "second"), [(None, None), (CHECKSUM, "bytes=40000-")])
+def test_what_nothing_tells_to_be_the_same_is_continued_only_with_a_checksum(server, target, checksum, second):
+    url = server.serve("data.zip", CONTENT, [drop(40_000)], etag=None, last_modified=None)
+    fetch(url, target, checksum=checksum)
+    assert target.read_bytes() == CONTENT
+    assert ranges(server) == [None, second]
+
+
+@pytest.mark.parametrize(("checksum", "second"), [(None, None), (CHECKSUM, "bytes=40000-")])
+def test_what_came_from_another_address_is_continued_only_with_a_checksum(server, target, checksum, second):
+    urls = [
+        server.serve("a.zip", CONTENT, [drop(40_000), status(404)]),
+        server.serve("b.zip", CONTENT, etag='"of another server"'),
+    ]
+    assert fetch(urls, target, checksum=checksum) == urls[1]
+    assert target.read_bytes() == CONTENT
+    assert ranges(server) == [None, "bytes=40000-", second]
+    assert "If-Range" not in server.requests[2].headers
+
+
+def test_a_file_that_changed_meanwhile_is_begun_again(server, target):
+    url = server.serve("data.zip", CONTENT, [older(OTHER, 40_000)])
+    fetch(url, target)
+    assert target.read_bytes() == CONTENT
+    assert server.requests[1].headers["If-Range"] == '"older"'
+
+
+def without_if_range(etag: str) -> Fault:
+    """A server that continues whatever it is asked for, by now with another ETag."""
+
+    def continue_anyway(file: File, request: Request) -> Answer:
+        headers = {name: value for name, value in request.headers.items() if name != "If-Range"}
+        return answer(replace(file, etag=etag), request._replace(headers=headers))
+
+    return Fault("no If-Range", continue_anyway)
 
 
 @pytest.mark.parametrize(
-    ("content", "reason"),
+    "fault",
     [
-        (zip_of(FILES | {"../outside": b"x"}), "its member ../outside would land outside"),
-        (zip_of(FILES | {"/tmp/outside": b"x"}), "its member /tmp/outside would land outside"),
-        (tar_of(FILES | {"../outside": b"x"}), "its member ../outside would land outside"),
-        (tar_of(FILES | {"a/../../outside": b"x"}), "its member a/../../outside would land outside"),
-        (tar_of(FILES | {"/tmp/outside": b"x"}), "its member /tmp/outside would land outside"),
-        (tar_of({"link/outside": b"x"}, link=("..", tarfile.SYMTYPE)), "its member link is a link or a device"),
-        (tar_of({}, link=("/etc/passwd", tarfile.SYMTYPE)), "its member link is a link or a device"),
-        (tar_of({}, link=("../data-data.zip", tarfile.LNKTYPE)), "its member link is a link or a device"),
-        (tar_of({}, link=("", tarfile.FIFOTYPE)), "its member link is a link or a device"),
-        (b"neither", "File is not a zip file"),
-        (tar_of({"big": bytes(10**5)}, "w:gz")[:-60], "(CRC|ended before|unexpected end)"),
+        without_if_range('"v2"'),
+        wrong_range(39_999),
+        wrong_range(40_001),
+        wrong_range(0),
+        wrong_range(40_000, total=100_001),
+        Fault("no Content-Range", lambda file, request: Answer(206, {}, file.content[40_000:])),
+        Fault("unknown total", lambda file, request: Answer(206, {"Content-Range": "bytes 40000-99999/*"}, b"x")),
+    ],
+    ids=["changed", "early", "late", "from 0", "total", "silent", "unknown"],
+)
+def test_a_part_that_does_not_continue_what_is_there_is_not_taken(server, target, fault):
+    url = server.serve("data.zip", CONTENT, [drop(40_000), fault])
+    fetch(url, target)
+    assert target.read_bytes() == CONTENT
+    assert ranges(server) == [None, "bytes=40000-", None]
+
+
+def test_a_part_that_was_not_asked_for_is_not_taken(server, target):
+    fetch(server.serve("data.zip", CONTENT, [wrong_range(0), wrong_range(50_000)]), target)
+    assert target.read_bytes() == CONTENT
+
+
+def test_when_there_are_more_bytes_here_than_there_it_begins_again(server, target):
+    url = server.serve("data.zip", CONTENT, [older(OTHER * 2, 150_000)], etag=None, last_modified=None)
+    fetch(url, target, checksum=CHECKSUM)
+    assert target.read_bytes() == CONTENT
+    assert ranges(server) == [None, "bytes=150000-", None]
+
+
+def test_a_wrong_file_that_was_continued_is_begun_again_once(server, target):
+    good = server.serve("data.zip", CONTENT, [older(OTHER, 40_000)], etag=None, last_modified=None)
+    fetch(good, target, checksum=CHECKSUM)
+    assert target.read_bytes() == CONTENT
+    assert ranges(server) == [None, "bytes=40000-", None]
+    target.unlink()
+    server.requests.clear()
+    bad = server.serve("bad.zip", OTHER, [drop(40_000), slow(1 << 20, 0), drop(40_000)])
+    assert_refused(bad, target, f"sha256 {sha256(OTHER)[7:]}, expected {CHECKSUM[7:]}", checksum=CHECKSUM, attempts=9)
+    assert ranges(server) == [None, "bytes=40000-"] * 2
+    assert_nothing_left(target)
+
+
+@pytest.mark.parametrize("code", [408, 429, 500, 502, 503])
+def test_a_passing_error_is_asked_again(server, target, code):
+    fetch(server.serve("data.zip", CONTENT, [status(code), status(code)]), target)
+    assert target.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 451])
+def test_a_lasting_error_is_not(server, target, code):
+    urls = [server.serve("a.zip", CONTENT, [status(code)]), server.serve("b.zip", CONTENT)]
+    assert fetch(urls, target) == urls[1]
+    assert len(server.requests) == 2
+
+
+def test_pauses_double_until_bytes_come(server, target, waits):
+    faults = [status(500), silence(), status(502), drop(50_000), status(500), status(500)]
+    fetch(server.serve("data.zip", CONTENT, faults), target, first_wait=1.0, attempts=4)
+    assert waits == [1, 2, 4, 1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("7", 7),
+        ("0", 1),
+        ("86400", module.LONGEST_WAIT),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", module.LONGEST_WAIT),
+        ("Sun, 06 Nov 1994 08:49:37 GMT", 1),
+        ("soon", 1),
+        ("-5", 1),
     ],
 )
-def test_a_hostile_or_broken_archive_is_refused_and_leaves_nothing(tmp_path, serve, content, reason):
-    assert_refused(serve(content), checksum_of(content), tmp_path, reason)
+@pytest.mark.parametrize("code", [429, 503])
+def test_the_server_says_how_long_to_wait_within_bounds(server, target, waits, value, seconds, code):
+    fetch(server.serve("data.zip", CONTENT, [status(code, Retry_After=value)]), target, first_wait=1.0)
+    assert waits == [seconds]
 
 
-def test_placed_files_are_counted_and_missing_ones_named(tmp_path):
-    (tmp_path / "refer_train.json").touch()
-    assert check_placed(["refer_train.json"], "https://example.org/data", tmp_path) == 1
-    message = r"lacks refer_val\.json, images; fetch them by hand from https://example\.org/data and place them in "
-    with pytest.raises(ValueError, match=message + str(tmp_path)):
-        check_placed(["refer_train.json", "refer_val.json", "images"], "https://example.org/data", tmp_path)
+def test_a_bad_line_that_brings_bytes_each_time_gets_there(server, target):
+    faults = [fault for at in range(30) for fault in (drop(3_000), status(500))]
+    fetch(server.serve("data.zip", CONTENT, faults), target, attempts=2)
+    assert target.read_bytes() == CONTENT
+    assert len(server.requests) == 61
+
+
+def test_a_bad_line_that_can_only_begin_again_is_given_up(server, target):
+    url = server.serve("data.zip", CONTENT, [drop(at * 1_000) for at in range(1, 50)], etag=None, last_modified=None)
+    assert_refused(url, target, "broke off", attempts=5)
+    assert len(server.requests) == 6
+
+
+def test_every_address_has_its_turn_and_the_message_says_what_each_did(server, target):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        refused = f"http://127.0.0.1:{unused.getsockname()[1]}/data.zip"
+    bad = [
+        server.serve("gone.zip", b"", [status(410)]),
+        server.serve("busy.zip", b"", [status(503)] * 3),
+        server.serve("page.zip", b"", [page("Drive - Virus scan &amp;\n\x1b[31m warning")]),
+        server.serve("wrong.zip", OTHER),
+        refused,
+    ]
+    message = assert_refused(bad, target, "could not be downloaded", checksum=CHECKSUM)
+    assert message == (
+        f"data.zip could not be downloaded: {bad[0]}: 410 Gone; {bad[1]}: 503 Service Unavailable (tried 3 times); "
+        f"{bad[2]}: a web page came in place of the file (Drive - Virus scan & [31m warning); "
+        f"{bad[3]}: the file that came has sha256 {sha256(OTHER)[7:]}, expected {CHECKSUM[7:]}; "
+        f"{refused}: [Errno 111] Connection refused (tried 3 times)"
+    )
+    assert_nothing_left(target)
+    good = server.serve("good.zip", CONTENT)
+    assert fetch([*bad, good, bad[0]], target, checksum=CHECKSUM) == good
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_file_without_an_address_is_said_so(target):
+    assert assert_refused([], target, "no address") == "data.zip could not be downloaded: it has no address"
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "Text/HTML; charset=utf-8", "application/zip", None])
+def test_a_web_page_is_not_taken_for_the_file(server, target, content_type):
+    url = server.serve("data.zip", CONTENT, [drop(40_000), page("Moved", content_type)])
+    assert_refused(url, target, r"a web page came in place of the file \(Moved\)")
+
+
+def test_a_web_page_does_not_cost_the_bytes_that_are_there(server, target):
+    url = server.serve("data.zip", CONTENT, [drop(40_000), page("Log in")])
+    assert_refused(url, target, "Log in")
+    fetch(url, target)
+    assert ranges(server) == [None, "bytes=40000-", "bytes=40000-"]
+
+
+def test_redirects_are_followed_with_the_range(server, target):
+    url = server.serve("data.zip", CONTENT, [drop(40_000), redirect("/data.zip?again")])
+    fetch(url, target)
+    assert target.read_bytes() == CONTENT
+    assert ranges(server) == [None, "bytes=40000-", "bytes=40000-"]
+
+
+@pytest.mark.parametrize("to", ["/loop", "ftp://127.0.0.1/data.zip", "http://[", "file:///etc/passwd"])
+def test_redirects_that_lead_nowhere_are_given_up(server, target, to):
+    urls = [server.serve("a.zip", CONTENT, [redirect(to)]), server.serve("b.zip", CONTENT)]
+    assert fetch(urls, target) == urls[1]
+    assert target.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("known", [{"size": len(CONTENT)}, {"checksum": CHECKSUM}])
+def test_a_length_that_is_not_told_must_be_known(server, target, known):
+    assert_refused(server.serve("data.zip", CONTENT, [no_length()]), target, "does not say how long")
+    fetch(server.serve("data.zip", CONTENT, [no_length()]), target, **known)
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_part_without_length_is_not_taken_for_the_whole(server, target):
+    url = server.serve("data.zip", CONTENT, [no_length(at=40_000)])
+    assert_refused(url, target, "has sha256", checksum=CHECKSUM)
+    url = server.serve("data.zip", CONTENT, [no_length(at=40_000)])
+    fetch(url, target, size=len(CONTENT))
+    assert target.read_bytes() == CONTENT
+    assert ranges(server)[-2:] == [None, "bytes=40000-"]
+
+
+def test_more_bytes_than_expected_are_not_awaited(server, target):
+    endless = server.serve("data.zip", CONTENT * 50, [no_length()])
+    assert_refused(endless, target, "more than the announced 100,000 bytes", size=len(CONTENT))
+    assert_nothing_left(target)
+
+
+def test_a_file_of_another_size_is_not_even_downloaded(server, target):
+    url = server.serve("data.zip", CONTENT, [drop(50_000)])
+    assert_refused(url, target, "its file has 100,000 bytes, expected 99,999", size=99_999)
+    assert len(server.requests) == 1
+    assert_nothing_left(target)
+
+
+def test_a_wrong_content_length_is_found_out(server, target):
+    fetch(server.serve("data.zip", CONTENT, [wrong_length(10), status(500)]), target)
+    assert target.read_bytes() == CONTENT
+    target.unlink()
+    assert_refused(server.serve("data.zip", CONTENT, [wrong_length(-10)]), target, "sha256", checksum=CHECKSUM)
+
+
+def test_the_length_of_chunks_counts_more_than_the_content_length(server, target):
+    both = Fault("both", lambda file, request: replace(answer(file, request), headers={"Content-Length": "10"}))
+    fetch(server.serve("data.zip", CONTENT, [both], chunked=True), target)
+    assert target.read_bytes() == CONTENT
+
+
+def test_compressed_bytes_are_taken_only_if_they_are_those_wanted(server, target):
+    packed = gzip.compress(CONTENT)
+    assert_refused(server.serve("data.tgz", CONTENT, [compressed(packed)]), target, "compressed")
+    fetch(server.serve("data.tgz", CONTENT, [compressed(packed)]), target, checksum=sha256(packed))
+    assert target.read_bytes() == packed
+
+
+def test_content_is_checked_before_the_file_has_its_name(server, target):
+    def check(path: Path) -> None:
+        assert not target.exists()
+        if path.read_bytes() == OTHER:
+            raise ValueError(f"{path} has 7 records, expected 8")
+
+    urls = [server.serve("a.zip", OTHER), server.serve("b.zip", CONTENT)]
+    assert_refused(urls[:1], target, "the file that came has 7 records, expected 8$", check=check)
+    assert fetch(urls, target, check=check) == urls[1]
+    assert target.read_bytes() == CONTENT
+
+
+def test_the_bytes_are_on_the_disk_before_the_file_has_its_name(server, target, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda _: synced.append((partial_path(target).read_bytes(), target.exists())))
+    fetch(server.serve("data.zip", CONTENT), target)
+    assert synced == [(CONTENT, False)]
+
+
+def test_what_the_disk_takes_in_parts_is_written_whole(server, target, monkeypatch):
+    class Reluctant(io.FileIO):
+        def write(self, piece: Any) -> int:
+            return super().write(piece[:700])
+
+    monkeypatch.setattr("tseg.data.partial.FileIO", Reluctant)
+    fetch(server.serve("data.zip", CONTENT), target)
+    assert target.read_bytes() == CONTENT
+
+
+def test_an_empty_file_comes(server, target):
+    fetch(server.serve("empty", b"", [silence()]), target)
+    assert target.read_bytes() == b""
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_silence_is_a_failure(server, target):
+    url = server.serve("data.zip", CONTENT, [drop(0, "stall"), drop(40_000, "stall"), drop(10_000, "reset")])
+    fetch(url, target, timeout=0.2)
+    assert target.read_bytes() == CONTENT
+    assert ranges(server)[:3] == [None, None, "bytes=40000-"]
+
+
+def test_a_disk_that_is_too_small_is_said_so_before(server, target, monkeypatch):
+    url = server.serve("data.zip", CONTENT, [drop(40_000), status(404)])
+    assert_refused(url, target, "404")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=59_999))
+    assert_refused([url, url], target, f"needs 60,000 bytes in {target.parent}, where 59,999 are free; make room")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=60_000))
+    fetch(url, target)
+    assert ranges(server)[2:] == ["bytes=40000-"] * 2
+
+
+@pytest.mark.parametrize("note", [b"", b"{", b"[1]", b'{"url": 1}', None])
+def test_bytes_of_unknown_origin_are_not_continued(server, target, note):
+    url = server.serve("data.zip", CONTENT, [drop(40_000), status(404)])
+    assert_refused(url, target, "404")
+    path = next(path for path in target.parent.iterdir() if path.suffix == ".json")
+    assert json.loads(path.read_text()) == {"url": url, "validator": '"v1"', "size": len(CONTENT)}
+    path.write_bytes(note) if note is not None else path.unlink()
+    fetch(url, target)
+    assert target.read_bytes() == CONTENT
+    assert ranges(server)[2:] == [None]
+
+
+def test_a_file_that_another_process_finishes_meanwhile_is_not_written_to(server, target, monkeypatch):
+    url = server.serve("data.zip", CONTENT, [drop(40_000), status(404)])
+    assert_refused(url, target, "404")
+    lock, finished = fcntl.flock, target.with_name("finished")
+
+    def finish_first(file: Any, operation: int) -> None:
+        if not finished.exists():
+            partial_path(target).rename(finished)
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", finish_first)
+    fetch(url, target)
+    assert finished.read_bytes() == CONTENT[:40_000]
+    assert target.read_bytes() == CONTENT
+
+
+def test_a_file_system_without_locks_is_said_so(server, target, monkeypatch):
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    assert_refused(server.serve("data.zip", CONTENT), target, "cannot be locked: No locks available")
+
+
+def test_a_proxy_is_used_except_where_it_shall_not(server, target, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.setenv("http_proxy", server.url)
+    server.serve("data.zip", CONTENT)
+    fetch("http://data.invalid/data.zip", target)
+    assert target.read_bytes() == CONTENT
+    assert server.requests[-1].target == "http://data.invalid/data.zip"
+    fetch(f"{server.url}/data.zip", target)
+    assert server.requests[-1].target == "/data.zip"
+
+
+HUB_URL = "https://huggingface.co/someone/weights/resolve/main/model.safetensors"
+
+
+def test_the_hub_is_asked_at_its_endpoint(server, target, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", f"{server.url}/mirror/")
+    server.serve("mirror/someone/weights/resolve/main/model.safetensors", CONTENT)
+    assert fetch(HUB_URL, target) == HUB_URL
+    assert target.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("value", ["1", "true", "YES", "on"])
+def test_the_hub_is_not_asked_offline(server, target, monkeypatch, value):
+    monkeypatch.setenv("HF_HUB_OFFLINE", value)
+    assert_refused(HUB_URL, target, "it is not asked while HF_HUB_OFFLINE is set")
+    elsewhere = server.serve("model.safetensors", CONTENT)
+    assert fetch([HUB_URL, elsewhere], target) == elsewhere
+    target.unlink()
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    assert_refused([HUB_URL, elsewhere], target, "HF_HUB_OFFLINE.*HF_HUB_OFFLINE")
+    assert len(server.requests) == 1
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    fetch(elsewhere, target)
+
+
+def test_progress_and_reasons_are_shown(server, target, capsys):
+    url = server.serve("data.zip", CONTENT, [status(503)])
+    fetch(url, target)
+    shown = capsys.readouterr().err
+    assert f"{url}: 503 Service Unavailable; asking again in 0.001 s" in shown
+    assert "data.zip: 100%" in shown
+    assert "97.7k/97.7k" in shown
+
+
+def test_digests_are_those_of_the_standards(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert digest(tmp_path / "abc", "md5") == "900150983cd24fb0d6963f7d28e17f72"
+    assert digest(tmp_path / "abc", "sha256") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_placed_file_is_verified(tmp_path):
+    path = tmp_path / "data.zip"
+    path.write_bytes(CONTENT)
+    verify(path, size=None, checksum=None)
+    verify(path, size=len(CONTENT), checksum=CHECKSUM)
+    with pytest.raises(ValueError, match=f"{path} has 100,000 bytes, expected 1$"):
+        verify(path, size=1, checksum=CHECKSUM)
+    md5 = hashlib.md5(CONTENT).hexdigest()
+    with pytest.raises(ValueError, match=f"{path} has md5 {md5}, expected {'0' * 32}$"):
+        verify(path, size=None, checksum=f"md5:{'0' * 32}")

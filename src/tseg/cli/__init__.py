@@ -7,9 +7,11 @@ import sys
 
 import typer
 
-from tseg.cli.data import configure, fetch, prepare, track
+from tseg.cli.data import configure, prepare, track
+from tseg.cli.describe import describe, overlap
 from tseg.cli.draw import draw
 from tseg.cli.evaluate import evaluate, predict, refine
+from tseg.cli.fetch import fetch
 from tseg.cli.segment import segment
 from tseg.cli.tabulate import tabulate
 from tseg.cli.train import train
@@ -20,7 +22,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-for command in (track, configure, fetch, prepare, train, predict, refine, evaluate, tabulate, segment):
+for command in (
+    track,
+    configure,
+    fetch,
+    prepare,
+    describe,
+    overlap,
+    train,
+    predict,
+    refine,
+    evaluate,
+    tabulate,
+    segment,
+):
     app.command()(command)
 app.add_typer(draw)
 

@@ -1,0 +1,66 @@
+"""Sub-commands that look at records: what they hold, and which pictures two splits share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Table = Annotated[
+    Path | None, typer.Option("--output", help="CSV file; the others go beside it. Absent: the table is only printed.")
+]
+
+
+def describe(
+    records: Annotated[
+        list[Path], typer.Argument(help="Records that `tseg prepare` wrote, or folders of them: data/records/refcoco.")
+    ],
+    output: Table = None,
+) -> None:
+    """Print what each split of the data sets holds, beside what its authors publish.
+
+    Pictures, expressions and words, sizes of masks, and how far the masks of one picture overlap; = and ≠ say whether
+    the counts are the published ones. --output writes the table as .csv, .md and .html, and as .png the distributions.
+
+    tseg describe data/records/refcoco data/records/phrasecut --output datasets.csv
+    """
+    from tseg.reporting.datasets import datasets_sheet, write_datasets
+    from tseg.reporting.datasets_figure import draw_datasets
+    from tseg.reporting.description import describe_records
+    from tseg.reporting.formats import print_sheet
+
+    descriptions = [describe_records(path) for path in _files(records)]
+    sheet = datasets_sheet(descriptions)
+    if output is not None:
+        write_datasets(descriptions, output)
+        draw_datasets(descriptions, output.with_suffix(".png"))
+    print_sheet(sheet)
+
+
+def overlap(
+    train: Annotated[list[Path], typer.Option("--train", help="Records of a training split; repeat it.")],
+    evaluation: Annotated[list[Path], typer.Option("--evaluation", help="Records of an evaluation split; repeat it.")],
+    output: Table = None,
+) -> None:
+    """Print how many pictures of each evaluation split a training split has too.
+
+    RefCOCO, RefCOCO+ and RefCOCOg are parts of COCO, and so is about half of PhraseCut: a model may have been trained
+    on what it is evaluated on. Pictures are known by their ids in COCO. --output writes the table as .csv, .md, .html.
+    """
+    from tseg.reporting.formats import print_sheet
+    from tseg.reporting.overlaps import overlaps_sheet, read_splits, write_overlaps
+
+    trained_on, evaluated_on = read_splits(train), read_splits(evaluation)
+    if output is not None:
+        write_overlaps(trained_on, evaluated_on, output)
+    print_sheet(overlaps_sheet(trained_on, evaluated_on))
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    """The files themselves, and those of the folders. Raises ValueError for a folder that has none."""
+    files = []
+    for path in paths:
+        found = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        if not found:
+            raise ValueError(f"{path} holds no records; make them with `tseg prepare`")
+        files += found
+    return files

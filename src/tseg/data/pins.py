@@ -1,0 +1,30 @@
+"""Checksums that nobody publishes: noted when a file first comes, as sha256sum does, and verified ever after."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from tseg.files import whole_file
+
+
+def pins_path(raw_dir: Path, source: str) -> Path:
+    """Where the pins of a source are: `sha256sum --check` reads them in that folder."""
+    return raw_dir / "downloads" / f"{source}.sha256"
+
+
+def read_pins(raw_dir: Path, source: str) -> dict[str, str]:
+    """The pinned sha256 of the files of a source, by name; raises ValueError where a line is not of their format."""
+    path = pins_path(raw_dir, source)
+    pins = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        match = re.fullmatch(rf"([0-9a-f]{{64}}) [ *]{re.escape(source)}/(.+)", line)
+        if not match:
+            raise ValueError(f"{path}: the line {line!r} is not of the form <sha256>  {source}/<name>; delete it")
+        pins[match[2]] = match[1]
+    return pins
+
+
+def write_pins(raw_dir: Path, source: str, pins: Mapping[str, str]) -> None:
+    """Write the pins of a source, whole or not at all."""
+    with whole_file(pins_path(raw_dir, source)) as partial:
+        partial.write_text("".join(f"{sha256}  {source}/{name}\n" for name, sha256 in sorted(pins.items())))
