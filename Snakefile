@@ -25,3 +25,5 @@ rule all:
         expand(f"{RESULTS}/{{table}}.csv", table=TABLES),
         expand(f"{RESULTS}/figures/{{figure}}.png", figure=FIGURES),
         expand(f"{RESULTS}/curves/{{table}}.png", table=TABLES),
+        f"{RESULTS}/datasets.csv",
+        f"{RESULTS}/overlaps.csv",

@@ -221,6 +221,26 @@ def test_notes_say_encoders_exclusions_and_the_layouts_own(layout: dict[str, Any
     assert "Seeds averaged: 0; 1, ± their sample standard deviation." in text
 
 
+def test_notes_and_detail_say_how_many_seen_pictures_were_left_out_or_scored(
+    layout: dict[str, Any], tmp_path: Path
+) -> None:
+    seen, kept, none = (cell["summaries"] for cell in layout["cells"][:3])
+    for path in seen:
+        edit(path, num_seen=574, seen_excluded=True, num_without_mask=3)
+    edit(kept[0], num_seen=7, seen_excluded=False)
+    edit(none[0], num_seen=0, seen_excluded=True)
+    output = tabulate(layout, tmp_path)
+    notes = output.with_suffix(".md").read_text().splitlines()
+    assert [note for note in notes if note.startswith(("- Pictures", "- Records"))] == [
+        "- Pictures left out of evaluation, as the run was trained on them: 574 (TSEG-PhraseCut-mpa on TSEG-PhraseCut"
+        " val).",
+        "- Pictures scored although the run was trained on them: 7 (TSEG-RefCOCO+-mpa on TSEG-RefCOCO+ val).",
+        "- Records without a mask, which have no score: 3 (TSEG-PhraseCut-mpa on TSEG-PhraseCut val).",
+    ]
+    detail = pd.read_csv(output.with_name("table3_detail.csv"), comment="#")
+    assert detail["num_seen"].dropna().tolist() == [574, 574, 7, 0]
+
+
 def test_names_are_escaped_in_tex_and_html(layout: dict[str, Any], tmp_path: Path) -> None:
     old, new = "TSEG (CRF)", "λ 50% & <a_b>"
     layout["rows"] = [new if row == old else row for row in layout["rows"]]

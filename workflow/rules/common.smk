@@ -6,6 +6,7 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
+from tseg.catalogue import Catalogue, check_sources
 from tseg.checking import (
     parse as parse_settings,
 )  # Snakemake has a `parse` of its own here
@@ -39,19 +40,20 @@ def read_settings(schema, key):
     return checked(schema, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
 
 
-def planned(plan, *arguments):
-    """What `plan` makes of the experiments, or a WorkflowError in one sentence."""
+def planned(plan, *arguments, origin=None):
+    """What `plan` makes of the experiments, or of what `origin` says, or a WorkflowError in one sentence."""
     try:
         return plan(*arguments)
     except ValueError as error:
-        raise WorkflowError(f"{SETTINGS.experiments}: {error}") from None
+        raise WorkflowError(f"{origin or SETTINGS.experiments}: {error}") from None
 
 
-SETTINGS = checked(
-    Settings, config, " + ".join(map(str, workflow.configfiles)) or "--config"
-)
+CONFIGFILES = " + ".join(map(str, workflow.configfiles)) or "--config"
+SETTINGS = checked(Settings, config, CONFIGFILES)
 EXPERIMENTS = read_settings(Experiments, "experiments")
 LABEL_SETS = read_settings(LabelSets, "label_sets")
+CATALOGUE = read_settings(Catalogue, "sources")
+planned(check_sources, SETTINGS, CATALOGUE, origin=CONFIGFILES)
 TABLES = planned(table_cells, EXPERIMENTS, SETTINGS, LABEL_SETS)
 FIGURES = planned(figure_cells, EXPERIMENTS, SETTINGS, LABEL_SETS)
 CELLS = [cell for cells in (*TABLES.values(), *FIGURES.values()) for cell in cells]
@@ -61,6 +63,10 @@ DATA, RESULTS = SETTINGS.data_dir, SETTINGS.results_dir
 SEED_DIR = f"{RESULTS}/runs/{{run}}/seed{{seed}}"
 # What is made of one run, one seed and one evaluation.
 CELL = "{run}/seed{seed}/{evaluation}"
+USED = {cell.run.dataset for cell in CELLS} | {
+    cell.evaluation.dataset for cell in CELLS
+}
+TRAINED = {run.dataset for run in RUNS.values()}
 
 
 def one_of(names):
@@ -69,7 +75,7 @@ def one_of(names):
 
 
 wildcard_constraints:
-    source=one_of(SETTINGS.sources),
+    source=one_of(CATALOGUE),
     dataset=one_of(SETTINGS.datasets),
     run=one_of(RUNS),
     evaluation=one_of(EVALUATIONS),
@@ -108,16 +114,35 @@ def raw_inputs(wildcards):
 
 
 # Said here, since Snakemake swallows what an input function raises once there are outputs.
-for name in sorted(
-    {cell.run.dataset for cell in CELLS} | {cell.evaluation.dataset for cell in CELLS}
-):
-    if not SETTINGS.datasets[name].sources and not annotation_files(
-        SETTINGS.datasets[name]
+for name in SETTINGS.datasets:
+    if (
+        name in USED
+        and not SETTINGS.datasets[name].sources
+        and not annotation_files(SETTINGS.datasets[name])
     ):
         raise WorkflowError(
             f"datasets.{name}.annotations: {SETTINGS.datasets[name].annotations} holds no file; put the annotations "
             "there, or name the sources that bring them"
         )
+
+
+def training_records(wildcards=None):
+    """Records that a run learns from, of every data set in use."""
+    return [
+        records_path(SETTINGS, name, dataset.train)
+        for name, dataset in SETTINGS.datasets.items()
+        if name in TRAINED
+    ]
+
+
+def all_evaluation_records(wildcards=None):
+    """Records that a run is scored on, or drawn with, of every data set in use."""
+    return list(
+        dict.fromkeys(
+            records_path(SETTINGS, cell.evaluation.dataset, cell.evaluation.split)
+            for cell in CELLS
+        )
+    )
 
 
 def evaluation_records(wildcards):
@@ -140,14 +165,10 @@ def encoder_weights(wildcards):
     """The manifests of the sources that bring a run's encoder weights: those in whose folders the files lie."""
     model = RUNS[wildcards.run].model
     files = [model.image_encoder.weights, getattr(model.text_encoder, "weights", None)]
-    folders = {
-        f"{DATA}/raw/{source}/": f"{DATA}/raw/{source}.json"
-        for source in SETTINGS.sources
-    }
     return [
-        manifest
-        for folder, manifest in folders.items()
-        if any(str(file).startswith(folder) for file in files)
+        f"{DATA}/raw/{source}.json"
+        for source in CATALOGUE
+        if any(f"{file}/".startswith(f"{DATA}/raw/{source}/") for file in files)
     ]
 
 

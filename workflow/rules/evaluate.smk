@@ -57,6 +57,7 @@ rule evaluate:
         masks=f"{RESULTS}/masks/{CELL}-{{refinement}}.parquet",
         records=evaluation_records,
         model=f"{SEED_DIR}/model.safetensors",
+        pictures=f"{SEED_DIR}/pictures.csv",
         tracking=ancient(f"{RESULTS}/tracking.json"),
     output:
         scores=f"{RESULTS}/scores/{CELL}-{{refinement}}.parquet",
@@ -74,8 +75,10 @@ rule evaluate:
         gpu=SETTINGS.resources.evaluate.gpu,
     params:
         num_bootstrap=SETTINGS.num_bootstrap,
+        seen="exclude" if SETTINGS.exclude_seen else "keep",
         model_dir=subpath(input.model, parent=True),
     shell:
         "tseg evaluate --masks {input.masks:q} --records {input.records:q} --num-bootstrap {params.num_bootstrap} "
+        "--pictures {input.pictures:q} --{params.seen}-seen "
         "--model-dir {params.model_dir:q} --tracking {input.tracking:q} "
         "--output {output.scores:q} --summary {output.summary:q} > {log:q} 2>&1"

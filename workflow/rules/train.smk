@@ -15,7 +15,7 @@ rule track:
     params:
         # In one word: quoting leaves nothing of an empty one.
         uri=f"--uri={SETTINGS.tracking_uri or ''}",
-        experiments=sorted({run.dataset for run in RUNS.values()}),
+        experiments=sorted(TRAINED),
     shell:
         "tseg track {params.uri:q} {params.experiments:q} --output {output:q} > {log:q} 2>&1"
 
@@ -57,6 +57,7 @@ rule train:
     output:
         model=f"{SEED_DIR}/model.safetensors",
         history=f"{SEED_DIR}/history.csv",
+        pictures=f"{SEED_DIR}/pictures.csv",
     log:
         f"{RESULTS}/logs/train/{{run}}-seed{{seed}}.log",
     benchmark:

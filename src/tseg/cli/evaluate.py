@@ -117,22 +117,40 @@ def evaluate(
     output: Output,
     summary: Annotated[Path, typer.Option(help="JSON file for the metrics.")],
     num_bootstrap: Annotated[int, typer.Option(min=1, help="Resamplings behind the interval.")] = 1000,
+    pictures: Annotated[
+        Path | None, typer.Option(help="The pictures.csv beside the model: what the run has seen; absent: unchecked.")
+    ] = None,
+    exclude_seen: Annotated[
+        bool, typer.Option("--exclude-seen/--keep-seen", help="Leave seen pictures of other data sets out.")
+    ] = True,
     model_dir: Annotated[Path | None, typer.Option(help="Folder of the model, whose MLflow run this joins.")] = None,
     tracking: Tracking = None,
 ) -> None:
-    """Score masks against the records: a row each to --output, the metrics to --summary and MLflow."""
+    """Score masks against the records: a row each to --output, the metrics to --summary and MLflow.
+
+    Data sets share pictures: those of --pictures that the run has seen as part of another data set than this one, known
+    by their ids in COCO, are left out, or with --keep-seen only counted.
+    """
     import pyarrow as pa
 
     from tseg.records import read_metadata, read_records, read_table, write_table
 
     about = read_metadata(masks, "refine")
-    scores, metrics = _score(read_records(records), read_table(masks), about, num_bootstrap)
-    evaluated_on = about["evaluated_on"]
+    evaluated_on, to_score, found, num_seen = about["evaluated_on"], read_records(records), read_table(masks), None
+    if pictures is not None:
+        seen = _seen(to_score, evaluated_on["dataset"], pictures)
+        if exclude_seen:
+            to_score, found = _without(seen, to_score, found, pictures)
+        num_seen, told = len(seen), "left out" if exclude_seen else "scored all the same"
+        print(f"{masks.name}: {num_seen:,} pictures that the run was trained on, in other data sets, {told}")
+    scores, metrics = _score(to_score, found, about, num_bootstrap)
+    metrics["num_seen"] = num_seen
     write_table(output, pa.Table.from_pandas(scores, preserve_index=False), about)
     write_json(
         summary,
         {key: about[key] for key in TOLD}
         | {"dataset": evaluated_on["dataset"], "split": evaluated_on["split"], "resolution": "the picture's own"}
+        | {"seen_excluded": pictures is not None and exclude_seen}
         | metrics,
     )
     print(
@@ -141,6 +159,31 @@ def evaluate(
     )
     if model_dir is not None:
         _log(metrics, f"{masks.stem}/", model_dir, tracking)
+
+
+def _seen(records: "pd.DataFrame", dataset: str, pictures: Path) -> frozenset[str]:
+    """The image_id of each picture of the records that the run has seen as part of another data set than `dataset`."""
+    from tseg.data.leakage import list_pictures, read_pictures, shared_pictures
+
+    met = read_pictures(pictures)
+    return shared_pictures(met.loc[met["dataset"] != dataset], list_pictures(records, dataset))
+
+
+def _without(
+    seen: frozenset[str], records: "pd.DataFrame", masks: "pd.DataFrame", pictures: Path
+) -> tuple["pd.DataFrame", "pd.DataFrame"]:
+    """Records and masks of the other pictures. Raises ValueError when there is none."""
+    import numpy as np
+
+    of_seen = records["image_id"].isin(list(seen))
+    if np.all(of_seen):
+        raise ValueError(
+            f"{pictures}: the run was trained on all {len(seen)} pictures to score; evaluate it on others, or say "
+            "--keep-seen"
+        )
+    key = "image_id" if "image_id" in masks else "record_id"  # a label map is of a picture
+    of_seen_mask = masks[key].isin(list(records.loc[of_seen, key]))
+    return records.loc[~of_seen].reset_index(drop=True), masks.loc[~of_seen_mask].reset_index(drop=True)
 
 
 def _score(

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from tseg.model.tseg import TSEG
 
 LOGGED = ("loss", "learning_rate", "tau")
+PICTURES_FILE = "pictures.csv"
+"""Beside a model: every picture that its weights have seen, its pretraining's first."""
 
 
 def train(
     config: Annotated[Path, typer.Option("--config", help="The run's config.yaml, from `tseg configure`.")],
-    output: Annotated[Path, typer.Option("--output", help="Folder for model.safetensors, history.csv, last.ckpt.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder for model.safetensors, history.csv, pictures.csv.")],
     start: Annotated[Path | None, typer.Option(help="The model.safetensors of the run's pretraining.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random weights, batches and dropout.")] = 0,
     tracking: Tracking = None,
@@ -30,10 +32,12 @@ def train(
     """Train a run: weakly, from pictures and expressions alone; or, as its settings say, from masks or boxes.
 
     Killed and started again, it goes on from last.ckpt; on one machine the same command gives the same bytes.
+    pictures.csv lists every picture that the weights have seen, for `tseg evaluate` to leave out.
     """
     import pandas as pd
 
     from tseg.config import RunSettings
+    from tseg.data.leakage import list_pictures, read_pictures, write_pictures
     from tseg.files import whole_file
     from tseg.model.tseg import save_model
     from tseg.tracking import Tracker
@@ -42,6 +46,8 @@ def train(
     begin, pretraining = _pretrained(run, config, start)
     records, about = _training_records(run, seed)
     about |= pretraining
+    seen = [read_pictures(start.parent / PICTURES_FILE)] if start else []
+    seen.append(list_pictures(records, about["trained_on"]["dataset"]))
     tracker = Tracker(tracking_uri(tracking))
     if (output / "last.ckpt").exists():
         tracker.join(output)
@@ -57,6 +63,7 @@ def train(
         raise
     with whole_file(output / "history.csv") as partial:
         pd.DataFrame(history).to_csv(partial, index=False)
+    write_pictures(output / PICTURES_FILE, pd.concat(seen))
     save_model(output / "model.safetensors", model, run.model.model_dump(), about)
     (output / "last.ckpt").unlink(missing_ok=True)
     tracker.end("FINISHED")
@@ -79,14 +86,14 @@ def _pretrained(run: "RunSettings", config: Path, start: Path | None) -> tuple["
 def _training_records(run: "RunSettings", seed: int) -> tuple["pd.DataFrame", dict[str, Any]]:
     """What `run` may train on, and what its model file and all that is made from it will say about it."""
     from tseg.data.batches import share_of
-    from tseg.data.leakage import coco_ids, without_pictures
+    from tseg.data.leakage import coco_ids, read_records_pictures, without_pictures
     from tseg.records import read_metadata, read_records
 
     records, trained_on = read_records(Path(run.records)), read_metadata(Path(run.records))
     num_excluded = None
     if run.excluded_records:
-        excluded = frozenset[str]().union(*(coco_ids(read_records(Path(path))) for path in run.excluded_records))
-        records, num_excluded = without_pictures(records, excluded)
+        evaluated = [read_records_pictures(Path(path)) for path in run.excluded_records]
+        records, num_excluded = without_pictures(records, frozenset().union(*map(coco_ids, evaluated)))
         print(f"{run.run}: {num_excluded:,} pictures excluded, which are evaluated on")
     records = share_of(records, run.training.share)
     about = {

@@ -1,8 +1,31 @@
-"""Pictures that two data sets share: RefCOCO's are COCO's, and so are about half of PhraseCut's."""
+"""Pictures that two data sets share: RefCOCO's are COCO's, and so are about half of PhraseCut's.
 
+Between data sets a picture is known by its id in COCO alone, which 2014 and 2017 have in common.
+"""
+
+import re
 from collections.abc import Collection
+from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
+
+from tseg.files import existing, whole_file
+from tseg.records import read_metadata
+
+PICTURES = ["dataset", "image_id", "coco_id"]
+"""Columns of a list of pictures, a row each; `coco_id` is null where a picture is not known to be COCO's."""
+
+_COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})\.jpg")
+
+
+def coco_id_of(file_name: str) -> str | None:
+    """The id in COCO of a picture that is called as COCO calls it, in whatever folder; None of any other name.
+
+    2014 calls them COCO_train2014_000000123456.jpg, 2017 calls them 000000123456.jpg; the id of both is 123456.
+    """
+    named = _COCO_NAME.fullmatch(Path(file_name).name)
+    return str(int(named[1])) if named else None
 
 
 def coco_ids(records: pd.DataFrame) -> frozenset[str]:
@@ -20,3 +43,50 @@ def without_pictures(records: pd.DataFrame, coco_ids: Collection[str]) -> tuple[
     if kept.empty:
         raise ValueError(f"all {num_excluded} pictures are excluded, none is left to train on; exclude fewer")
     return kept, num_excluded
+
+
+def shared_pictures(train: pd.DataFrame, evaluation: pd.DataFrame) -> frozenset[str]:
+    """The image_id of each picture of `evaluation` that is a picture of `train`; both have the columns `PICTURES`.
+
+    It is one by its id in COCO, and by its image_id where both are of one data set. `evaluation` is of one.
+    """
+    same_dataset = train.loc[train["dataset"].isin(evaluation["dataset"]), "image_id"]
+    shared = evaluation["coco_id"].isin(list(coco_ids(train))) | evaluation["image_id"].isin(same_dataset)
+    return frozenset(evaluation.loc[shared, "image_id"])
+
+
+def list_pictures(records: pd.DataFrame, dataset: str) -> pd.DataFrame:
+    """The pictures of `records`, which are of the data set so called, in order: the columns `PICTURES`."""
+    pictures = records.loc[~records["image_id"].duplicated(), ["image_id", "coco_id"]].reset_index(drop=True)
+    pictures.insert(0, "dataset", dataset)
+    return pictures
+
+
+def read_records_pictures(path: Path) -> pd.DataFrame:
+    """`list_pictures` of a file that `tseg prepare` wrote, whose other columns are not read.
+
+    Raises ValueError for a file of another kind, and for one that an earlier version wrote without ids in COCO.
+    """
+    dataset = read_metadata(path)["dataset"]
+    if "coco_id" not in pq.read_schema(path).names:
+        raise ValueError(f"{path} lacks the column 'coco_id'; make it again with `tseg prepare`")
+    return list_pictures(pq.read_table(path, columns=["image_id", "coco_id"]).to_pandas(), dataset)
+
+
+def write_pictures(path: Path, pictures: pd.DataFrame) -> None:
+    """Write a list of pictures, each row once, as CSV: whole or not at all."""
+    with whole_file(path) as partial:
+        pictures[PICTURES].drop_duplicates().to_csv(partial, index=False)
+
+
+def read_pictures(path: Path) -> pd.DataFrame:
+    """What `write_pictures` wrote. Raises ValueError for a file that is missing or of another kind."""
+    mend = "give the pictures.csv that `tseg train` writes beside its model, or train it again"
+    try:
+        # Only a missing id in COCO is null: a picture may be called NA.
+        pictures = pd.read_csv(existing(path, mend), dtype=str, keep_default_na=False, na_values={"coco_id": [""]})
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a list of pictures ({error}); {mend}") from None
+    if list(pictures.columns) != PICTURES:
+        raise ValueError(f"{path} does not have the columns {', '.join(PICTURES)}; {mend}")
+    return pictures

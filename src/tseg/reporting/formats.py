@@ -1,11 +1,14 @@
-"""Blocks of a table as Markdown, LaTeX and HTML."""
+"""Blocks of a table as Markdown, LaTeX and HTML, and on the terminal."""
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+
+from tseg.files import whole_file
 
 LATEX = str.maketrans(
     {char: f"\\{char}" for char in "&%$#_{}"}
@@ -13,6 +16,7 @@ LATEX = str.maketrans(
     | {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$"}
     | {"λ": r"$\lambda$", "↓": r"$\downarrow$", "→": r"$\rightarrow$"}
 )
+PIPED_WIDTH = 1000  # characters
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
@@ -42,7 +46,7 @@ class Sheet(NamedTuple):
     """All that a table prints.
 
     Sentences about its `data` come before the blocks, `notes` after. `corner` stands over the labels of the rows;
-    `best` is column, row or table.
+    `best` is column, row, table or none.
     """
 
     caption: str
@@ -99,10 +103,48 @@ def html_page(sheet: Sheet) -> str:
     return "\n".join([*parts, "<ul>", *notes, "</ul>", "</html>", ""])
 
 
+def check_distinct(names: Sequence[str]) -> None:
+    """Raise ValueError where a split is named twice: a row or a column is known by its name."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name} is given {names.count(name)} times; give the records of each split once")
+
+
+def write_texts(texts: dict[Path, str]) -> None:
+    """Write each text to its file, whole or not at all."""
+    for path, text in texts.items():
+        with whole_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+
+
+def print_sheet(sheet: Sheet) -> None:
+    """The table on stdout: within a terminal's width, and never wrapped where it goes into a file or a pipe."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    console.print(" ".join([f"{sheet.caption}.", *sheet.data]), soft_wrap=True)
+    for block in sheet.blocks:
+        table = Table(title=block.title, title_justify="left", box=SIMPLE_HEAD)
+        table.add_column(sheet.corner)
+        for name in block.texts.columns:
+            table.add_column(name, justify="right")
+        for row in block.texts.reset_index().to_numpy():
+            table.add_row(*row)
+        console.print(table)
+    for note in sheet.notes:
+        console.print(f"- {note}", soft_wrap=True)
+
+
 def _cells(block: Block, best: str, bold: str, escape: Callable[[str], str]) -> pd.DataFrame:
     """What is printed, through `escape`, the best in `bold`."""
+    texts = block.texts.map(escape).rename(index=escape, columns=escape)
+    if best == "none":
+        return texts
     values = block.values.to_numpy(float)
     axis = {"column": 0, "row": 1, "table": None}[best]
     highest = np.max(values, axis=axis, keepdims=True, where=~np.isnan(values), initial=-np.inf)
-    texts = block.texts.map(escape)
-    return texts.mask(values == highest, texts.map(bold.format)).rename(index=escape, columns=escape)
+    return texts.mask(values == highest, texts.map(bold.format))

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tseg.files import existing, whole_file
-from tseg.reporting.formats import Block, Sheet, html_page, latex, markdown
+from tseg.files import existing
+from tseg.reporting.formats import Block, Sheet, html_page, latex, markdown, write_texts
 from tseg.reporting.notes import data_met, how_measured, provenance, remarks, words_asked
 
 PAPER = "Strudel et al. 2022"
@@ -22,7 +22,7 @@ METRICS = [
     "pixel_accuracy",
 ]
 FACTS = ["run", "supervision", "pooling", "scales", "flip", "crf", "num_records", "num_pictures"]
-FACTS += ["num_excluded", "comparison", "resolution"]
+FACTS += ["num_excluded", "num_seen", "seen_excluded", "num_without_mask", "comparison", "resolution"]
 NEEDED = ["seed", "run", "trained_on", "evaluated_on", "image_encoder", "comparison", "resolution"]
 
 
@@ -61,17 +61,16 @@ def write_table(layout: dict[str, Any], output: Path, *, published: Path) -> Non
     several = len(set(detail["seed"])) > 1
     comment = f"# {' '.join(sheet.data)}\n"
     plain = means.join(deviations.add_suffix(" std")) if several else means
-    texts = {
-        output: comment + plain.to_csv(index_label=layout["corner"], float_format="%.2f"),
-        detail_path: comment + detail.to_csv(index=False, float_format="%.6g"),
-        output.with_suffix(".md"): markdown(sheet),
-        output.with_suffix(".tex"): latex(sheet),
-        output.with_suffix(".html"): html_page(sheet),
-        output.with_suffix(".json"): _json(sheet.data, {"mean": means} | ({"std": deviations} if several else {})),
-    }
-    for path, text in texts.items():
-        with whole_file(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+    write_texts(
+        {
+            output: comment + plain.to_csv(index_label=layout["corner"], float_format="%.2f"),
+            detail_path: comment + detail.to_csv(index=False, float_format="%.6g"),
+            output.with_suffix(".md"): markdown(sheet),
+            output.with_suffix(".tex"): latex(sheet),
+            output.with_suffix(".html"): html_page(sheet),
+            output.with_suffix(".json"): _json(sheet.data, {"mean": means} | ({"std": deviations} if several else {})),
+        }
+    )
 
 
 def _check_places(layout: dict[str, Any]) -> None:
