@@ -218,6 +218,16 @@ def test_a_pair_is_a_picture_and_an_expression_that_it_has(records: pd.DataFrame
             assert batch.expressions[expression] in batch.positives[picture]
 
 
+@pytest.mark.parametrize("region", REGIONS)
+def test_records_without_masks_can_be_learnt_from_weakly_alone(
+    records: pd.DataFrame, region: Literal["mask", "box"]
+) -> None:
+    some = records.assign(**{region: [None, *records[region][1:-1], None]})
+    with pytest.raises(ValueError, match=f"2 of the {len(records)} records to train on have no {region}; give every"):
+        make_pixels(some, region)
+    assert_same(make(some)[0], make(records)[0])
+
+
 @pytest.mark.parametrize("number", [1, 3, 9])
 def test_each_picture_gives_so_many_of_its_records(records: pd.DataFrame, number: int) -> None:
     """Of a record said twice each counts: its two regions may differ."""

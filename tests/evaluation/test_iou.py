@@ -90,6 +90,26 @@ def test_the_order_of_masks_does_not_matter() -> None:
     )
 
 
+def without_masks(truths: pd.DataFrame, numbers: list[int]) -> pd.DataFrame:
+    """The records, those of these numbers without a true mask."""
+    return truths.assign(mask=[None if k in numbers else mask for k, mask in enumerate(truths["mask"])])
+
+
+def test_records_without_a_mask_are_counted_and_change_no_score_of_the_others() -> None:
+    some, predictions = without_masks(table(blobs(0)), [0, 3]), table(blobs(1))
+    with_masks = some["mask"].notna().tolist()
+    found = summarise(score_records(some, predictions), num_bootstrap=50, seed=0)
+    expected = summarise(score_records(table(blobs(0))[with_masks], predictions[with_masks]), num_bootstrap=50, seed=0)
+    assert (found.pop("num_without_mask"), expected.pop("num_without_mask")) == (2, 0)
+    assert found == expected
+    assert found["num_records"] == 4
+
+
+def test_records_of_which_none_has_a_mask_are_refused() -> None:
+    with pytest.raises(ValueError, match="none of the 6 records has a mask to be scored against; give some of them"):
+        score_records(without_masks(table(blobs(0)), list(range(6))), table(blobs(1)))
+
+
 @pytest.mark.parametrize("wrong", ["missing", "unknown", "twice"])
 def test_masks_that_are_not_one_for_each_record_are_refused(wrong: str) -> None:
     masks = table(blobs(1))[["record_id", "mask"]]

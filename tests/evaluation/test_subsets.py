@@ -28,5 +28,10 @@ def test_a_subset_is_scored_on_the_records_with_its_tag() -> None:
         assert subset == {"mIoU": pytest.approx(sum(ious) / len(ious)), "num_records": len(ious)}
 
 
+def test_a_record_that_has_no_score_is_in_no_subset() -> None:
+    unscored = scores().assign(iou=lambda rows: rows["iou"].where(rows["record_id"] != "r0"))
+    assert summarise_subsets(unscored, records(TAGS)) == summarise_subsets(scores()[:-1], records(TAGS))
+
+
 def test_records_without_tags_have_no_subsets() -> None:
     assert summarise_subsets(scores(), records([[] for _ in TAGS])) == {}

@@ -98,6 +98,18 @@ def test_a_data_set_without_overlap_and_a_missing_prediction_are_named(records: 
     assert not (tmp_path / "assignment.png").exists()
 
 
+def test_pairs_are_chosen_among_records_with_masks(records: pd.DataFrame, tmp_path: Path, shown: list) -> None:
+    """The softmax still goes over all expressions of the picture."""
+    predictions = predict(records, {"a": 5, "b": 0, "c": 9})
+    some = records.assign(mask=records["mask"].where(records["image_id"] != "b").where(records["expression"] != "far"))
+    draw_assignment(some, predictions, tmp_path / "assignment.png", **HOW)
+    draw_assignment(records, predictions, tmp_path / "assignment.png", **HOW)
+    corners = [[panel.corner for row in figure.rows for panel in row.panels] for figure in shown]
+    assert corners[0] == corners[1]
+    with pytest.raises(ValueError, match="the records have no masks, and the figure is about true masks"):
+        draw_assignment(records.assign(mask=None), predictions, tmp_path / "assignment.png", **HOW)
+
+
 def test_the_figure_is_drawn_the_same_twice(records: pd.DataFrame, tmp_path: Path) -> None:
     for name in ("first.png", "second.png"):
         draw_assignment(records, predict(records, {"a": 5, "b": 0, "c": 9}), tmp_path / name, **HOW)

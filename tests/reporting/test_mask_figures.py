@@ -84,3 +84,41 @@ def test_at_most_six_expressions_are_shown_and_the_others_counted(
     draw_expressions(crowd, crowd[["record_id", "mask"]], tmp_path / "expressions.png", **HOW)
     (row,) = shown[0].rows
     assert [key.text for key in row.keys] == [*crowd["expression"][:6], "(and 2 more)"]
+
+
+def test_records_without_masks_are_drawn_without_truth_and_score(
+    rectangles: pd.DataFrame, tmp_path: Path, shown: list
+) -> None:
+    found, bare = rectangles[["record_id", "mask"]], rectangles.assign(mask=None)
+    for records in (rectangles, bare):
+        draw_masks(records, {"TSEG": found}, tmp_path / "masks.png", **HOW)
+        draw_expressions(records, found, tmp_path / "expressions.png", **HOW)
+    masks, expressions, bare_masks, bare_expressions = shown
+    assert (bare_masks.columns, bare_expressions.columns) == (["picture", "TSEG"], ["picture", "prediction"])
+    assert [key.text for key in bare_masks.settings["keys"]] == ["prediction"]
+    for with_truth, bare in ((masks, bare_masks), (expressions, bare_expressions)):
+        for row, bare_row in zip(with_truth.rows, bare.rows, strict=True):
+            left = [panel for name, panel in zip(with_truth.columns, row.panels, strict=True) if name != "truth"]
+            assert [panel.picture.tobytes() for panel in left] == [panel.picture.tobytes() for panel in bare_row.panels]
+            assert not any(panel.corner for panel in bare_row.panels)
+
+
+def test_where_some_records_have_masks_the_others_say_that_they_have_none(
+    rectangles: pd.DataFrame, tmp_path: Path, shown: list
+) -> None:
+    found = rectangles[["record_id", "mask"]]
+    some = rectangles.assign(mask=[None, *rectangles["mask"][1:]])
+    first, second = some.head(1), some.iloc[2:3]  # of two pictures
+    draw_masks(pd.concat([first, second]), {"TSEG": found}, tmp_path / "masks.png", **HOW)
+    draw_expressions(some.head(2), found, tmp_path / "expressions.png", **HOW)
+    corners = {row.heading: [panel.corner for panel in row.panels] for row in shown[0].rows}
+    assert corners == {
+        first["expression"].item(): ["", "1 without a mask", ""],
+        second["expression"].item(): ["", "", "IoU 1.00"],
+    }
+    (row,) = shown[1].rows
+    picture = working_size(Image.open(rectangles["file_name"][0]).convert("RGB"))
+    truth = np.zeros((24, 40), bool)
+    truth[4:16, 1:21] = True
+    expected = overlay(pale(picture), [working_mask(truth, picture.size)], LOOKS[1:2])
+    assert (row.panels[2].corner, row.panels[2].picture.tobytes()) == ("1 without a mask", expected.tobytes())

@@ -110,10 +110,16 @@ class PixelBatches(Dataset[Batch]):
     """Batches with pixels: pictures and some of their records, each with its `region`.
 
     That is the record's mask (full supervision) or its box filled (box pretraining), cropped as the picture is. Records
-    are drawn, not expressions: two records of one picture may say the same of two regions.
+    are drawn, not expressions: two records of one picture may say the same of two regions. Raises ValueError where a
+    record has no such region.
     """
 
     def __init__(self, records: pd.DataFrame, sampling: Sampling, *, region: Literal["mask", "box"]):
+        if num_without := np.count_nonzero(records[region].isna()):
+            raise ValueError(
+                f"{num_without} of the {len(records)} records to train on have no {region}; give every record a mask "
+                "and prepare them again, or choose weak supervision, which needs none"
+            )
         columns = records[["expression", "height", "width", region, "ignore"]]
         self.pictures = _by_picture(records, map(_Said._make, columns.itertuples(index=False, name=None)))
         self.sampling = sampling

@@ -20,9 +20,15 @@ def overlap(truth: np.ndarray, prediction: np.ndarray, ignore: np.ndarray | None
 def score_records(records: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
     """One row per record: record_id, image_id, intersection and union in pixels, IoU, whether its mask is empty.
 
-    Ignored pixels count nowhere. An empty prediction of a non-empty mask has IoU 0, and so has a union of nothing.
-    Raises ValueError unless `masks` has exactly one mask for each record.
+    Ignored pixels count nowhere. An empty prediction of a non-empty mask has IoU 0, and so has a union of nothing. The
+    three numbers of a record without a true mask are NaN. Raises ValueError when no record has one, and unless `masks`
+    has exactly one mask for each record.
     """
+    if np.all(records["mask"].isna()):
+        raise ValueError(
+            f"none of the {len(records)} records has a mask to be scored against; give some of them masks, or look at "
+            "what was predicted with `tseg draw expressions`"
+        )
     predicted = dict(zip(masks["record_id"], masks["mask"], strict=True))
     scored = set(records["record_id"])
     if len(predicted) != len(masks) or set(predicted) != scored:
@@ -33,21 +39,24 @@ def score_records(records: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
     rows = []
     columns = records[["record_id", "image_id", "mask", "ignore", "height", "width"]].to_numpy()
     for record_id, image_id, mask, ignore, *size in progress(columns, "evaluate", "records"):
-        truth, prediction = decode_mask(mask, *size), decode_mask(predicted[record_id], *size)
-        ignored = decode_mask(ignore, *size) if pd.notna(ignore) else None
-        intersection, union = overlap(truth, prediction, ignored)
-        iou = intersection / union if union else 0.0
+        prediction = decode_mask(predicted[record_id], *size)
+        intersection = union = iou = np.nan
+        if pd.notna(mask):
+            ignored = decode_mask(ignore, *size) if pd.notna(ignore) else None
+            intersection, union = overlap(decode_mask(mask, *size), prediction, ignored)
+            iou = intersection / union if union else 0.0
         rows.append((record_id, image_id, intersection, union, iou, not prediction.any()))
     return pd.DataFrame(rows, columns=["record_id", "image_id", "intersection", "union", "iou", "empty"])
 
 
 def summarise(scores: pd.DataFrame, num_bootstrap: int, seed: int) -> dict[str, float | int]:
-    """Metrics of `score_records`' rows, all but the counts in [0, 1].
+    """Metrics of `score_records`' rows with a true mask, all but the counts in [0, 1]; num_without_mask are the others.
 
     mIoU, the mean over records, with the 95% percentile interval of `num_bootstrap` resamplings of the pictures;
     overall_IoU, the sum of intersections over the sum of unions; precision_t, the share of records with an IoU above t;
     empty, the share of records whose predicted mask is empty.
     """
+    num_rows, scores = len(scores), scores.dropna(subset="iou")
     low, high = _bootstrap_interval(scores, num_bootstrap, seed)
     ious, intersections, unions = (scores[column].to_numpy() for column in ("iou", "intersection", "union"))
     return {
@@ -59,6 +68,7 @@ def summarise(scores: pd.DataFrame, num_bootstrap: int, seed: int) -> dict[str, 
         "empty": float(np.mean(scores["empty"])),
         "num_records": len(scores),
         "num_pictures": len(set(scores["image_id"])),
+        "num_without_mask": num_rows - len(scores),
     }
 
 

@@ -5,11 +5,11 @@ import pandas as pd
 
 
 def summarise_subsets(scores: pd.DataFrame, records: pd.DataFrame) -> dict[str, dict[str, float | int]]:
-    """Tag to mIoU, in [0, 1], and num_records, of all records with that tag; empty where no record has one.
+    """Tag to mIoU, in [0, 1], and num_records, of all records scored with that tag; empty where no record has one.
 
     `scores` are the rows that `score_records` made of `records`.
     """
-    tagged = scores.merge(records[["record_id", "tags"]], on="record_id").explode("tags")
+    tagged = scores.dropna(subset="iou").merge(records[["record_id", "tags"]], on="record_id").explode("tags")
     return {
         str(tag): {"mIoU": float(np.mean(ious)), "num_records": len(ious)}
         for tag, ious in tagged.groupby("tags")["iou"]

@@ -47,10 +47,11 @@ def draw_assignment(
     """Write a PNG with a row per expression of a pair: its truth, and its mask weights on the patches by eq. 5 and 6.
 
     `predictions` has image_id, expression, grid_height, grid_width and similarities (row by row). The pair is chosen by
-    a rule that the caption tells. Raises ValueError when no two true masks overlap, or a similarity is missing.
+    a rule that the caption tells. Raises ValueError when no record has a true mask, no two of them overlap, or a
+    similarity is missing.
     """
     maps = _maps(predictions)
-    pair = _choose(records, maps)
+    pair = _choose(records.dropna(subset="mask"), maps)
     image_id = pair.records[0].image_id
     expressions = list(dict.fromkeys(records.loc[records["image_id"] == image_id, "expression"]))
     weights = _weights(np.stack([_similarities(maps, image_id, expression) for expression in expressions]))
@@ -80,6 +81,8 @@ def _maps(predictions: pd.DataFrame) -> Maps:
 
 
 def _choose(records: pd.DataFrame, maps: Maps) -> Pair:
+    if records.empty:
+        raise ValueError("the records have no masks, and the figure is about true masks that overlap; draw expressions")
     best = None
     pictures = records.drop_duplicates(["image_id", "expression"]).groupby("image_id", sort=False)
     for _, of_picture in progress(pictures, "draw", "pictures", pictures.ngroups):

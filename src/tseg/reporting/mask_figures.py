@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -30,27 +30,26 @@ def draw_masks(
     """Write a PNG with a row per record: its picture, its truth, and each method's mask with its IoU.
 
     `records` has the columns of `records.SCHEMA`; `masks` maps a method's label to a frame of record_id and mask (COCO
-    compressed RLE). Records are drawn by `lot`, at most one of a picture: no score has a say. Raises ValueError when
-    the picture of a record drawn is missing, or a method's mask of it.
+    compressed RLE). Records are drawn by `lot`, at most one of a picture: no score has a say. Of records without masks
+    there is no truth and no IoU. Raises ValueError when the picture of a record drawn is missing, or a method's mask of
+    it.
     """
     found = {label: _by_record(frame) for label, frame in masks.items()}
-    by_lot = records.sample(frac=1, random_state=lot).drop_duplicates("image_id")
-    drawn: Iterable[Any] = by_lot.head(num_panels).itertuples()
+    drawn = records.sample(frac=1, random_state=lot).drop_duplicates("image_id").head(num_panels)
+    with_truth = bool(drawn["mask"].notna().any())
+    shown: Iterable[Any] = drawn.itertuples()
     rows = []
-    for record in drawn:
+    for record in shown:
         picture = working_size(open_picture(record.file_name))
-        size = record.height, record.width
-        truth, ignore = decode_mask(record.mask, *size), _ignored(record)
-        panels = [Panel(picture), Panel(_laid(picture, [truth], [TRUTH]))]
+        panels = [Panel(picture), *([_truth_panel(picture, [record], [TRUTH])] if with_truth else [])]
         for label, by_record in found.items():
-            prediction = decode_mask(_mask(by_record, record, label), *size)
-            intersection, union = overlap(truth, prediction, ignore)
-            text = f"IoU {intersection / max(1, union):.2f}"
-            panels.append(Panel(_laid(picture, [prediction], [PREDICTION]), corner=text))
+            prediction = decode_mask(_mask(by_record, record, label), record.height, record.width)
+            panels.append(Panel(_laid(picture, [prediction], [PREDICTION]), corner=_iou(record, prediction)))
         rows.append(Row(panels, heading=record.expression))
     caption = f"{caption} Records were drawn by lot, at most one of a picture, whatever their score."
-    keys = [Key("truth", TRUTH), Key("prediction", PREDICTION)]
-    write_panels(rows, ["picture", "truth", *masks], output, title=title, caption=caption, keys=keys)
+    columns = ["picture", *(["truth"] if with_truth else []), *masks]
+    keys = [*([Key("truth", TRUTH)] if with_truth else []), Key("prediction", PREDICTION)]
+    write_panels(rows, columns, output, title=title, caption=caption, keys=keys)
 
 
 def draw_expressions(
@@ -63,27 +62,30 @@ def draw_expressions(
     title: str,
     caption: str,
 ) -> None:
-    """Write a PNG with a row per picture: the masks of its expressions, each in its colour, and their truth.
+    """Write a PNG with a row per picture: the masks of its expressions, each in its colour, and their truth if any has.
 
     `masks` is a frame of record_id and mask. Pictures are drawn by `lot`, of a picture its first expressions, six at
-    most. Raises ValueError when the picture of a record drawn is missing, or its mask.
+    most. Raises ValueError when the picture of a record drawn is missing, or its mask in `masks`.
     """
     by_record = _by_record(masks)
+    lots = records["image_id"].drop_duplicates().sample(frac=1, random_state=lot).head(num_panels)
+    with_truth = bool(records.loc[records["image_id"].isin(lots), "mask"].notna().any())
     rows = []
-    for image_id in records["image_id"].drop_duplicates().sample(frac=1, random_state=lot).head(num_panels):
+    for image_id in lots:
         of_picture = records.loc[records["image_id"] == image_id].drop_duplicates("expression")
         shown: list[Any] = list(of_picture.head(MOST_EXPRESSIONS).itertuples())
         picture = working_size(open_picture(shown[0].file_name))
         size = shown[0].height, shown[0].width
-        truths = [decode_mask(record.mask, *size) for record in shown]
         predictions = [decode_mask(_mask(by_record, record, "the prediction"), *size) for record in shown]
         looks = LOOKS[: len(shown)]
-        panels = [Panel(picture), Panel(_laid(picture, predictions, looks)), Panel(_laid(picture, truths, looks))]
+        panels = [Panel(picture), Panel(_laid(picture, predictions, looks))]
+        panels += [_truth_panel(picture, shown, looks)] if with_truth else []
         keys = [Key(record.expression, look) for record, look in zip(shown, looks, strict=True)]
         more = len(of_picture) - len(shown)
         rows.append(Row(panels, keys=[*keys, Key(f"(and {more} more)", None)] if more else keys))
     caption = f"{caption} Where masks share pixels their colours alternate. Pictures were drawn by lot."
-    write_panels(rows, ["picture", "prediction", "truth"], output, title=title, caption=caption)
+    columns = ["picture", "prediction", *(["truth"] if with_truth else [])]
+    write_panels(rows, columns, output, title=title, caption=caption)
 
 
 def _by_record(masks: pd.DataFrame) -> dict[str, str]:
@@ -96,8 +98,27 @@ def _mask(by_record: dict[str, str], record: Any, label: str) -> str:
     return by_record[record.record_id]
 
 
-def _ignored(record: Any) -> np.ndarray | None:
-    return None if pd.isna(record.ignore) else decode_mask(record.ignore, record.height, record.width)
+def _truth_panel(picture: Image.Image, records: list[Any], looks: list[Look]) -> Panel:
+    """The masks that the records of a picture have, and how many have none."""
+    masks = {number: _decoded(record, "mask") for number, record in enumerate(records)}
+    there = {number: mask for number, mask in masks.items() if mask is not None}
+    num_missing = len(records) - len(there)
+    corner = f"{num_missing} without a mask" if num_missing else ""
+    return Panel(_laid(picture, list(there.values()), [looks[number] for number in there]), corner=corner)
+
+
+def _iou(record: Any, prediction: np.ndarray) -> str:
+    """The IoU as a text, '' where the record has no mask."""
+    truth = _decoded(record, "mask")
+    if truth is None:
+        return ""
+    intersection, union = overlap(truth, prediction, _decoded(record, "ignore"))
+    return f"IoU {intersection / max(1, union):.2f}"
+
+
+def _decoded(record: Any, column: Literal["mask", "ignore"]) -> np.ndarray | None:
+    counts = getattr(record, column)
+    return None if pd.isna(counts) else decode_mask(counts, record.height, record.width)
 
 
 def _laid(picture: Image.Image, masks: list[np.ndarray], looks: list[Look]) -> Image.Image:

@@ -1,0 +1,111 @@
+"""What docs/own-data.md tells a reader to do works as it stands there, from pictures and phrases to masks."""
+
+import csv
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+SIZE = 80, 60
+RECORDS = "data/records/mine"
+
+
+def blocks(kind: str) -> list[str]:
+    """What the page has of a kind, in order."""
+    page = (ROOT / "docs/own-data.md").read_text(encoding="utf-8")
+    return [text for name, text in BLOCK.findall(page) if name == kind]
+
+
+def draw_data(folder: Path) -> None:
+    """The tables of the page, the pictures and masks that they name, and the photograph that it segments."""
+    for name, table in zip(("train", "val"), blocks("csv"), strict=True):
+        (folder / f"{name}.csv").write_text(table, encoding="utf-8")
+        for number, row in enumerate(csv.DictReader(io.StringIO(table))):
+            path = folder / "pictures" / row["picture"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            noise = np.random.default_rng(number).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+            Image.fromarray(noise).save(path)
+            if row.get("mask"):
+                (folder / row["mask"]).parent.mkdir(exist_ok=True)
+                Image.fromarray(noise[..., 0] > 200).save(folder / row["mask"])
+    turned = Image.Exif()
+    turned[0x0112] = 6  # by 90 degrees
+    Image.new("RGB", SIZE, "red").save(folder / "pictures/garden/001.jpg", exif=turned)
+    Image.new("RGB", SIZE, "blue").save(folder.parent / "photo.jpg")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project in which a reader has written the page's files, with fewer iterations."""
+    folder = tmp_path_factory.mktemp("reader")
+    for name in ("Snakefile", "workflow", "config", "src", "environment.yml"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+    (folder / "my-data").mkdir()
+    draw_data(folder / "my-data")
+    settings, experiments = blocks("yaml")
+    assert "{mine: 2000}" in settings
+    (folder / "mine.yaml").write_text(settings.replace("{mine: 2000}", "{mine: 3}"))
+    (folder / "mine-experiments.yaml").write_text(experiments)
+    default = yaml.safe_load((folder / "config/config.yaml").read_text())
+    default["tracking_uri"] = None
+    default["training"]["weak"]["resolution"] = 48
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(default))
+    return folder
+
+
+def run(project: Path, *command: str) -> str:
+    """What a command says; it must not fail."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {"PATH": path, "PYTHONPATH": str(project / "src")}
+    done = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def skipped(project: Path) -> list[str]:
+    with (project / RECORDS / "train.skipped.csv").open(newline="", encoding="utf-8") as file:
+        return [row["record"] for row in csv.DictReader(file)]
+
+
+def test_the_pages_lines_lead_from_pictures_and_phrases_to_masks_and_scores(project: Path) -> None:
+    settings = json.dumps(yaml.safe_load(blocks("yaml")[0])["datasets"]["mine"])
+    train = ("tseg", "prepare", "mine", "train", "--settings", settings, "--output", f"{RECORDS}/train.parquet")
+    run(project, *train)
+    assert skipped(project) == ["train.csv:5", "train.csv:6"]  # the picture that must be turned
+    (mend,) = blocks("python")
+    run(project, sys.executable, "-c", mend)
+    run(project, *train)
+    assert skipped(project) == []
+
+    to_masks, at_scale, to_scores = blocks("sh")
+    said = run(project, "bash", "-ec", to_masks)
+    for number, phrase in enumerate(("red umbrella", "cat"), 1):
+        assert f"masks/photo-{number}-overlay.png: {phrase}, " in said
+        with Image.open(project / f"masks/photo-{number}-mask.png") as mask:
+            assert (mask.mode, mask.size) == ("1", SIZE)
+    with Image.open(project / "results/mine/figures/mine.png") as figure:
+        figure.verify()
+
+    records = pd.read_parquet(project / RECORDS / "train.parquet")
+    assert records["expression"].tolist()[1:3] == ["red umbrella, folded", "red umbrella"]
+    assert records["mask"].isna().all()
+    seen = pd.read_csv(project / "results/mine/runs/mine-mpa/seed0/pictures.csv")
+    assert len(seen) == records["image_id"].nunique()
+
+    run(project, "bash", "-ec", to_scores)
+    summary = json.loads((project / "results/mine/scores/mine-mpa/seed0/mine-val-plain.json").read_text())
+    assert (summary["num_records"], summary["num_without_mask"]) == (2, 1)
+    assert "rule train:" in run(project, "bash", "-ec", at_scale)
