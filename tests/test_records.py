@@ -9,7 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
 
-from tseg.records import SCHEMA, decode_mask, encode_mask, read_metadata, read_records, write_records, write_table
+from tseg.records import (
+    SCHEMA,
+    RecordsWriter,
+    decode_mask,
+    encode_mask,
+    read_metadata,
+    read_records,
+    write_records,
+    write_table,
+)
 
 ABOUT = {"dataset": "squares", "split": "val", "sources": ["drawn"], "counts": {"records": 2}}
 
@@ -58,6 +67,31 @@ def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
     assert records["expression"].tolist() == [written["expression"] for written in rows]
     assert records["ignore"].isna().tolist() == [written["ignore"] is None for written in rows]
     assert read_metadata(tmp_path / "records.parquet") == ABOUT
+
+
+def test_a_record_may_have_no_mask_and_no_box(tmp_path: Path) -> None:
+    rows = [row(0), row(1, mask=None, box=None), row(2, mask=None, box=None)]
+    write_records(tmp_path / "records.parquet", rows, ABOUT)
+    assert pq.read_table(tmp_path / "records.parquet").to_pylist() == rows
+    records = read_records(tmp_path / "records.parquet")
+    assert records["mask"].isna().tolist() == records["box"].isna().tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("at_a_time", [1, 7, 60])
+def test_a_file_of_records_does_not_depend_on_how_many_come_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    monkeypatch.setattr("tseg.records.ROWS_PER_GROUP", 20)
+    rows = [row(number) for number in range(47)]
+    write_records(tmp_path / "whole.parquet", rows, ABOUT)
+    with RecordsWriter(tmp_path / "parts.parquet") as writer:
+        for start in range(0, len(rows), at_a_time):
+            writer.write(pa.Table.from_pylist(rows[start : start + at_a_time], schema=SCHEMA))
+        writer.metadata = ABOUT
+    assert (tmp_path / "parts.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    file = pq.ParquetFile(tmp_path / "parts.parquet")
+    assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [20, 20, 7]
+    assert file.read().to_pylist() == rows
 
 
 def test_the_same_records_are_the_same_bytes(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class DatasetSettings(Closed):
     sources: list[str] = []
     """Sources of the catalogue that must be fetched first; none where the files are in place."""
     annotations: str
-    """Folder of the annotation files; of format voc: VOCdevkit/VOC2012; of format pairs: of <split>.csv and the like."""
+    """Folder of the annotation files; of format voc: VOCdevkit/VOC2012."""
     images: Annotated[list[str], Field(min_length=1)]
     """Folders of the pictures; the first that has a file wins."""
     split_by: str | None = None

@@ -7,7 +7,7 @@ key `tseg`, which says what the rows are about: the data set, the split, what th
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -27,14 +27,17 @@ SCHEMA = pa.schema(
         ("width", pa.int32()),
         ("expression", pa.string()),
         ("group_id", pa.string()),  # records that describe the same region share it
-        ("mask", pa.string()),  # COCO compressed RLE of (height, width)
-        ("box", pa.list_(pa.float32(), 4)),  # x, y, width, height in pixels
+        ("mask", pa.string()),  # COCO compressed RLE of (height, width), or null where none is drawn
+        # x, y, width, height in pixels, or null with the mask; pyarrow cannot read a list of fixed size that is null.
+        ("box", pa.list_(pa.float32())),
         ("ignore", pa.string()),  # RLE of pixels that do not count, or null
         ("tags", pa.list_(pa.string())),  # subsets that the data set's evaluator reports
         ("coco_id", pa.string()),  # the picture's id in COCO, or null
     ]
 )
 
+ROWS_PER_GROUP = 10_000
+"""Records that are held in memory until they are written: a row group of the file."""
 
 BACKGROUND = "background"
 """The label of pixels of no class."""
@@ -65,7 +68,7 @@ def read_metadata(path: Path, maker: str = "prepare") -> dict[str, Any]:
     """
     mend = f"give a file that `tseg {maker}` wrote"
     try:
-        metadata = pq.read_schema(existing(path, mend)).metadata or {}
+        metadata = pq.read_metadata(existing(path, mend)).metadata or {}
     except pa.ArrowInvalid:
         metadata = {}
     told = json.loads(metadata.get(b"tseg", b"{}"))
@@ -75,8 +78,35 @@ def read_metadata(path: Path, maker: str = "prepare") -> dict[str, Any]:
 
 
 def write_records(path: Path, records: list[dict[str, Any]], metadata: dict[str, Any]) -> None:
-    """Write rows with exactly the columns of `SCHEMA`."""
-    write_table(path, pa.Table.from_pylist(records, schema=SCHEMA), metadata)
+    """Write rows with exactly the columns of `SCHEMA`, whole or not at all, with `metadata` as `write_table` does."""
+    with whole_file(path) as partial, RecordsWriter(partial) as writer:
+        writer.write(pa.Table.from_pylist(records, schema=SCHEMA))
+        writer.metadata = metadata
+
+
+class RecordsWriter:
+    """A file of records that is written little by little; `metadata` may be set until it is closed."""
+
+    def __init__(self, path: Path):
+        self.writer = pq.ParquetWriter(path, SCHEMA)
+        self.waiting = SCHEMA.empty_table()
+        self.metadata: dict[str, Any] = {}
+
+    def write(self, records: pa.Table) -> None:
+        """Append records, a table of `SCHEMA`. The file does not depend on how many come at a time."""
+        self.waiting = pa.concat_tables([self.waiting, records])
+        while len(self.waiting) >= ROWS_PER_GROUP:
+            self.writer.write_table(self.waiting[:ROWS_PER_GROUP])
+            self.waiting = self.waiting[ROWS_PER_GROUP:]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
+        if failure is None:
+            self.writer.write_table(self.waiting)
+            self.writer.add_key_value_metadata({"tseg": json.dumps(self.metadata, sort_keys=True)})
+        self.writer.close()
 
 
 def read_records(path: Path) -> pd.DataFrame:

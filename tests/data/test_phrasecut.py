@@ -1,11 +1,14 @@
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from tseg.data.phrasecut import COCO_NAMES, read_phrasecut, subset_tags
+from tseg.data.annotations import Skipped, Split
+from tseg.data.phrasecut import COCO_NAMES, open_phrasecut, subset_tags
+from tseg.data.shapes import draw_shapes
 from tseg.records import decode_mask
 
 PICTURES = [{"image_id": 9, "width": 40, "height": 30}]
@@ -24,8 +27,15 @@ def write(folder: Path, val: list, pictures: list = PICTURES, **others: list) ->
     return folder
 
 
+def read(opened: Split) -> tuple[list[dict], list[Skipped]]:
+    """The records of a split in order, and what was left out."""
+    found = [record for item in opened.items for record in opened.read(item)]
+    skipped = [record for record in found if isinstance(record, Skipped)]
+    return [record for record in found if not isinstance(record, Skipped)], skipped
+
+
 def read_masks(folder: Path, split: str = "val") -> list[np.ndarray]:
-    records, skipped = read_phrasecut(folder, split)
+    records, skipped = read(open_phrasecut(folder, split))
     assert not skipped
     return [decode_mask(record["mask"], record["height"], record["width"]) for record in records]
 
@@ -50,8 +60,46 @@ def test_masks_are_the_union_of_pillows_polygons_and_points_are_skipped(tmp_path
     np.testing.assert_array_equal(read_masks(write(tmp_path, [task]))[0], expected)
 
 
+def evaluators_mask(task: dict, width: int, height: int) -> np.ndarray:
+    """As PhraseCut's evaluator draws it: each polygon on a picture of its own, added to those before."""
+    mask = np.zeros((height, width), dtype=bool)
+    for polygons in task["Polygons"]:
+        for polygon in polygons:
+            if len(polygon) >= 2:
+                picture = Image.new("L", (width, height), 0)
+                ImageDraw.Draw(picture).polygon([(int(x), int(y)) for x, y in polygon], outline=1, fill=1)
+                mask |= np.array(picture, dtype=bool)
+    return mask
+
+
+def test_masks_of_drawn_shapes_are_the_evaluators(tmp_path):
+    draw_shapes(tmp_path / "shapes", sets=["phrasecut"], num_train=10, num_val=1, seed=5)
+    folder = tmp_path / "shapes/phrasecut/VGPhraseCut_v0"
+    records, skipped = read(open_phrasecut(folder, "train"))
+    assert not skipped
+    tasks = json.loads((folder / "refer_train.json").read_text())
+    assert len(tasks) > 50
+    for record, task in zip(records, tasks, strict=True):
+        assert record["record_id"] == task["task_id"]
+        mask = decode_mask(record["mask"], record["height"], record["width"])
+        np.testing.assert_array_equal(mask, evaluators_mask(task, record["width"], record["height"]))
+
+
+def test_reading_tasks_takes_the_memory_of_a_few_however_many_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr("tseg.data.json_stream.CHUNK", 2**12)
+    peaks = []
+    for number in (100, 100, 2000):  # the first fills the caches of what it calls
+        write(tmp_path, [make_task(f"9__{task}", Polygons=[[SQUARE * 5]]) for task in range(number)])
+        opened = open_phrasecut(tmp_path, "val")
+        tracemalloc.start()
+        assert sum(1 for item in opened.items for _ in opened.read(item)) == number
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.5 * peaks[1]  # garbage is collected now and then
+
+
 def test_a_record_holds_its_task(tmp_path):
-    (record,), _ = read_phrasecut(write(tmp_path, [make_task(phrase="  Big \t dog\n")]), "val")
+    (record,), _ = read(open_phrasecut(write(tmp_path, [make_task(phrase="  Big \t dog\n")]), "val"))
     assert record["record_id"] == record["group_id"] == "9__1"
     assert (record["image_id"], record["file_name"]) == ("9", "9.jpg")
     assert (record["height"], record["width"]) == (30, 40)
@@ -61,19 +109,19 @@ def test_a_record_holds_its_task(tmp_path):
 
 @pytest.mark.parametrize(("changes", "expected"), [({"coco_id": 5802}, "5802"), ({"coco_id": None}, None), ({}, None)])
 def test_a_record_has_its_pictures_id_in_coco_if_there_is_one(tmp_path, changes, expected):
-    (record,), _ = read_phrasecut(write(tmp_path, [make_task()], [PICTURES[0] | changes]), "val")
+    (record,), _ = read(open_phrasecut(write(tmp_path, [make_task()], [PICTURES[0] | changes]), "val"))
     assert record["coco_id"] == expected
 
 
 def test_a_picture_with_a_bad_id_in_coco_makes_a_bad_record(tmp_path):
-    _, (skipped,) = read_phrasecut(write(tmp_path, [make_task()], [PICTURES[0] | {"coco_id": 12.5}]), "val")
+    _, (skipped,) = read(open_phrasecut(write(tmp_path, [make_task()], [PICTURES[0] | {"coco_id": 12.5}]), "val"))
     assert skipped.reason == "its coco_id is missing or not of type int; mend it in the file"
 
 
 def test_records_keep_the_order_of_the_files_and_a_sum_of_splits_reads_both(tmp_path):
     miniv = [make_task("9__0")]
     write(tmp_path, [make_task("9__2"), make_task("9__1")], refer_miniv=miniv)
-    records, _ = read_phrasecut(tmp_path, "val+miniv")
+    records, _ = read(open_phrasecut(tmp_path, "val+miniv"))
     assert [record["record_id"] for record in records] == ["9__2", "9__1", "9__0"]
 
 
@@ -84,7 +132,7 @@ def test_names_are_ranked_by_their_frequency_in_training(tmp_path):
     asked = {"name0": "c20", "name19": "c20", "name20": "c21-100", "name99": "c21-100"}
     asked |= {"name100": "c101-500", "name499": "c101-500", "name500": "c500+", "never": "c500+"}
     val = [make_task(name, phrase_structure={"name": name}) for name in asked]
-    records, _ = read_phrasecut(write(tmp_path, val, refer_train=train), "val")
+    records, _ = read(open_phrasecut(write(tmp_path, val, refer_train=train), "val"))
     assert [record["tags"][0] for record in records] == list(asked.values())
 
 
@@ -125,13 +173,15 @@ def test_there_are_eighty_coco_names():
         ({"Polygons": [[[["x", 1], [2, 3]]]]}, "not a list of points x, y; mend the polygon"),
         ({"Polygons": [[[[1, 2, 3], [4, 5, 6]]]]}, "not a list of points x, y; mend the polygon"),
         ({"Polygons": [[[SQUARE]]]}, "not a list of points x, y; mend the polygon"),
+        ({"Polygons": [[[[0, 0], [9e4, 9e4]] * 99]]}, "its polygons run for more than 1,000,000 pixels; mend them"),
+        ({"Polygons": [[[[-50, -60], [-70, -60], [-60, -90]]]]}, "its mask is empty; draw the region inside"),
         ({"Polygons": [[[[0, 0], [1e12, 0], [0, 5]]]]}, "not a list of points x, y; mend the polygon"),
         ({"Polygons": [[[[0, 0], [float("nan"), 0], [0, 5]]]]}, "not a list of points x, y; mend the"),
         ({"Polygons": [[[[0, 0], [10**400, 0], [0, 5]]]]}, "not a list of points x, y; mend the polygon"),
     ],
 )
 def test_a_bad_task_is_left_out_with_its_reason_and_the_others_stay(tmp_path, changes, reason):
-    records, (skipped,) = read_phrasecut(write(tmp_path, [make_task("bad", **changes), make_task()]), "val")
+    records, (skipped,) = read(open_phrasecut(write(tmp_path, [make_task("bad", **changes), make_task()]), "val"))
     assert [record["record_id"] for record in records] == ["9__1"]
     assert (skipped.file, skipped.record) == (tmp_path / "refer_val.json", "bad")
     assert reason in skipped.reason
@@ -140,29 +190,29 @@ def test_a_bad_task_is_left_out_with_its_reason_and_the_others_stay(tmp_path, ch
 def test_a_task_without_an_id_is_named_by_its_place(tmp_path):
     task = make_task()
     del task["task_id"]
-    _, (skipped,) = read_phrasecut(write(tmp_path, [make_task(), task]), "val")
+    _, (skipped,) = read(open_phrasecut(write(tmp_path, [make_task(), task]), "val"))
     assert skipped.record == "number 1"
 
 
 @pytest.mark.parametrize("size", [(0, 5), (-3, 5), (10**6, 10**6)])
 def test_a_picture_of_an_impossible_size_makes_a_bad_record(tmp_path, size):
     pictures = [{"image_id": 9, "width": size[0], "height": size[1]}]
-    _, (skipped,) = read_phrasecut(write(tmp_path, [make_task()], pictures), "val")
+    _, (skipped,) = read(open_phrasecut(write(tmp_path, [make_task()], pictures), "val"))
     assert f"its picture cannot be {size[0]} x {size[1]} pixels; mend the size in img_info.json" in skipped.reason
 
 
 def test_an_unknown_split_lists_the_splits_there_are(tmp_path):
     with pytest.raises(ValueError, match=r"refer_dev\.json does not exist; .* there are: train, val$"):
-        read_phrasecut(write(tmp_path, []), "dev")
+        read(open_phrasecut(write(tmp_path, []), "dev"))
     with pytest.raises(ValueError, match=r"refer_val\.json does not exist; place PhraseCut's files there"):
-        read_phrasecut(tmp_path / "elsewhere", "val")
+        read(open_phrasecut(tmp_path / "elsewhere", "val"))
 
 
 @pytest.mark.parametrize("name", ["refer_train.json", "img_info.json"])
 def test_a_missing_file_is_named(tmp_path, name):
     (write(tmp_path, [make_task()]) / name).unlink()
     with pytest.raises(ValueError, match=rf"{name} does not exist; place the annotation files"):
-        read_phrasecut(tmp_path, "val")
+        read(open_phrasecut(tmp_path, "val"))
 
 
 @pytest.mark.parametrize("name", ["refer_val.json", "refer_train.json", "img_info.json"])
@@ -179,4 +229,4 @@ def test_a_missing_file_is_named(tmp_path, name):
 def test_a_damaged_file_is_named(tmp_path, name, content, message):
     (write(tmp_path, [make_task()]) / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"{name} {message}"):
-        read_phrasecut(tmp_path, "val")
+        read(open_phrasecut(tmp_path, "val"))

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import tseg.cli.data as cli
+from tseg.data import shards
 from tseg.data.prepare import prepare
 from tseg.records import SCHEMA, decode_mask, read_metadata, read_records
 
@@ -50,6 +52,7 @@ def write_phrasecut(folder: Path, pictures: dict[int, bytes | None], **changes: 
         "masks": [],
         "classes": None,
         "sources": ["phrasecut", "visual_genome"],
+        "published": None,
         "output": folder / "out" / "train.parquet",
     } | changes
 
@@ -72,6 +75,8 @@ def test_good_records_are_written_in_order_with_where_they_come_from(tmp_path, c
         "split": "train",
         "sources": ["phrasecut", "visual_genome"],
         "num_skipped": 0,
+        "num_pictures": 3,
+        "published": None,
         "classes": None,
     }
     assert (tmp_path / "out" / "train.skipped.csv").read_text().split() == ["file,record,reason"]
@@ -137,6 +142,117 @@ def test_a_second_record_of_the_same_id_is_left_out(tmp_path):
     assert (row["record"], row["reason"]) == ("1__0", "an earlier record has the same id; give it another")
 
 
+def write_mixed(folder: Path) -> dict:
+    """Ten tasks in shards of three: good ones, bad annotations, bad pictures, ids that come again in other shards."""
+    arguments = write_phrasecut(folder, {1: jpeg(), 2: None, 3: jpeg(), 4: jpeg()[:1000], 5: jpeg()})
+    tasks = json.loads((folder / "refer_train.json").read_text())
+    tasks = [*tasks, tasks[2] | {"task_id": "more"}, tasks[0], tasks[0] | {"phrase": ""}, tasks[4], tasks[0]]
+    (folder / "refer_train.json").write_text(json.dumps(tasks))
+    return arguments
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+    monkeypatch.setattr("tseg.data.shards.SHARD", 3)
+
+
+def test_two_processes_write_the_bytes_that_one_writes(tmp_path, small_shards):
+    arguments = write_mixed(tmp_path)
+    for num_workers in (1, 2):
+        output = tmp_path / str(num_workers) / "train.parquet"
+        assert prepare(**arguments | {"output": output}, num_workers=num_workers) == 4
+    for name in ("train.parquet", "train.skipped.csv"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+def test_records_and_what_is_left_out_keep_their_order_over_shards(tmp_path, small_shards):
+    arguments = write_mixed(tmp_path)
+    prepare(**arguments)
+    assert list(read_records(arguments["output"])["record_id"]) == ["1__0", "3__0", "5__0", "more"]
+    reasons = [(row["record"], row["reason"].split(" (")[0][:39]) for row in read_skipped(arguments)]
+    again = "an earlier record has the same id; give"
+    assert reasons == [
+        ("2__0", "the picture is in none of " + str(tmp_path)[:13]),
+        ("4__0", "the picture cannot be read to its end"),
+        ("1__0", "its expression is empty; write one"),
+        ("1__0", again),
+        ("5__0", again),
+        ("1__0", again),
+    ]
+    assert read_metadata(arguments["output"])["num_skipped"] == 6
+    assert read_metadata(arguments["output"])["num_pictures"] == 3
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_after_an_error_in_the_last_task_no_file_is_there(tmp_path, small_shards, num_workers):
+    arguments = write_mixed(tmp_path)
+    content = (tmp_path / "refer_train.json").read_text()
+    # Of another split, since the names of train are ranked before anything is read.
+    (tmp_path / "refer_val.json").write_text(content[:-10])
+    with pytest.raises(ValueError, match=r"refer_val\.json is not JSON .*; fetch it again"):
+        prepare(**arguments | {"split": "val"}, num_workers=num_workers)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_after_an_interruption_the_file_of_before_is_there(tmp_path, small_shards, monkeypatch):
+    arguments = write_mixed(tmp_path)
+    prepare(**arguments)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    check, seen = shards.check_picture, []
+
+    def interrupted(*args, **kwargs):
+        seen.append(args)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return check(*args, **kwargs)
+
+    monkeypatch.setattr(shards, "check_picture", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(**arguments)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("published", "line"),
+    [
+        ({"expressions": 2, "pictures": 2}, "as published: 2 expressions are published, 2 are here; 2 pictures are p"),
+        ({"expressions": 2, "pictures": None}, "as published: 2 expressions are published, 2 are here\n"),
+        ({"expressions": 3, "pictures": 2}, "NOT AS PUBLISHED: 3 expressions are published, 2 are here; 2 pictures"),
+        ({"expressions": None, "pictures": 7}, "NOT AS PUBLISHED: 7 pictures are published, 2 are here\n"),
+        ({"expressions": None, "pictures": None}, "no count is published\n"),
+    ],
+)
+def test_counts_are_compared_with_the_published_ones_and_kept_with_them(tmp_path, capsys, published, line):
+    arguments = write_phrasecut(tmp_path, {1: jpeg(), 2: jpeg()}) | {"published": published}
+    prepare(**arguments)
+    assert f"\nphrasecut train: {line}" in capsys.readouterr().out
+    assert read_metadata(arguments["output"])["published"] == published
+
+
+def test_the_sub_command_prepares_with_the_settings_and_the_counts_of_its_split(tmp_path, capsys):
+    arguments = write_phrasecut(tmp_path, {1: jpeg(), 2: jpeg()})
+    published = {"train": {"expressions": 2}, "val": {"expressions": 7}}
+    settings = {"format": "phrasecut", "annotations": str(tmp_path), "images": [str(tmp_path / "images")]}
+    settings |= {"train": "train", "evaluation": "val", "published": published}
+    cli.prepare("mine", "train", json.dumps(settings), arguments["output"], threads=1)
+    assert "mine train: as published: 2 expressions are published, 2 are here\n" in capsys.readouterr().out
+    assert read_metadata(arguments["output"])["published"] == {"expressions": 2, "pictures": None}
+
+
+def test_what_is_left_out_counts_among_the_published_expressions(tmp_path, capsys):
+    published = {"expressions": 2, "pictures": None}
+    prepare(**write_phrasecut(tmp_path, {1: jpeg(), 2: None}) | {"published": published})
+    assert "phrasecut train: as published: 2 expressions are published, 2 are here\n" in capsys.readouterr().out
+
+
+def test_a_name_that_is_no_text_is_listed_all_the_same(tmp_path):
+    arguments = write_phrasecut(tmp_path, {1: jpeg(), 2: jpeg()})
+    tasks = json.loads((tmp_path / "refer_train.json").read_text())
+    (tmp_path / "refer_train.json").write_text(json.dumps([tasks[0], tasks[1] | {"task_id": "\ud800"}]))
+    assert prepare(**arguments) == 1
+    assert [row["record"] for row in read_skipped(arguments)] == ["\\ud800"]
+
+
 def test_bad_annotations_are_listed_too(tmp_path):
     arguments = write_phrasecut(tmp_path, {1: jpeg(), 2: jpeg()})
     tasks = json.loads((tmp_path / "refer_train.json").read_text())
@@ -179,6 +295,7 @@ def test_refer_files_become_records_of_the_same_table(tmp_path):
         masks=[],
         classes=None,
         sources=["refcocog"],
+        published=None,
         output=output,
     )
     assert num_records == 2
@@ -207,6 +324,7 @@ def write_voc(folder: Path, sizes: dict[str, tuple[int, int]]) -> dict:
         "masks": [folder],
         "classes": ["cat", "dog"],
         "sources": [],
+        "published": None,
         "output": folder / "out" / "val.parquet",
     }
 

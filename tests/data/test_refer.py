@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
 
-from tseg.data.annotations import RecordError
-from tseg.data.refer import compress, read_refer, read_refs, run_lengths
-from tseg.records import decode_mask
+from tseg.data.annotations import RecordError, Skipped, Split
+from tseg.data.refer import compress, open_refer, read_refs, run_lengths
+from tseg.data.shapes import draw_shapes
+from tseg.records import decode_mask, encode_mask
 
 HEIGHT, WIDTH = 30, 40
 BOX = [1.5, 2.25, 6, 5.5]
@@ -30,6 +32,13 @@ def write(folder: Path, refs: list, segmentation=(SQUARE,), **changes) -> Path:
     instances = {"images": [picture], "annotations": [annotation], **changes}
     (folder / "instances.json").write_text(json.dumps(instances))
     return folder
+
+
+def read(opened: Split) -> tuple[list[dict], list[Skipped]]:
+    """The records of a split in order, and what was left out."""
+    found = [record for item in opened.items for record in opened.read(item)]
+    skipped = [record for record in found if isinstance(record, Skipped)]
+    return [record for record in found if not isinstance(record, Skipped)], skipped
 
 
 def random_mask(seed: int) -> np.ndarray:
@@ -65,7 +74,7 @@ def python_2_pickle(value, protocol: int) -> bytes:
 
 
 def test_a_record_is_a_sentence_and_shares_its_reference(tmp_path):
-    records, skipped = read_refer(write(tmp_path, [make_ref()]), "val", "unc")
+    records, skipped = read(open_refer(write(tmp_path, [make_ref()]), "val", "unc"))
     assert not skipped
     assert [record["record_id"] for record in records] == ["10", "11"]
     assert [record["expression"] for record in records] == ["dog 0", "dog 1"]
@@ -79,14 +88,14 @@ def test_a_record_is_a_sentence_and_shares_its_reference(tmp_path):
 
 def test_records_keep_the_order_of_the_pickle_and_only_their_split(tmp_path):
     refs = [make_ref(3, "testB"), make_ref(2, "testA"), make_ref(1, "train"), make_ref(4, "testA")]
-    records, _ = read_refer(write(tmp_path, refs), "testA", "unc")
+    records, _ = read(open_refer(write(tmp_path, refs), "testA", "unc"))
     assert [record["group_id"] for record in records] == ["2", "2", "4", "4"]
-    records, _ = read_refer(tmp_path, "testA+testB", "unc")
+    records, _ = read(open_refer(tmp_path, "testA+testB", "unc"))
     assert [record["group_id"] for record in records] == ["3", "3", "2", "2", "4", "4"]
 
 
 def test_a_polygon_mask_holds_the_pixels_between_its_corners(tmp_path):
-    records, _ = read_refer(write(tmp_path, [make_ref()]), "val", "unc")
+    records, _ = read(open_refer(write(tmp_path, [make_ref()]), "val", "unc"))
     expected = np.zeros((HEIGHT, WIDTH), dtype=bool)
     expected[3:8, 2:7] = True
     np.testing.assert_array_equal(decode_mask(records[0]["mask"], HEIGHT, WIDTH), expected)
@@ -97,6 +106,27 @@ def test_polygon_masks_are_the_union_of_pycocotools_masks():
     polygons = [random.uniform(-5, 45, size=2 * n).tolist() for n in (3, 4, 8)]
     expected = coco_mask.decode(coco_mask.frPyObjects(polygons, HEIGHT, WIDTH)).any(axis=2)
     np.testing.assert_array_equal(decode_mask(compress(polygons, (HEIGHT, WIDTH)), HEIGHT, WIDTH), expected)
+
+
+def test_masks_and_order_are_those_of_pycocotools_and_the_pickle(tmp_path):
+    draw_shapes(tmp_path / "shapes", sets=["coco"], num_train=6, num_val=1, seed=0)
+    folder = tmp_path / "shapes/coco/refer/data/refcoco"
+    coco = COCO(folder / "instances.json")
+    for place, annotation in enumerate(coco.dataset["annotations"]):
+        mask = coco.annToMask(annotation)
+        if place % 3:  # polygons, run lengths, compressed run lengths
+            counts = runs_of(mask) if place % 3 == 1 else encode_mask(mask)
+            annotation["segmentation"] = {"size": list(mask.shape), "counts": counts}
+    (folder / "instances.json").write_text(json.dumps(coco.dataset))
+    coco = COCO(folder / "instances.json")
+    refs = [ref for ref in pickle.loads((folder / "refs(unc).p").read_bytes()) if ref["split"] == "train"]
+    said = [(ref, sentence) for ref in refs for sentence in ref["sentences"]]
+    records, skipped = read(open_refer(folder, "train", "unc"))
+    assert not skipped
+    for record, (ref, sentence) in zip(records, said, strict=True):
+        assert (record["record_id"], record["expression"]) == (str(sentence["sent_id"]), sentence["sent"])
+        mask = decode_mask(record["mask"], record["height"], record["width"])
+        np.testing.assert_array_equal(mask, coco.annToMask(coco.anns[ref["ann_id"]]))
 
 
 def test_run_lengths_in_either_form_give_back_the_mask():
@@ -139,6 +169,7 @@ def rle(counts, size=(HEIGHT, WIDTH)) -> dict:
         ([[*SQUARE, 1]], "not a list of points x, y; mend the polygon"),
         ([[*SQUARE, 1e300, 1]], "not a list of points x, y; mend the polygon"),
         ([[*SQUARE, None, 1]], "not a list of points x, y; mend the polygon"),
+        ([[0, 0, 9e4, 9e4] * 99], "its polygons run for more than 1,000,000 pixels; mend them"),
         ([[90, 90, 95, 90, 95, 95]], "its mask is empty; draw the region inside the picture"),
         (rle([HEIGHT * WIDTH]), "its mask is empty; draw the region inside the picture"),
         (rle([3, 4, 5]), "the run lengths of its mask do not add up to its picture; mend them"),
@@ -153,7 +184,7 @@ def rle(counts, size=(HEIGHT, WIDTH)) -> dict:
     ],
 )
 def test_a_bad_mask_is_left_out_with_its_reason(tmp_path, segmentation, reason):
-    records, skipped = read_refer(write(tmp_path, [make_ref()], segmentation), "val", "unc")
+    records, skipped = read(open_refer(write(tmp_path, [make_ref()], segmentation), "val", "unc"))
     assert not records
     assert [(row.file, row.record) for row in skipped] == [(tmp_path / "refs(unc).p", name) for name in ("10", "11")]
     assert all(reason in row.reason for row in skipped)
@@ -171,7 +202,7 @@ def test_a_bad_mask_is_left_out_with_its_reason(tmp_path, segmentation, reason):
     ],
 )
 def test_a_bad_sentence_is_left_out_with_its_reason_and_the_others_stay(tmp_path, changes, record, reason):
-    records, skipped = read_refer(write(tmp_path, [make_ref(2, **changes), make_ref()]), "val", "unc")
+    records, skipped = read(open_refer(write(tmp_path, [make_ref(2, **changes), make_ref()]), "val", "unc"))
     assert [record["record_id"] for record in records] == ["10", "11"]
     assert (skipped[0].file, skipped[0].record) == (tmp_path / "refs(unc).p", record)
     assert reason in skipped[0].reason
@@ -182,13 +213,13 @@ def test_a_bad_sentence_is_left_out_with_its_reason_and_the_others_stay(tmp_path
 )
 def test_an_annotation_with_a_bad_box_is_left_out(tmp_path, box):
     annotation = {"id": 5, "image_id": 9, "segmentation": [SQUARE], "bbox": box}
-    _, skipped = read_refer(write(tmp_path, [make_ref()], annotations=[annotation]), "val", "unc")
+    _, skipped = read(open_refer(write(tmp_path, [make_ref()], annotations=[annotation]), "val", "unc"))
     assert "its bbox is not x, y, width, height; mend it in instances.json" in skipped[0].reason
 
 
 def test_an_annotation_of_another_picture_is_left_out(tmp_path):
     annotation = {"id": 5, "image_id": 7, "segmentation": [SQUARE]}
-    _, skipped = read_refer(write(tmp_path, [make_ref()], annotations=[annotation]), "val", "unc")
+    _, skipped = read(open_refer(write(tmp_path, [make_ref()], annotations=[annotation]), "val", "unc"))
     assert "its annotation 5 is not one of picture 9; mend its image_id" in skipped[0].reason
 
 
@@ -234,19 +265,19 @@ def test_a_pickle_of_python_2_loads(tmp_path, protocol, encoding):
     ref = {"ref_id": 1, "ann_id": 5, "image_id": 9, "split": b"val", "sentences": [sentence]}
     content = (b"" if protocol == 0 else b"\x80\x02") + python_2_pickle([ref], protocol) + b"."
     (write(tmp_path, []) / "refs(unc).p").write_bytes(content)
-    (record,), _ = read_refer(tmp_path, "val", "unc")
+    (record,), _ = read(open_refer(tmp_path, "val", "unc"))
     assert record["expression"] == "a café"
 
 
 def test_an_unknown_split_and_split_by_list_what_there_is(tmp_path):
     write(tmp_path, [make_ref(1, "val"), make_ref(2, "testA")])
     with pytest.raises(ValueError, match=r"refs\(unc\)\.p has no split 'test'; choose among testA, val$"):
-        read_refer(tmp_path, "test", "unc")
+        read(open_refer(tmp_path, "test", "unc"))
     for split_by in ("umd", None):
         with pytest.raises(ValueError, match=r"does not exist; set split_by to .* in refs\(unc\)\.p$"):
-            read_refer(tmp_path, "val", split_by)
+            read(open_refer(tmp_path, "val", split_by))
     with pytest.raises(ValueError, match=r"refs\(unc\)\.p does not exist; place the refer files there"):
-        read_refer(tmp_path / "elsewhere", "val", "unc")
+        read(open_refer(tmp_path / "elsewhere", "val", "unc"))
 
 
 @pytest.mark.parametrize(
@@ -254,11 +285,13 @@ def test_an_unknown_split_and_split_by_list_what_there_is(tmp_path):
     [
         ("<html>", "is not JSON .*; fetch it again"),
         ("[]", "does not hold an object; place the official file there"),
-        ('{"images": []}', "has no lists `images` and `annotations`; fetch the official file again"),
-        ('{"images": [1], "annotations": []}', "has no lists `images` and `annotations`; fetch the official"),
+        ('{"images": []}', "has no list `annotations` of objects; fetch the official file again"),
+        ('{"images": [1], "annotations": []}', "has no list `images` of objects; fetch the official file again"),
+        ('{"images": {}, "annotations": []}', "has no list `images` of objects; fetch the official file again"),
+        ('{"images": [], "annotations": [' + "[" * 1_000_000, "is not JSON .*; fetch it again"),
     ],
 )
 def test_damaged_instances_are_named(tmp_path, content, message):
     (write(tmp_path, [make_ref()]) / "instances.json").write_text(content)
     with pytest.raises(ValueError, match=f"instances.json {message}"):
-        read_refer(tmp_path, "val", "unc")
+        read(open_refer(tmp_path, "val", "unc"))

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from tseg.data.voc import read_voc
+from tseg.data.annotations import Skipped
+from tseg.data.voc import open_voc
 from tseg.records import decode_mask
 
 CLASSES = ["cat", "dog", "potted plant"]
@@ -27,8 +28,11 @@ def write(folder: Path, labels: dict[str, np.ndarray], **lists: str) -> Path:
     return folder
 
 
-def read(folder: Path, split: str = "val", **changes) -> tuple[list[dict], list]:
-    return read_voc(folder, split, **({"masks": [folder / "masks"], "classes": CLASSES} | changes))
+def read(folder: Path, split: str = "val", **changes) -> tuple[list[dict], list[Skipped]]:
+    opened = open_voc(folder, split, **({"masks": [folder / "masks"], "classes": CLASSES} | changes))
+    found = [record for line in opened.items for record in opened.read(line)]
+    skipped = [record for record in found if isinstance(record, Skipped)]
+    return [record for record in found if not isinstance(record, Skipped)], skipped
 
 
 def names(records: list[dict]) -> list[str]:

@@ -1,15 +1,15 @@
 """The image encoder against timm's own forward pass and torch's own interpolation."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from tseg.model.image_encoder import ViTEncoder, build_image_encoder, build_vit, check_hub_weights
+from tseg.model.image_encoder import ViTEncoder, build_image_encoder, build_vit
 from tseg.model.wide_resnet38 import WideResNet38
 
 import timm  # isort: skip  (after tseg.model.image_encoder, which sees to torchvision)
@@ -85,7 +85,7 @@ def test_drop_path_rises_linearly_to_its_rate() -> None:
     assert rates == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
 
 
-@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+@pytest.mark.parametrize("suffix", ["safetensors", "pth", "bin"])
 @pytest.mark.parametrize("num_classes", [0, 10])
 def test_every_weight_comes_from_the_file(tmp_path: Path, suffix: str, num_classes: int) -> None:
     theirs = timm_vit(num_classes).state_dict()
@@ -107,20 +107,76 @@ def test_a_file_that_does_not_hold_just_the_weights_is_refused(tmp_path: Path, s
         build(saved(tmp_path / f"vit.{suffix}", weights))
 
 
-@pytest.mark.parametrize("option", [{"embed_dim": 64}, {"depth": 3}, {"depth": 1}, {"patch_size": 16}])
-def test_weights_of_another_architecture_are_refused(tmp_path: Path, option: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ({"embed_dim": 64}, r"30 of its weights: cls_token is \(1, 1, 32\), not \(1, 1, 64\); pos_embed is"),
+        (
+            {"depth": 3},
+            r"12 of its weights: blocks\.2\.norm1\.weight is missing, not \(32,\); blocks\.2\.norm1\.bias is",
+        ),
+        ({"depth": 1}, r"12 of its weights: blocks\.1\.\S+ is \(\d+.*\), not absent"),
+        (
+            {"patch_size": 16},
+            r"2 of its weights: pos_embed is .*; patch_embed\.proj\.weight is \(32, 3, 8, 8\), not \(32, 3",
+        ),
+        ({"img_size": 40}, r"1 of its weights: pos_embed is \(1, 17, 32\), not \(1, 26, 32\)"),
+    ],
+)
+def test_weights_of_another_architecture_are_refused(tmp_path: Path, option: dict[str, int], complaint: str) -> None:
     file = saved(tmp_path / "vit.safetensors", timm_vit().state_dict())
-    with pytest.raises(ValueError, match=r"image_encoders.*vit\.safetensors"):
+    place = rf"^image_encoders: weights: '\S+vit\.safetensors' does not fit {NAME} with options {{.*}} in "
+    with pytest.raises(ValueError, match=place + complaint):
         build(file, **option)
 
 
-@pytest.mark.parametrize("name", ["vit.safetensors", "vit.pth", "absent.pth"])
+@pytest.mark.parametrize("name", ["vit.safetensors", "vit.pth", "vit.bin", "vit.npz", "absent.pth", "absent.npz"])
 @pytest.mark.parametrize("content", [b"", b"no weights at all"])
 def test_a_file_that_holds_no_weights_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
-    if name != "absent.pth":
+    if not name.startswith("absent"):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"image_encoders.*{name}"):
         build(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "pth"])
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.9, 0.999])
+def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    file = saved(tmp_path / f"vit.{suffix}", timm_vit().state_dict())
+    content = file.read_bytes()
+    file.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=rf"vit\.{suffix}' is no readable file of weights: [^\n]*$"):
+        build(file)
+
+
+@pytest.mark.parametrize(("written", "read"), [("vit.safetensors", "vit.pth"), ("vit.pth", "vit.safetensors")])
+def test_a_file_that_bears_the_name_of_another_kind_is_refused(tmp_path: Path, written: str, read: str) -> None:
+    file = saved(tmp_path / written, timm_vit().state_dict()).rename(tmp_path / read)
+    with pytest.raises(ValueError, match=rf"{read}' is no readable file of weights"):
+        build(file)
+
+
+def test_the_folder_of_a_file_is_refused(tmp_path: Path) -> None:
+    saved(tmp_path / "model.safetensors", timm_vit().state_dict())
+    with pytest.raises(ValueError, match=r"is neither a file nor a name on timm's hub"):
+        build(tmp_path)
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("a pickle ran code",))
+
+
+@pytest.mark.parametrize("suffix", ["pth", "bin", "npz", "safetensors"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_would_run_code_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str, zipped: bool
+) -> None:
+    file = tmp_path / f"vit.{suffix}"
+    torch.save({"state_dict": timm_vit().state_dict(), "by": Harmful()}, file, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(ValueError, match=rf"vit\.{suffix}' is no readable file of weights"):
+        build(file)
+    assert "ran code" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -142,21 +198,94 @@ def test_the_name_decides_on_the_kind_of_encoder() -> None:
         assert tokens.shape == (2, 24 * 40 // encoder.patch_size**2, encoder.num_features)
 
 
-def hub_vit(mean: float, std: float) -> SimpleNamespace:
-    """What `check_hub_weights` reads of a ViT from the hub."""
-    return SimpleNamespace(pretrained_cfg={"mean": (mean,) * 3, "std": (std,) * 3})
+HUB_NAME = f"{NAME}.augreg_in21k"
 
 
-def test_hub_weights_of_augreg_are_accepted() -> None:
-    check_hub_weights(hub_vit(0.5, 0.5), NAME, f"{NAME}.augreg_in21k")
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the offline copy of the hub has the weights called `HUB_NAME`; empty."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    copy = tmp_path / f"models--timm--{HUB_NAME}"
+    folder = copy / "snapshots" / ("0" * 40)
+    folder.mkdir(parents=True)
+    (copy / "refs").mkdir()
+    (copy / "refs" / "main").write_text("0" * 40)
+    return folder
+
+
+def build_from_hub(weights: str = HUB_NAME, name: str = NAME, **options: int) -> ViTEncoder:
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2}
+    return build_vit(name, sizes | options, weights, drop_path=0.0).eval()
+
+
+def hub_vit() -> Any:
+    """A ViT as `build_from_hub` makes it; the heads are those of the name."""
+    return timm_vit(embed_dim=48, num_heads=3)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_every_weight_comes_from_the_copy_of_the_hub(hub: Path, file: str) -> None:
+    theirs = hub_vit().state_dict()
+    saved(hub / file, theirs)
+    encoder = build_from_hub()
+    assert all(torch.equal(weight, theirs[name]) for name, weight in encoder.vit.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    ("mean", "std", "weights"), [(0.485, 0.5, NAME), (0.5, 0.225, NAME), (0.5, 0.5, "vit_small_patch16_224.augreg")]
+    ("option", "complaint"),
+    [
+        ({"depth": 1}, r"12 of its weights: blocks\.1\.\S+ is \(48.*\), not absent"),
+        ({"depth": 3}, r"blocks\.2\.norm1\.weight is missing, not \(48,\)"),
+        ({"img_size": 64}, r"pos_embed is \(1, 17, 48\), not \(1, 65, 48\)"),
+        ({"patch_size": 4, "img_size": 16}, r"patch_embed\.proj\.weight is \(48, 3, 8, 8\), not \(48, 3, 4, 4\)"),
+        ({"num_heads": 2}, r"has a num_heads of its own; leave the option out"),
+    ],
 )
-def test_hub_weights_of_another_vit_or_normalisation_are_refused(mean: float, std: float, weights: str) -> None:
-    with pytest.raises(ValueError, match=r"image_encoders"):
-        check_hub_weights(hub_vit(mean, std), NAME, weights)
+def test_hub_weights_are_not_adapted_to_options(hub: Path, option: dict[str, int], complaint: str) -> None:
+    saved(hub / "model.safetensors", hub_vit().state_dict())
+    with pytest.raises(ValueError, match=rf"image_encoders: .*'{HUB_NAME}' .*{complaint}"):
+        build_from_hub(**option)
+
+
+def test_without_the_hub_one_is_told_how_to_fetch_a_file(hub: Path) -> None:
+    with pytest.raises(
+        ValueError, match=rf"weights: '{HUB_NAME}' cannot be had [^\n]*`tseg fetch vit_small` brings data/raw"
+    ):
+        build_from_hub()
+
+
+@pytest.mark.parametrize(
+    "weights", ["data/raw/vit_small/model.safetensors", f"{NAME}.by_nobody", "vit_of_nobody.augreg"]
+)
+def test_a_name_that_nobody_knows_is_refused(weights: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"weights: '{weights}' is neither a file nor .*`tseg fetch vit_small` brings"
+    ):
+        build_from_hub(weights)
+
+
+@pytest.mark.parametrize("name", [f"{NAME}.augreg_in21k", NAME])
+def test_hub_weights_of_another_vit_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"'{name}' are of another ViT than 'vit_tiny_patch16_384'"):
+        build_from_hub(name, name="vit_tiny_patch16_384")
+
+
+@pytest.mark.parametrize(("mean", "std"), [((0.485, 0.456, 0.406), (0.5,) * 3), ((0.5,) * 3, (0.229, 0.224, 0.225))])
+def test_hub_weights_of_another_normalisation_are_refused(
+    hub: Path, monkeypatch: pytest.MonkeyPatch, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    saved(hub / "model.safetensors", hub_vit().state_dict())
+    published = timm.models.get_pretrained_cfg(HUB_NAME)
+    published.mean, published.std = mean, std
+    monkeypatch.setattr("tseg.model.image_encoder.get_pretrained_cfg", lambda name: published)
+    with pytest.raises(ValueError, match=r"image_encoders: .*normalised by"):
+        build_from_hub()
+
+
+def test_dino_is_normalised_in_another_way() -> None:
+    with pytest.raises(ValueError, match=r"normalised by \(0\.485, 0\.456, 0\.406\)"):
+        build_image_encoder("vit_small_patch16_224", {}, "vit_small_patch16_224.dino", drop_path=0.0)
 
 
 def saved(path: Path, weights: dict[str, Tensor]) -> Path:

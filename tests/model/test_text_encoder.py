@@ -1,15 +1,20 @@
 """The text encoders and the tokenizer."""
 
+import json
+import logging
 import random
+import socket
+from collections.abc import Callable
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
 from tokenizers import Tokenizer
 
 from tseg.model.text_encoder import ClassEncoder, TextEncoder, build_text_encoder, learn_wordpiece, load_tokenizer
 
-from transformers import BertConfig, BertModel, BertTokenizerFast  # isort: skip  (after tseg.model.text_encoder)
+from transformers import BertConfig, BertForPreTraining, BertModel, BertTokenizerFast  # isort: skip  (after the encoder)
 
 SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "vocabulary_size": 60, "max_tokens": 12, "dropout": 0.1}
 EXPRESSIONS = ["red circle", "the small blue square on the left", "a star", "Red Circle above the star"]
@@ -79,6 +84,196 @@ def test_training_drops_the_share_it_is_told(tmp_path: Path, dropout: float) -> 
 def test_a_folder_without_a_bert_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"language_model\.weights.*cannot be loaded"):
         build(str(tmp_path))
+
+
+def published(folder: Path) -> BertForPreTraining:
+    """A BERT with its heads and its words in the three files of the smaller BERTs, which say nothing of their kind."""
+    torch.manual_seed(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    bert = BertForPreTraining(BertConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=2))
+    sizes = bert.config.to_diff_dict() | {"vocab_size": 60, "hidden_size": 32}
+    sizes = {key: value for key, value in sizes.items() if key not in ("model_type", "architectures")}
+    (folder / "config.json").write_text(json.dumps(sizes))
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "circle"]))
+    torch.save(bert.state_dict(), folder / "pytorch_model.bin")
+    return bert.eval()
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which the offline copy of the hub has `lab/bert`; empty."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    copy = tmp_path / "hub" / "models--lab--bert"
+    (copy / "refs").mkdir(parents=True)
+    (copy / "refs" / "main").write_text("0" * 40)
+    return copy / "snapshots" / ("0" * 40)
+
+
+@pytest.mark.parametrize("from_hub", [True, False])
+def test_a_published_bert_is_the_same_from_the_hub_and_from_a_folder(
+    tmp_path: Path, hub: Path, monkeypatch: pytest.MonkeyPatch, from_hub: bool
+) -> None:
+    def connect(*_: object) -> None:
+        raise AssertionError("nothing of this is on the network")
+
+    theirs = published(hub if from_hub else tmp_path / "bert").bert
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", from_hub)
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket, "getaddrinfo", connect)
+    weights = "lab/bert" if from_hub else str(tmp_path / "bert")
+    ours = build(weights, load_tokenizer(weights))
+    token_ids, mask = ours.tokenize(["red circle", "Red"])
+    assert token_ids.tolist() == [[2, 5, 6, 3], [2, 5, 3, 0]]
+    expected = theirs(input_ids=token_ids, attention_mask=mask).last_hidden_state[:, 0]
+    torch.testing.assert_close(ours(["red circle", "Red"]), expected, rtol=0, atol=0)
+
+
+def test_loading_says_nothing_of_heads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    published(tmp_path)
+    build(str(tmp_path))
+    assert "cls.predictions" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (
+            {"bert.encoder.layer.1.output.dense.bias": None},
+            r"encoder\.layer\.1\.output\.dense\.bias is missing, not \(32,\)",
+        ),
+        (
+            {"bert.embeddings.word_embeddings.weight": (61, 32)},
+            r"embeddings\.word_embeddings\.weight is \(61, 32\), not \(60, 32\)",
+        ),
+        (
+            {"bert.encoder.layer.2.output.dense.bias": (32,)},
+            r"bert\.encoder\.layer\.2\.output\.dense\.bias is there, not absent",
+        ),
+        ({"adapter.weight": (32,)}, r"adapter\.weight is there, not absent"),
+    ],
+)
+@pytest.mark.parametrize("place", ["folder", "hub"])
+def test_weights_that_do_not_fit_the_bert_are_refused(
+    tmp_path: Path, hub: Path, place: str, change: dict[str, tuple[int, ...] | None], complaint: str
+) -> None:
+    folder = hub if place == "hub" else tmp_path / "bert"
+    weights = published(folder).state_dict()
+    for name, shape in change.items():
+        if shape is None:
+            del weights[name]
+        else:
+            weights[name] = torch.zeros(shape)
+    torch.save(weights, folder / "pytorch_model.bin")
+    with pytest.raises(
+        ValueError, match=rf"^language_model\.weights: '\S+' does not fit .* in 1 of its weights: {complaint}$"
+    ):
+        build("lab/bert" if place == "hub" else str(folder))
+
+
+def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
+    published(tmp_path)
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(
+        ValueError, match=r"in 38 of its weights: embeddings\.word_embeddings\.weight is missing, not \(60, 32\)"
+    ):
+        build(str(tmp_path))
+
+
+def test_weights_in_half_precision_are_computed_with_in_float32(tmp_path: Path) -> None:
+    halves = {name: weight.half() for name, weight in published(tmp_path).state_dict().items()}
+    torch.save(halves, tmp_path / "pytorch_model.bin")
+    bert = build(str(tmp_path)).bert
+    assert {weight.dtype for weight in bert.parameters()} == {torch.float32}
+    assert all(torch.equal(weight, halves[f"bert.{name}"].float()) for name, weight in bert.state_dict().items())
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (print, ("a pickle ran code",))
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    published(tmp_path)
+    torch.save(Harmful(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"language_model\.weights: '\S+' cannot be loaded: [^\n]*$"):
+        build(str(tmp_path))
+    assert "ran code" not in capsys.readouterr().out
+
+
+def shorten(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "shortened": shorten,
+    "empty": lambda file: file.write_bytes(b""),
+    "of another kind": lambda file: file.write_bytes(bytes(range(256))),
+    "a list": lambda file: file.write_text("[]"),
+    "deep": lambda file: file.write_text("[" * 1_000_000),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["config.json", "pytorch_model.bin", "model.safetensors"])
+def test_a_damaged_file_is_refused(tmp_path: Path, name: str, damage: str) -> None:
+    bert = published(tmp_path)
+    if name == "model.safetensors":
+        BertModel(bert.config).save_pretrained(tmp_path)
+    DAMAGES[damage](tmp_path / name)
+    with pytest.raises(ValueError, match=r"^language_model\.weights: '\S+' cannot be loaded: [^\n]*$"):
+        build(str(tmp_path))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "config.json"])
+def test_a_damaged_tokenizer_is_refused(tmp_path: Path, name: str, damage: str) -> None:
+    pretrained(tmp_path)
+    DAMAGES[damage](tmp_path / name)
+    with pytest.raises(ValueError, match=r"^language_model\.weights: '\S+' cannot be loaded: [^\n]*$"):
+        load_tokenizer(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [None, b"", bytes(range(256))])
+def test_a_folder_without_a_vocabulary_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    published(tmp_path)
+    (tmp_path / "vocab.txt").unlink()
+    if content is not None:
+        (tmp_path / "vocab.txt").write_bytes(content)
+    with pytest.raises(
+        ValueError, match=r"^language_model\.weights: '\S+' (has no vocabulary|cannot be loaded)[^\n]*$"
+    ):
+        load_tokenizer(str(tmp_path))
+
+
+def test_a_vocabulary_of_more_words_than_the_bert_has_is_refused(tmp_path: Path) -> None:
+    published(tmp_path)
+    with (tmp_path / "vocab.txt").open("a") as file:
+        file.writelines(f"\nword{number}" for number in range(60))
+    with pytest.raises(ValueError, match=r"language_model\.vocabulary_size: 60 is too small for the 67 pieces"):
+        build(str(tmp_path), load_tokenizer(str(tmp_path)))
+
+
+@pytest.mark.parametrize("load", [load_tokenizer, build])
+@pytest.mark.parametrize("weights", ["lab/another", "data/raw/paper/bert", "lab"])
+def test_without_the_hub_one_is_told_how_to_fetch_a_folder(
+    hub: Path, load: Callable[[str], object], weights: str
+) -> None:
+    with pytest.raises(
+        ValueError, match=rf"^language_model\.weights: '{weights}' [^\n]*`tseg fetch bert_small` brings data/raw"
+    ):
+        load(weights)
+
+
+@pytest.mark.parametrize("load", [load_tokenizer, build])
+def test_the_file_of_weights_in_place_of_its_folder_is_refused(tmp_path: Path, load: Callable[[str], object]) -> None:
+    published(tmp_path)
+    with pytest.raises(ValueError, match=r"pytorch_model\.bin' cannot be loaded: it is no folder with a config\.json"):
+        load(str(tmp_path / "pytorch_model.bin"))
 
 
 def test_a_pretrained_tokenizer_is_used_as_it_is(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, conv2d
 
@@ -231,6 +232,11 @@ def test_a_file_of_another_width_is_refused(tmp_path: Path) -> None:
     torch.save(circulated(random_net(4)), tmp_path / "a1.pth")
     with pytest.raises(ValueError, match=r"a1\.pth.*width 2.*conv1a\.weight is \(4, 3, 3, 3\)"):
         build(tmp_path / "a1.pth")
+
+
+def test_weights_come_from_safetensors_too(tmp_path: Path) -> None:
+    save_file(circulated(random_net()), tmp_path / "a1.safetensors")
+    assert torch.equal(build(tmp_path / "a1.safetensors").eval()(pictures()), random_net()(pictures()))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no weights at all", [torch.zeros(1)], {"conv1a.weight": 3}])

@@ -32,8 +32,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path.write_text(experiments, encoding="utf-8")
     settings = yaml.safe_load((folder / "config/config.yaml").read_text())
     settings["tracking_uri"] = None
-    for source in settings["sources"].values():
-        source |= {"num_train": 8, "num_val": 3}
+    catalogue = yaml.safe_load((folder / "config/sources.yaml").read_text())
+    small = {"num_train": 8, "num_val": 3}
+    drawn = {name: source | small for name, source in catalogue.items() if source["kind"] == "shapes"}
+    (folder / "config/sources.yaml").write_text(yaml.safe_dump(drawn))
     settings["training"]["weak"] |= {"iterations": dict.fromkeys(settings["datasets"], 2), "resolution": 48}
     (folder / "config/config.yaml").write_text(yaml.safe_dump(settings))
     return folder

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+NUM_VAL = 4
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 METHODS = {"GAP": {"pooling": "gap"}, "SPA": {"pooling": "spa"}, "TSEG": {"pooling": "mpa"}}
 ON_REFCOCO = {"RefCOCO+": {"dataset": "refcoco+"}}
@@ -68,11 +69,11 @@ def small_settings(folder: Path) -> dict[str, Any]:
         "experiments": f"{folder}/experiments.yaml",
         "published": str(ROOT / "config/published.csv"),
         "label_sets": str(ROOT / "config/label_sets.yaml"),
+        "sources": f"{folder}/sources.yaml",
         "tracking_uri": f"sqlite:///{folder}/results/mlflow.db",
         "num_bootstrap": 50,
     }
-    for source in settings["sources"].values():
-        source |= {"num_train": 12, "num_val": 4}
+    write_small_catalogue(folder / "sources.yaml")
     for training in settings["training"].values():
         small = {
             "iterations": dict.fromkeys(settings["datasets"], 3),
@@ -81,6 +82,14 @@ def small_settings(folder: Path) -> dict[str, Any]:
         training.update(small, resolution=48)
     settings["image_encoders"]["wide_resnet38"]["options"] = {"width": 2}
     return settings
+
+
+def write_small_catalogue(path: Path) -> None:
+    """The embedded data set of the project's catalogue with few pictures."""
+    catalogue = yaml.safe_load((ROOT / "config/sources.yaml").read_text())
+    small = {"num_train": 12, "num_val": NUM_VAL}
+    drawn = {name: source | small for name, source in catalogue.items() if source["kind"] == "shapes"}
+    path.write_text(yaml.safe_dump(drawn))
 
 
 def run(folder: Path, settings: Mapping[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -121,7 +130,7 @@ def test_a_class_encoder_a_zero_shot_and_a_pretrained_run_reach_their_tables(fin
     assert list(tables["zero_shot"].index) == ["mIoU", *settings["datasets"]["voc"]["classes"]]
     assert tables["supervision"].notna().all(axis=None)
     scored = pd.read_parquet(folder / "results/scores/refcoco+-mpa/seed0/voc-val-plain.parquet")
-    assert len(scored) == settings["sources"]["shapes-voc"]["num_val"]
+    assert len(scored) == NUM_VAL
 
 
 def test_the_table_says_that_a_narrow_net_stands_in(finished):
@@ -250,6 +259,7 @@ def test_training_survives_a_store_that_is_away_and_says_so_once(finished, tmp_p
         ({"seeds": "many"}, "seeds: "),
         ({"inference": {"crf": "pas"}}, "inference.crf: "),
         ({"published": "nowhere.csv"}, "nowhere.csv"),
+        ({"sources": "nowhere.yaml"}, "nowhere.yaml does not exist; set the key sources to a file that does"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence_before_any_work(tmp_path, change, message):
@@ -270,3 +280,6 @@ def test_the_papers_configuration_plans_every_run_of_table_3_and_of_all(tmp_path
     for plan, num_models, num_summaries in ((of_table_3, 16, 20), (everything, 46, 52)):
         assert len([path for path in plan if path.endswith("model.safetensors")]) == num_models
         assert len([path for path in plan if path.startswith("scores") and path.endswith(".json")]) == num_summaries
+    weights = {f"{tmp_path}/data/raw/{source}.json" for source in ("vit_small", "bert_small", "wide_resnet38")}
+    assert weights & of_table_3 == weights - {f"{tmp_path}/data/raw/wide_resnet38.json"}
+    assert weights <= everything

@@ -97,11 +97,13 @@ def device(rule):
 
 
 def annotation_files(dataset):
-    """The files of a data set that is in place."""
-    found = (
-        *Path(dataset.annotations).glob("*.*"),
-        *Path(dataset.annotations).glob("ImageSets/Segmentation/*.txt"),
-    )
+    """The files of a data set that is in place; beside pairs there may be pictures, of which they are none."""
+    patterns = {
+        "voc": ["ImageSets/Segmentation/*.txt"],
+        "pairs": ["*.csv", "*.parquet", "*.json"],
+    }.get(dataset.format, ["*.*"])
+    folder = Path(dataset.annotations)
+    found = [path for pattern in patterns for path in folder.glob(pattern)]
     return [str(path) for path in sorted(found) if path.is_file()]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tseg.cli.options import Output, SettingsText, parse_text, write_json
+from tseg.cli.options import Output, SettingsText, Threads, parse_text, write_json
 
 
 def track(
@@ -38,47 +38,23 @@ def configure(settings: SettingsText, output: Output) -> None:
         partial.write_text(yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False))
 
 
-def fetch(
-    source: Annotated[str, typer.Argument(help="Name of the source.")], settings: SettingsText, output: Output
-) -> None:
-    """Bring a source's files into place: draw shapes, download and check an archive, or check files placed by hand.
-
-    The files go into the folder beside --output that has its name without .json; --output itself says what is there.
-    """
-    from tseg.config import ArchiveSource, ShapesSource, Source
-    from tseg.data import download
-
-    counts: dict[str, int]
-    wanted, dir = parse_text(Source, settings, f"source {source}"), output.with_suffix("")
-    match wanted:
-        case ShapesSource():
-            from tseg.data.shapes import draw_shapes
-
-            counts = draw_shapes(
-                dir, sets=wanted.sets, num_train=wanted.num_train, num_val=wanted.num_val, seed=wanted.seed
-            )
-        case ArchiveSource():
-            counts = {"files": download.fetch_archive(wanted.url, wanted.checksum, dir)}
-        case _:
-            counts = {"files": download.check_placed(wanted.files, wanted.page, dir)}
-    print(f"{source}: " + ", ".join(f"{count:,} {what}" for what, count in counts.items()))
-    write_json(output, {"source": source, "settings": wanted.model_dump(), "counts": counts})
-
-
 def prepare(
     dataset: Annotated[str, typer.Argument(help="Name of the data set.")],
     split: Annotated[str, typer.Argument(help="Split, as its format calls it; val+miniv joins two.")],
     settings: SettingsText,
     output: Output,
+    threads: Threads = 1,
 ) -> None:
     """Turn a split of a data set in an official format into records.
 
-    What is left out is counted, and listed with the reason in the .skipped.csv beside --output.
+    What is left out is counted, and listed with the reason in the .skipped.csv beside --output. --threads is the
+    number of processes that share the work; it changes nothing in the files.
     """
     from tseg.config import DatasetSettings
     from tseg.data.prepare import prepare
 
     wanted = parse_text(DatasetSettings, settings, f"data set {dataset}")
+    published = wanted.published.get(split)
     prepare(
         dataset,
         split,
@@ -89,5 +65,7 @@ def prepare(
         masks=[Path(dir) for dir in wanted.masks],
         classes=wanted.classes,
         sources=wanted.sources,
+        published=published.model_dump() if published else None,
         output=output,
+        num_workers=threads,
     )

@@ -66,7 +66,7 @@ def fetch(
 def _fetch(name: str, source: "Source", dir: Path, from_dir: Path | None) -> None:
     """Bring one source into place and write its manifest."""
     from tseg.catalogue import ShapesSource
-    from tseg.data.fetch import manifest_path
+    from tseg.fetching.fetch import manifest_path
 
     if isinstance(source, ShapesSource):
         from tseg.data.shapes import draw_shapes
@@ -77,7 +77,7 @@ def _fetch(name: str, source: "Source", dir: Path, from_dir: Path | None) -> Non
         )
         manifest = {"source": name, "settings": settings, "counts": counts}
     else:
-        from tseg.data.fetch import fetch
+        from tseg.fetching.fetch import fetch
 
         print(f"{name}: {source.title}; licence: {source.licence}; to cite: {source.citation}", flush=True)
         manifest = fetch(name, source, dir, from_dir=from_dir)
@@ -94,7 +94,7 @@ def _print_status(catalogue: "Catalogue", dir: Path) -> None:
     from rich.filesize import decimal
     from rich.table import Table
 
-    from tseg.data.status import status
+    from tseg.fetching.status import status
 
     rows = status(catalogue, dir)
     table = Table(box=SIMPLE_HEAD)

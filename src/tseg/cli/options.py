@@ -72,7 +72,7 @@ def find_device(name: str, threads: int) -> "torch.device":
     # cuBLAS reads it when CUDA starts; without it the same sums come in another order.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.use_deterministic_algorithms(True)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,7 +1,6 @@
-"""What the readers of official annotation files share: JSON, fields, polygons, the record they make."""
+"""What the readers of annotation files share: a split, its fields and polygons, the record they make."""
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -9,13 +8,12 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from tseg.files import existing
-
 Record = dict[str, Any]
 T = TypeVar("T")
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**27  # beyond this Pillow takes a picture for an attack
 MAX_COORDINATE = 1e5  # pixels; far outside any picture, and well inside what the C rasterisers count with
+MAX_OUTLINE = 1e6  # pixels along the polygons of a region; pycocotools holds several points for each
 
 
 class RecordError(Exception):
@@ -30,18 +28,18 @@ class Skipped(NamedTuple):
     reason: str
 
 
-def read_json(path: Path, kind: type[T], object_hook: Callable[[Record], Record] | None = None) -> T:
-    """The content of `path`, a `kind`: a dict, or a list of dicts. Raises ValueError when it is not that."""
-    text = existing(path, "place the annotation files of the data set there").read_bytes()
-    try:
-        content = json.loads(text, object_hook=object_hook)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}); fetch it again") from error
-    items = content if isinstance(content, list) else []
-    if not isinstance(content, kind) or not all(isinstance(item, dict) for item in items):
-        wanted = "a list of objects" if kind is list else "an object"
-        raise ValueError(f"{path} does not hold {wanted}; place the official file there")
-    return content
+class Split(NamedTuple):
+    """A split as a reader of its format opens it: what to read, and how.
+
+    A bad file raises ValueError when the split is opened or while `items` is drawn; a bad record is `Skipped`.
+    """
+
+    items: Iterable[Any]
+    """In file order, each small and picklable; they are drawn one by one, never held together."""
+    read: Callable[[Any], Iterator[Record | Skipped]]
+    """What becomes of one item: its records, in order. Picklable and pure: worker processes run it."""
+    upright: bool = False
+    """Pictures are meant as a viewer turns them, not as they are stored: one that must be turned is refused."""
 
 
 def field(item: Record, key: str, kind: type[T]) -> T:
@@ -51,16 +49,11 @@ def field(item: Record, key: str, kind: type[T]) -> T:
     return item[key]
 
 
-def index(items: Iterable[Record], key: str) -> dict[str, Record]:
-    """The items by their `key`, an id: the official files write ids as numbers, records as strings."""
-    return {str(item[key]): item for item in items if key in item}
-
-
-def picture_size(pictures: dict[str, Record], image_id: str, file: str) -> tuple[int, int]:
-    """Height and width, in pixels, that `pictures` (read from `file`) gives a picture. Raises RecordError."""
-    if image_id not in pictures:
+def picture_size(picture: Record | None, image_id: str, file: str) -> tuple[int, int]:
+    """Height and width, in pixels, of a picture as `file` describes it, None: not at all. Raises RecordError."""
+    if picture is None:
         raise RecordError(f"its picture {image_id} is not in {file}; add its size there")
-    height, width = field(pictures[image_id], "height", int), field(pictures[image_id], "width", int)
+    height, width = field(picture, "height", int), field(picture, "width", int)
     if min(height, width) < 1 or height * width > MAX_PIXELS:
         raise RecordError(f"its picture cannot be {width} x {height} pixels; mend the size in {file}")
     return height, width
@@ -78,15 +71,23 @@ def polygon_points(polygon: Any) -> np.ndarray:
     return points
 
 
+def region_points(polygons: Iterable[Any]) -> list[np.ndarray]:
+    """The `polygon_points` of all polygons of a region. Raises RecordError also when they run on and on."""
+    region = [polygon_points(polygon) for polygon in polygons]
+    if sum(np.abs(np.diff(points, axis=0)).max(axis=1, initial=0).sum() for points in region) > MAX_OUTLINE:
+        raise RecordError(f"its polygons run for more than {MAX_OUTLINE:,.0f} pixels; mend them")
+    return region
+
+
 def make_record(
     *,
     record_id: str,
     image_id: str,
     file_name: str,
-    size: tuple[int, int],
+    size: tuple[int, int] | None,
     expression: str,
     group_id: str,
-    mask: str,
+    mask: str | None,
     tags: list[str],
     box: list[float] | None = None,
     ignore: str | None = None,
@@ -94,27 +95,40 @@ def make_record(
 ) -> Record:
     """A row of `tseg.records.SCHEMA`.
 
-    `size` is (height, width) in pixels, `mask` a compressed RLE, `box` the mask's own if none is given, `ignore`
-    the RLE of the pixels that do not count, `coco_id` the picture's id in COCO if it is known to have one.
-    Raises RecordError for an expression without a word and for a mask without a pixel.
+    `size` is (height, width) in pixels, None where only the picture tells it; `mask` a compressed RLE of that size,
+    or None where none is drawn; `box` the mask's own if none is given; `ignore` the RLE of the pixels that do not
+    count; `coco_id` the picture's id in COCO if it is known to have one.
+    Raises RecordError for an expression without a word, for a mask without a pixel, and for what is no text.
     """
     words = expression.split()
     if not words:
         raise RecordError("its expression is empty; write one")
-    mask_box = coco_mask.toBbox({"size": list(size), "counts": mask.encode("ascii")}).tolist()
-    if not all(mask_box[2:]):
-        raise RecordError("its mask is empty; draw the region inside the picture")
+    try:
+        "".join([record_id, image_id, file_name, expression, group_id]).encode()
+    except UnicodeEncodeError as error:
+        raise RecordError("its expression or one of its names holds half of a surrogate pair; mend it") from error
+    height, width = size or (None, None)
+    drawn_box = None if mask is None else mask_box(mask, size)
     return {
         "record_id": record_id,
         "image_id": image_id,
         "file_name": file_name,
-        "height": size[0],
-        "width": size[1],
+        "height": height,
+        "width": width,
         "expression": " ".join(words),
         "group_id": group_id,
         "mask": mask,
-        "box": box or mask_box,
+        "box": box or drawn_box,
         "ignore": ignore,
         "tags": tags,
         "coco_id": coco_id,
     }
+
+
+def mask_box(mask: str, size: tuple[int, int] | None) -> list[float]:
+    """The box x, y, width, height, in pixels, of a compressed RLE. Raises RecordError when no pixel is set."""
+    assert size is not None, "run lengths mean nothing without a size"
+    box = coco_mask.toBbox({"size": list(size), "counts": mask.encode("ascii")}).tolist()
+    if not all(box[2:]):
+        raise RecordError("its mask is empty; draw the region inside the picture")
+    return box

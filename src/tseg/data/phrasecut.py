@@ -1,22 +1,17 @@
 """PhraseCut's annotation files (Wu et al. 2020, version 0), read into records: one per task."""
 
 from collections import Counter
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from tseg.data.annotations import (
-    Record,
-    RecordError,
-    Skipped,
-    field,
-    index,
-    make_record,
-    picture_size,
-    polygon_points,
-    read_json,
-)
+from tseg.data.annotations import Record, RecordError, Skipped, Split, field, make_record, picture_size, region_points
+from tseg.data.json_stream import stream_list
+from tseg.data.on_disk import Lookup, id_text
 from tseg.files import existing
 from tseg.records import encode_mask
 
@@ -35,22 +30,35 @@ COCO_NAMES = frozenset({
 # fmt: on
 
 
-def read_phrasecut(annotations: Path, split: str) -> tuple[list[Record], list[Skipped]]:
-    """The records of `refer_<split>.json` in file order, and those left out; `val+miniv` reads both files.
+RANKED = 500
+"""Category names whose rank matters: the evaluator's classes are c20, c21-100, c101-500 and c500+."""
+
+
+class Task(NamedTuple):
+    """A task of `file`, the `number`-th from 0, and its picture in img_info.json, if it is there."""
+
+    file: Path
+    number: int
+    content: Record
+    picture: Record | None
+
+
+def open_phrasecut(annotations: Path, split: str) -> Split:
+    """The tasks of `refer_<split>.json` in file order, a record each; `val+miniv` reads both files.
 
     `file_name` is the bare name of the picture. Raises ValueError when a file is missing or damaged.
     """
     paths = [split_path(annotations, part) for part in split.split("+")]
-    pictures = index(read_json(annotations / "img_info.json", list), "image_id")
+    pictures = Lookup(stream_list(annotations / "img_info.json"), "image_id")
     ranks = name_ranks(annotations / "refer_train.json")
-    records, skipped = [], []
+    return Split(stream_tasks(paths, pictures), partial(read_task, ranks))
+
+
+def stream_tasks(paths: list[Path], pictures: Lookup) -> Iterator[Task]:
+    """The tasks of the files in order. Raises ValueError when one is damaged."""
     for path in paths:
-        for number, task in enumerate(read_json(path, list)):
-            try:
-                records.append(read_task(task, pictures, ranks))
-            except RecordError as reason:
-                skipped.append(Skipped(path, str(task.get("task_id", f"number {number}")), str(reason)))
-    return records, skipped
+        for number, task in enumerate(stream_list(path)):
+            yield Task(path, number, task, pictures.get(id_text(task.get("image_id"))))
 
 
 def split_path(annotations: Path, split: str) -> Path:
@@ -61,26 +69,32 @@ def split_path(annotations: Path, split: str) -> Path:
 
 
 def name_ranks(path: Path) -> dict[str, int]:
-    """The rank of each category name by frequency among the tasks of `path`, the most frequent 0."""
-
+    """The rank of the `RANKED` most frequent category names among the tasks of `path`, the first 0."""
     # ASSUME the evaluator ranks by name_att_rel_count.json, which is not among the files that we ask for: the
     # frequency in the training split stands in for it, ties in the order of the file.
-    def without_polygons(item: Record) -> Record:  # they are nearly all of the 400 MB
-        item.pop("Polygons", None)
-        return item
-
-    structures = (task.get("phrase_structure") for task in read_json(path, list, without_polygons))
-    names = Counter(str(structure.get("name")) for structure in structures if isinstance(structure, dict))
-    return {name: rank for rank, (name, _) in enumerate(names.most_common())}
+    structures = (task.get("phrase_structure") for task in stream_list(path))
+    names = Counter(id_text(structure.get("name")) for structure in structures if isinstance(structure, dict))
+    return {name: rank for rank, (name, _) in enumerate(names.most_common(RANKED))}
 
 
-def read_task(task: Record, pictures: dict[str, Record], ranks: dict[str, int]) -> Record:
+def read_task(ranks: dict[str, int], task: Task) -> Iterator[Record | Skipped]:
+    """The record of one task, or why there is none; `ranks` are `name_ranks`."""
+    try:
+        yield make_task_record(task.content, task.picture, ranks)
+    except RecordError as reason:
+        name = id_text(task.content.get("task_id", f"number {task.number}"))
+        yield Skipped(task.file, name, str(reason))
+
+
+def make_task_record(task: Record, picture: Record | None, ranks: dict[str, int]) -> Record:
     """The record of one task. Raises RecordError."""
-    image_id, task_id = str(task.get("image_id")), field(task, "task_id", str)
-    size = picture_size(pictures, image_id, "img_info.json")
-    coco_id = pictures[image_id].get("coco_id")  # about half of Visual Genome's pictures are COCO's
+    image_id, task_id = id_text(task.get("image_id")), field(task, "task_id", str)
+    size = picture_size(picture, image_id, "img_info.json")
+    assert picture is not None, "it has a size"
+    coco_id = picture.get("coco_id")  # about half of Visual Genome's pictures are COCO's
     instances = field(task, "Polygons", list)
     mask = rasterise(instances, size)
+    share = np.count_nonzero(mask) / mask.size
     return make_record(
         record_id=task_id,
         image_id=image_id,
@@ -89,8 +103,8 @@ def read_task(task: Record, pictures: dict[str, Record], ranks: dict[str, int]) 
         expression=field(task, "phrase", str),
         group_id=task_id,
         mask=encode_mask(mask),
-        tags=subset_tags(field(task, "phrase_structure", dict), len(instances), float(mask.mean()), ranks),
-        coco_id=None if coco_id is None else str(field(pictures[image_id], "coco_id", int)),
+        tags=subset_tags(field(task, "phrase_structure", dict), len(instances), share, ranks),
+        coco_id=None if coco_id is None else id_text(field(picture, "coco_id", int)),
     )
 
 
@@ -99,26 +113,25 @@ def rasterise(instances: list[list], size: tuple[int, int]) -> np.ndarray:
 
     Coordinates are truncated, outlines belong to the region, a polygon of fewer than two points is skipped.
     """
+    if not all(isinstance(instance, list) for instance in instances):
+        raise RecordError("one of its Polygons is not a list of polygons; mend it in the file")
     canvas = Image.new("L", (size[1], size[0]))
     draw = ImageDraw.Draw(canvas)
-    for instance in instances:
-        if not isinstance(instance, list):
-            raise RecordError("one of its Polygons is not a list of polygons; mend it in the file")
-        for polygon in map(polygon_points, instance):
-            if len(polygon) >= 2:
-                draw.polygon(polygon.astype(int).ravel().tolist(), fill=1, outline=1)
+    for polygon in region_points(polygon for instance in instances for polygon in instance):
+        if len(polygon) >= 2:
+            draw.polygon(polygon.astype(int).ravel().tolist(), fill=1, outline=1)
     return np.asarray(canvas) > 0
 
 
 def subset_tags(structure: Record, num_instances: int, share: float, ranks: dict[str, int]) -> list[str]:
     """The subsets of PhraseCut's evaluator that a task is in; `share` is its mask's part of the picture."""
     name, kind = field(structure, "name", str), structure.get("type")
-    rank = ranks.get(name, 500)  # a name that training has not is a rare one
+    rank = ranks.get(name, RANKED)  # a name that training has not is a rare one
     subsets = {
         "c20": rank < 20,
         "c21-100": 20 <= rank < 100,
-        "c101-500": 100 <= rank < 500,
-        "c500+": rank >= 500,
+        "c101-500": 100 <= rank < RANKED,
+        "c500+": rank >= RANKED,
         "c_coco": name in COCO_NAMES,
         "i_single": num_instances == 1,
         "i_multi": 2 <= num_instances <= 4,

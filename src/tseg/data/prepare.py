@@ -1,122 +1,151 @@
 """Official annotation files and pictures in, one checked table of records out."""
 
 import csv
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from PIL import Image
+import pyarrow as pa
 
-from tseg.data.annotations import Record, Skipped
-from tseg.data.phrasecut import read_phrasecut
-from tseg.data.refer import read_refer
-from tseg.data.voc import read_voc
+from tseg.data.annotations import Skipped, Split
+from tseg.data.on_disk import Distinct
+from tseg.data.pairs import open_pairs
+from tseg.data.phrasecut import open_phrasecut
+from tseg.data.refer import open_refer
+from tseg.data.shards import Shard, read_shards
+from tseg.data.voc import open_voc
 from tseg.files import whole_file
-from tseg.progress import progress
-from tseg.records import write_records
+from tseg.records import RecordsWriter
+
+Format = Literal["phrasecut", "refer", "voc", "pairs"]
 
 
-class Picture(NamedTuple):
-    """What the check of one picture found: its path, (height, width) in pixels, and its fault or ''."""
+class Found(NamedTuple):
+    """What a split has; the pictures are those of the records."""
 
-    path: Path
-    size: tuple[int, int]
-    fault: str
+    num_records: int
+    num_pictures: int
+    num_skipped: int
+    first_skipped: Skipped | None
 
 
 def prepare(
     name: str,
     split: str,
     *,
-    format: Literal["phrasecut", "refer", "voc"],
+    format: Format,
     annotations: Path,
     images: Sequence[Path],
     split_by: str | None,
     masks: Sequence[Path],
     classes: Sequence[str] | None,
     sources: Sequence[str],
+    published: dict[str, int | None] | None,
     output: Path,
+    num_workers: int = 1,
 ) -> int:
     """Write the records of one split of the data set `name` to `output`; returns their number.
 
-    `annotations` is the folder of the official files; a picture is taken from the first folder of `images`
+    `annotations` is the folder of the annotation files; a picture is taken from the first folder of `images`
     that has it; `split_by` names refer's pickle; `masks` are the folders of VOC's masks and `classes` the names
-    of their values from 1 on, kept with the records as `sources` are, null for the other formats. What cannot be
-    used is left out and listed, with its reason, in `<output's stem>.skipped.csv`.
+    of their values from 1 on, kept with the records as `sources` are, null for the other formats. `published` are
+    the numbers of `expressions` and `pictures` that the split should have, null where nobody says: they are kept with
+    the records too, and compared with what there is. What cannot be used is left out and listed, with its reason, in
+    `<output's stem>.skipped.csv`.
+
+    `num_workers` processes share the work. What is written does not depend on their number, nor the memory that they
+    need on the number of records.
 
     Raises ValueError when an annotation file or the split is missing or damaged, and when no record is left.
     """
+    list_path = output.with_suffix(".skipped.csv")
+    try:
+        opened = open_split(format, annotations, split, split_by=split_by, masks=masks, classes=classes or ())
+        with whole_file(output) as partial, RecordsWriter(partial) as writer:
+            with closing(read_shards(opened, images, num_workers)) as shards:
+                found = write_shards(shards, writer, list_path)
+            if not found.num_records:
+                first = found.first_skipped
+                reason = f"the first, {first.record}: {first.reason}" if first else "the split is empty"
+                raise ValueError(
+                    f"{name} {split} in {annotations}: all {found.num_skipped} records are left out; {reason}"
+                )
+            writer.metadata = {
+                "dataset": name,
+                "split": split,
+                "sources": list(sources),
+                "classes": list(classes) if classes else None,
+                "num_skipped": found.num_skipped,
+                "num_pictures": found.num_pictures,
+                "published": published,
+            }
+    except RecursionError as error:
+        raise ValueError(f"{annotations}: one of its files is nested too deep ({error}); fetch it again") from error
+    print(
+        f"{name} {split}: {found.num_records:,} records of {found.num_pictures:,} pictures; "
+        f"{found.num_skipped:,} left out, listed in {list_path}"
+    )
+    if published:
+        print(f"{name} {split}: {compare(found, published)}")
+    return found.num_records
+
+
+def open_split(
+    format: Format,
+    annotations: Path,
+    split: str,
+    *,
+    split_by: str | None,
+    masks: Sequence[Path],
+    classes: Sequence[str],
+) -> Split:
+    """The split as the reader of its format opens it. Raises ValueError."""
     match format:
         case "phrasecut":
-            records, skipped = read_phrasecut(annotations, split)
+            return open_phrasecut(annotations, split)
         case "refer":
-            records, skipped = read_refer(annotations, split, split_by)
+            return open_refer(annotations, split, split_by)
         case "voc":
-            records, skipped = read_voc(annotations, split, masks=masks, classes=classes or ())
-    records, rejected = with_pictures(records, images)
-    skipped += rejected
-    list_path = output.with_suffix(".skipped.csv")
-    write_skipped(list_path, skipped)
-    if not records:
-        reason = f"the first, {skipped[0].record}: {skipped[0].reason}" if skipped else "the split is empty"
-        raise ValueError(f"{name} {split} in {annotations}: all {len(skipped)} records are left out; {reason}")
-    metadata = {"dataset": name, "split": split, "sources": list(sources), "num_skipped": len(skipped)}
-    write_records(output, records, metadata | {"classes": list(classes) if classes else None})
-    num_pictures = len({record["image_id"] for record in records})
-    print(
-        f"{name} {split}: {len(records):,} records of {num_pictures:,} pictures; "
-        f"{len(skipped):,} left out, listed in {list_path}"
-    )
-    return len(records)
+            return open_voc(annotations, split, masks=masks, classes=classes)
+        case "pairs":
+            return open_pairs(annotations, split)
 
 
-def with_pictures(records: list[Record], images: Sequence[Path]) -> tuple[list[Record], list[Skipped]]:
-    """The records whose picture is whole and of their size, its path as their `file_name`; and the others."""
-    pictures = check_pictures(list(dict.fromkeys(record["file_name"] for record in records)), images)
-    kept: dict[str, Record] = {}
-    skipped = []
-    for record in records:
-        path, size, fault = pictures[record["file_name"]]
-        wanted = (record["height"], record["width"])
-        if not fault and size != wanted:
-            fault = f"its annotation is for a picture of {wanted[1]} x {wanted[0]} pixels, this one has "
-            fault += f"{size[1]} x {size[0]}; fetch the original picture"
-        if record["record_id"] in kept:
-            fault = "an earlier record has the same id; give it another"
-        if fault:
-            skipped.append(Skipped(path, record["record_id"], fault))
-        else:
-            kept[record["record_id"]] = record | {"file_name": str(path)}
-    return list(kept.values()), skipped
+def write_shards(shards: Iterable[Shard], writer: RecordsWriter, list_path: Path) -> Found:
+    """Write the records of all shards, of two with one id the first, and the list of what was left out."""
+    ids, pictures, num_skipped, first = Distinct(), Distinct(), 0, None
+    with (
+        whole_file(list_path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        rows = csv.writer(file)
+        rows.writerow(Skipped._fields)
+        for shard in shards:
+            records, repeated = without_repeated(shard.records, ids)
+            writer.write(records)
+            for image_id in dict.fromkeys(records["image_id"].to_pylist()):
+                pictures.add(image_id)
+            skipped = shard.skipped + repeated
+            rows.writerows(skipped)
+            num_skipped += len(skipped)
+            first = first or next(iter(skipped), None)
+    return Found(len(ids), len(pictures), num_skipped, first)
 
 
-def check_pictures(names: list[str], images: Sequence[Path]) -> dict[str, Picture]:
-    """Look at every picture once; Pillow decodes outside the interpreter's lock: threads share the work."""
-    with ThreadPoolExecutor() as pool:
-        checked = pool.map(lambda name: check_picture(name, images), names)
-        return dict(zip(names, progress(checked, "check", "pictures", len(names)), strict=True))
+def without_repeated(records: pa.Table, ids: Distinct) -> tuple[pa.Table, list[Skipped]]:
+    """The records whose id is not among `ids` yet, where they are added; and the others."""
+    is_new = [ids.add(record_id) for record_id in records["record_id"].to_pylist()]
+    kept, others = (records.filter(pa.array([new is wanted for new in is_new], pa.bool_())) for wanted in (True, False))
+    reason = "an earlier record has the same id; give it another"
+    named = zip(others["file_name"].to_pylist(), others["record_id"].to_pylist(), strict=True)
+    return kept, [Skipped(Path(file_name), record_id, reason) for file_name, record_id in named]
 
 
-def check_picture(name: str, images: Sequence[Path]) -> Picture:
-    """Find the picture `name` in the first of the folders that has it and decode it to its end."""
-    paths = [images_dir / name for images_dir in images if (images_dir / name).is_file()]
-    if not paths:
-        folders = ", ".join(map(str, images))
-        return Picture(Path(name), (0, 0), f"the picture is in none of {folders}; fetch it into one of them")
-    try:
-        with Image.open(paths[0]) as picture:
-            width, height = picture.size  # as stored: the annotations do not know EXIF's orientation
-            picture.draft("L", (1, 1))  # a JPEG is read to its end, but only its coarsest version is made
-            picture.load()
-    except Exception as error:  # Pillow's decoders let many kinds through
-        return Picture(paths[0], (0, 0), f"the picture cannot be read to its end ({error}); fetch it again")
-    return Picture(paths[0], (height, width), "")
-
-
-def write_skipped(path: Path, skipped: list[Skipped]) -> None:
-    """Write the list of what was left out, its header alone when nothing was."""
-    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(Skipped._fields)
-        writer.writerows(skipped)
+def compare(found: Found, published: dict[str, int | None]) -> str:
+    """One line: whether the split has what its authors say, as far as they do."""
+    ours = {"expressions": found.num_records + found.num_skipped, "pictures": found.num_pictures}
+    said = {what: count for what, count in published.items() if count is not None}
+    counts = "; ".join(f"{count:,} {what} are published, {ours[what]:,} are here" for what, count in said.items())
+    verdict = "as published" if all(ours[what] == count for what, count in said.items()) else "NOT AS PUBLISHED"
+    return f"{verdict}: {counts}" if said else "no count is published"

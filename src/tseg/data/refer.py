@@ -2,8 +2,9 @@
 
 import io
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -13,40 +14,54 @@ from tseg.data.annotations import (
     Record,
     RecordError,
     Skipped,
+    Split,
     field,
-    index,
     make_record,
     picture_size,
-    polygon_points,
-    read_json,
+    region_points,
 )
+from tseg.data.json_stream import stream_member
+from tseg.data.on_disk import Lookup, id_text
 from tseg.files import existing
+from tseg.progress import progress
 from tseg.records import encode_mask
 
 
-def read_refer(annotations: Path, split: str, split_by: str | None) -> tuple[list[Record], list[Skipped]]:
-    """The records of a split in the order of `refs(<split_by>).p`, and those left out; `testA+testB` is both.
+class Reference(NamedTuple):
+    """A reference of the pickle `file`, its picture and its annotation in instances.json, if they are there."""
 
-    `file_name` is the bare name of the picture. Raises ValueError when a file is missing or damaged, and
-    for a split that there is not.
+    file: Path
+    content: Record
+    picture: Record | None
+    region: Record | None
+
+
+def open_refer(annotations: Path, split: str, split_by: str | None) -> Split:
+    """The references of a split in the order of `refs(<split_by>).p`, a record a sentence; `testA+testB` is both.
+
+    `file_name` is the bare name of the picture. Raises ValueError when a file is missing or damaged, and for a split
+    that there is not. The pickle is loaded whole, as its format wants.
     """
     there = ", ".join(sorted(path.name for path in annotations.glob("refs(*).p")))
     mend = f"set split_by to what stands in brackets in {there}" if there else "place the refer files there"
     path = existing(annotations / f"refs({split_by}).p", mend)
     refs, wanted = read_refs(path), split.split("+")
-    splits = sorted({str(ref.get("split")) for ref in refs})
+    splits = sorted({id_text(ref.get("split")) for ref in refs})
     if unknown := set(wanted).difference(splits):
         raise ValueError(f"{path} has no split {min(unknown)!r}; choose among {', '.join(splits)}")
-    pictures, regions = read_instances(annotations / "instances.json")
-    records, skipped = [], []
-    for ref in refs:
-        for sentence in ref["sentences"] if ref.get("split") in wanted else []:
-            try:
-                records.append(read_sentence(sentence, ref, pictures, regions))
-            except RecordError as reason:
-                name = sentence.get("sent_id", f"a sentence of reference {ref.get('ref_id')}")
-                skipped.append(Skipped(path, str(name), str(reason)))
-    return records, skipped
+    refs = [ref for ref in refs if ref.get("split") in wanted]
+    pictures, regions = (
+        Lookup(stream_member(annotations / "instances.json", key), "id", {id_text(ref.get(name)) for ref in refs})
+        for key, name in (("images", "image_id"), ("annotations", "ann_id"))
+    )
+    return Split(stream_references(path, refs, pictures, regions), read_reference)
+
+
+def stream_references(path: Path, refs: list[Record], pictures: Lookup, regions: Lookup) -> Iterator[Reference]:
+    """The references, in order, each with what it refers to."""
+    for ref in progress(refs, path.name, "references", len(refs)):
+        picture, region = pictures.get(id_text(ref.get("image_id"))), regions.get(id_text(ref.get("ann_id")))
+        yield Reference(path, ref, picture, region)
 
 
 class PlainUnpickler(pickle.Unpickler):
@@ -81,36 +96,44 @@ def has_sentences(ref: Record) -> bool:
     return isinstance(sentences, list) and all(isinstance(sentence, dict) for sentence in sentences)
 
 
-def read_instances(path: Path) -> tuple[dict[str, Record], dict[str, Record]]:
-    """The pictures and the annotations of a COCO file, by id."""
-    instances = read_json(path, dict)
+def read_reference(reference: Reference) -> Iterator[Record | Skipped]:
+    """The records of the sentences of one reference, or why there are none; its mask is made once."""
+    ref, fault = reference.content, ""
     try:
-        return index(field(instances, "images", list), "id"), index(field(instances, "annotations", list), "id")
-    except (RecordError, TypeError) as error:
-        raise ValueError(f"{path} has no lists `images` and `annotations`; fetch the official file again") from error
+        shared = describe_region(reference)
+    except RecordError as reason:
+        shared, fault = {}, str(reason)
+    for sentence in ref["sentences"]:
+        try:
+            if fault:
+                raise RecordError(fault)
+            record_id = id_text(field(sentence, "sent_id", int))
+            yield make_record(**shared, record_id=record_id, expression=field(sentence, "sent", str))
+        except RecordError as reason:
+            name = sentence.get("sent_id", f"a sentence of reference {id_text(ref.get('ref_id'))}")
+            yield Skipped(reference.file, id_text(name), str(reason))
 
 
-def read_sentence(sentence: Record, ref: Record, pictures: dict[str, Record], regions: dict[str, Record]) -> Record:
-    """The record of one sentence of the reference `ref`. Raises RecordError."""
-    image_id, ann_id = str(ref.get("image_id")), str(ref.get("ann_id"))
-    size = picture_size(pictures, image_id, "instances.json")
-    if ann_id not in regions:
+def describe_region(reference: Reference) -> Record:
+    """What the records of a reference share. Raises RecordError."""
+    _, ref, picture, region = reference
+    image_id, ann_id = id_text(ref.get("image_id")), id_text(ref.get("ann_id"))
+    size = picture_size(picture, image_id, "instances.json")
+    assert picture is not None, "it has a size"
+    if region is None:
         raise RecordError(f"its annotation {ann_id} is not in instances.json; fetch both files from one place")
-    region = regions[ann_id]
-    if str(region.get("image_id")) != image_id:
+    if id_text(region.get("image_id")) != image_id:
         raise RecordError(f"its annotation {ann_id} is not one of picture {image_id}; mend its image_id")
-    return make_record(
-        record_id=str(field(sentence, "sent_id", int)),
-        image_id=image_id,
-        file_name=field(pictures[image_id], "file_name", str),
-        size=size,
-        expression=field(sentence, "sent", str),
-        group_id=str(field(ref, "ref_id", int)),
-        mask=compress(region.get("segmentation"), size),
-        tags=[],
-        box=check_box(region.get("bbox")),
-        coco_id=image_id,
-    )
+    return {
+        "image_id": image_id,
+        "file_name": field(picture, "file_name", str),
+        "size": size,
+        "group_id": id_text(field(ref, "ref_id", int)),
+        "mask": compress(region.get("segmentation"), size),
+        "tags": [],
+        "box": check_box(region.get("bbox")),
+        "coco_id": image_id,
+    }
 
 
 def check_box(box: Any) -> list[float]:
@@ -129,7 +152,7 @@ def compress(segmentation: Any, size: tuple[int, int]) -> str:
     """
     match segmentation:
         case [_, *_]:
-            polygons = [polygon_points(polygon).ravel().tolist() for polygon in segmentation]
+            polygons = [points.ravel().tolist() for points in region_points(segmentation)]
             if min(map(len, polygons)) < 6:  # pycocotools would take two points for a box
                 raise RecordError("its segmentation has a polygon of fewer than three points; mend the polygon")
             rle = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))

@@ -1,27 +1,75 @@
 """Pictures for the encoder: normalised, and for training at random rescaled, cropped and flipped (section 4.2)."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
+
+from tseg.data.annotations import MAX_PIXELS
 
 PADDING = 127
 """Grey level that fills a crop beyond the picture: nearly 0 once normalised for a ViT."""
+
+_MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
+"""Of at most 8 bits a channel; Pillow cuts off what a 16-bit grey exceeds 255 by."""
 
 _MIRRORED = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
 _SIDE_WORDS = re.compile(rf"\b({'|'.join(_MIRRORED)})\b", re.IGNORECASE)
 
 
-def open_picture(path: Path | str) -> Image.Image:
-    """The picture as RGB, decoded. Raises ValueError naming a file that cannot be read."""
+class PictureError(Exception):
+    """Why a picture cannot be used, and what mends it."""
+
+
+@contextmanager
+def usable_picture(path: Path | str) -> Iterator[Image.Image]:
+    """The picture, not decoded yet. Raises PictureError for one that is too large, animated or of more than 8 bits.
+
+    What goes wrong while the picture is in use becomes a PictureError too.
+    """
     try:
         with Image.open(path) as picture:
+            check_kind(picture)
+            yield picture
+    except PictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise PictureError(f"the picture is too large ({error}); scale it down") from error
+    except Exception as error:  # Pillow's decoders let many kinds through
+        raise PictureError(f"the picture cannot be read to its end ({error}); fetch it again") from error
+
+
+def check_kind(picture: Image.Image) -> None:
+    """Raise PictureError unless the picture, opened, not decoded, is one still picture of 8 bits a channel."""
+    if picture.width * picture.height > MAX_PIXELS:
+        size = f"{picture.width} x {picture.height} pixels, more than {MAX_PIXELS:,}"
+        raise PictureError(f"the picture is too large ({size}); scale it down")
+    # A camera's MPO is one picture, with the preview or the other eye's view after it.
+    if getattr(picture, "is_animated", False) and picture.format != "MPO":
+        raise PictureError("the picture is animated or one of several in its file; save the one that is meant alone")
+    if picture.mode not in _MODES:
+        raise PictureError(f"the picture has Pillow's mode {picture.mode}; save it with 8 bits a channel")
+
+
+def check_orientation(picture: Image.Image) -> None:
+    """Raise PictureError for an opened picture that a viewer turns or mirrors before it shows it."""
+    orientation = picture.getexif().get(ExifTags.Base.Orientation, 1)
+    if orientation in range(2, 9):
+        mend = "save it upright, as `mogrify -auto-orient` does"
+        raise PictureError(f"the picture is stored turned or mirrored (EXIF orientation {orientation}); {mend}")
+
+
+def open_picture(path: Path | str) -> Image.Image:
+    """The picture as RGB, decoded, its pixels as they are stored. Raises ValueError naming one that cannot be used."""
+    try:
+        with usable_picture(path) as picture:
             return picture.convert("RGB")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as a picture ({error}); replace it or leave it out") from error
+    except PictureError as error:
+        raise ValueError(f"{path} cannot be read as a picture: {error}") from error
 
 
 def normalised(picture: Image.Image, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

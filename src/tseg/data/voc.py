@@ -1,39 +1,50 @@
 """VOC 2012's semantic segmentation, with or without SBD's masks, read into records: one per picture and class."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from tseg.data.annotations import Record, RecordError, Skipped, make_record
+from tseg.data.annotations import Record, RecordError, Skipped, Split, make_record
 from tseg.data.voc_masks import VOID, read_mask
 from tseg.files import existing
 from tseg.progress import progress
 from tseg.records import encode_mask
 
+Line = tuple[Path, str, bool]
+"""A list of pictures, a name in it, whether an earlier line has the same."""
 
-def read_voc(
-    annotations: Path, split: str, *, masks: Sequence[Path], classes: Sequence[str]
-) -> tuple[list[Record], list[Skipped]]:
-    """The records of a split in the order of its list, and the pictures left out; `train_aug+val` reads both lists.
+
+def open_voc(annotations: Path, split: str, *, masks: Sequence[Path], classes: Sequence[str]) -> Split:
+    """The pictures of a split in the order of its list, a record a class; `train_aug+val` reads both lists.
 
     `annotations` is VOCdevkit/VOC2012; a mask is taken from the first folder of `masks` that has `<picture>.png` or
     `<picture>.mat`; its value i is `classes[i - 1]`. Where a picture's mask is bad, no record is made of it.
     `file_name` is the bare name of the picture. Raises ValueError when a list is missing, damaged or empty.
     """
-    records, skipped, seen = [], [], set()
     names = picture_names(annotations, split, masks)
-    for list_path, name in progress(names, "read", "masks", len(names)):
-        path = list_path
-        try:
-            if name in seen:
-                raise RecordError("an earlier line names the same picture; remove one of them")
-            seen.add(name)
-            path = find_mask(name, masks)
-            records += read_classes(name, read_mask(path), classes)
-        except RecordError as reason:
-            skipped.append(Skipped(path, name, str(reason)))
-    return records, skipped
+    return Split(stream_lines(names), partial(read_picture, tuple(masks), tuple(classes)))
+
+
+def stream_lines(names: list[tuple[Path, str]]) -> Iterator[Line]:
+    """The lines in order, each with whether its name is known already."""
+    seen = set()
+    for path, name in progress(names, "masks", "pictures", len(names)):
+        yield path, name, name in seen
+        seen.add(name)
+
+
+def read_picture(masks: Sequence[Path], classes: Sequence[str], line: Line) -> Iterator[Record | Skipped]:
+    """The records of the picture that a line names, or why there is none."""
+    path, name, is_known = line
+    try:
+        if is_known:
+            raise RecordError("an earlier line names the same picture; remove one of them")
+        path = find_mask(name, masks)
+        yield from read_classes(name, read_mask(path), classes)
+    except RecordError as reason:
+        yield Skipped(path, name, str(reason))
 
 
 def picture_names(annotations: Path, split: str, masks: Sequence[Path]) -> list[tuple[Path, str]]:

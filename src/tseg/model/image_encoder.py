@@ -3,18 +3,19 @@
 import tseg.torchvision_operators  # noqa: F401  (before timm is imported)
 
 # isort: split
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import timm
-import torch
-from safetensors import SafetensorError
 from timm.layers.pos_embed import resample_abs_pos_embed
-from timm.models import VisionTransformer, load_state_dict
+from timm.models import VisionTransformer, get_pretrained_cfg, is_model_pretrained, load_state_dict_from_hf
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tseg.model.augreg import load_augreg
+from tseg.model.weights import load_strictly, parsing, read_weights
 from tseg.model.wide_resnet38 import WideResNet38, build_wide_resnet38
 
 
@@ -75,42 +76,58 @@ def build_image_encoder(name: str, options: dict[str, int], weights: str | None,
 def build_vit(name: str, options: dict[str, int], weights: str | None, drop_path: float) -> ViTEncoder:
     """A timm ViT called `name`, its constructor given `options`.
 
-    `weights`: None for random ones; a `.safetensors` or `.pth` file with exactly the ViT's own, a classifier's aside;
-    else a name that timm's hub knows, such as `vit_small_patch16_384.augreg_in21k_ft_in1k`. `drop_path` is the rate of
-    the last block; it rises linearly. Raises ValueError where timm has no such ViT or the weights do not fit it.
+    `weights`: None for random ones; a file with exactly the ViT's own, a classifier's aside, be it `.safetensors`,
+    PyTorch's `.pth` or `.bin`, or AugReg's `.npz`; else a name that timm's hub knows, such as
+    `vit_small_patch16_384.augreg_in21k_ft_in1k`. Only an `.npz` file tells how many heads its weights are for.
+    `drop_path` is the rate of the last block; it rises linearly. Raises ValueError where timm has no such ViT or the
+    weights do not fit it.
     """
     arguments: dict[str, Any] = dict(num_classes=0, global_pool="", drop_path_rate=drop_path, **options)
-    file = weights if weights is not None and Path(weights).is_file() else None
     try:
-        if weights is None or file:
-            vit = timm.create_model(name, pretrained=False, **arguments)
-        else:
-            vit = timm.create_model(weights, pretrained=True, **arguments)
-        if file:
-            # By itself timm would leave what the file lacks at random and resize what does not fit.
-            found = load_state_dict(file, weights_only=True)
-            vit.load_state_dict({key: value for key, value in found.items() if key[:5] != "head."})
-    except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, EOFError, SafetensorError) as error:
-        raise ValueError(
-            f"image_encoders: timm cannot build {name!r} with options {options} and weights {weights!r}: {error}"
-        ) from error
-    if weights is not None and not file:
-        check_hub_weights(vit, name, weights)
-    if not isinstance(vit, VisionTransformer) or not isinstance(vit.pos_embed, torch.nn.Parameter):
+        vit = timm.create_model(name, pretrained=False, **arguments)
+    except (RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:
+        raise ValueError(f"image_encoders: timm cannot build {name!r} with options {options}: {error}") from error
+    if not isinstance(vit, VisionTransformer) or not isinstance(vit.pos_embed, nn.Parameter):
         raise ValueError(
             f"image_encoders: name: {name!r} is not a ViT with position embeddings; "
             "choose wide_resnet38 or one of timm.list_models('vit_*')"
         )
+    if weights is not None:
+        _load(vit, weights, name, options)
     return ViTEncoder(vit)
 
 
-def check_hub_weights(vit: Any, name: str, weights: str) -> None:
-    """Raise ValueError unless the hub's `weights` are of the architecture `name` and of our normalisation."""
+def _load(vit: VisionTransformer, weights: str, name: str, options: dict[str, int]) -> None:
+    """Fill `vit` with `weights`, a file or a name on the hub, or raise ValueError."""
+    origin, architecture = f"image_encoders: weights: {weights!r}", f"{name} with options {options}"
+    file = Path(weights)
+    if file.is_file() and file.suffix == ".npz":
+        load_augreg(vit, weights, origin=origin, architecture=architecture)
+    else:
+        found = read_weights(weights, origin) if file.is_file() else hub_weights(weights, name, options)
+        # After the patch tokens come a pooling of them and a classifier; the model has its own.
+        ignored = r"^(head|pre_logits|attn_pool)\."
+        load_strictly(vit, found, ignored=ignored, origin=origin, architecture=architecture)
+
+
+def hub_weights(weights: str, name: str, options: dict[str, int]) -> Mapping[str, object]:
+    """What timm's hub, or the copy of it on this machine, has under the name `weights`.
+
+    Raises ValueError unless they can be had and are for the ViT called `name` and pictures normalised as ours.
+    """
+    origin = f"image_encoders: weights: {weights!r}"
+    fetch = "fetch a file (`tseg fetch vit_small` brings data/raw/vit_small/model.safetensors) and give its path"
+    published = get_pretrained_cfg(weights) if is_model_pretrained(weights) else None
+    if published is None or published.hf_hub_id is None:
+        raise ValueError(f"{origin} is neither a file nor a name on timm's hub; {fetch}")
     if weights.partition(".")[0] != name:
-        raise ValueError(f"image_encoders: the weights {weights!r} are of another ViT than {name!r}; name it so")
-    mean, std = vit.pretrained_cfg["mean"], vit.pretrained_cfg["std"]
-    if tuple(mean) != ViTEncoder.mean or tuple(std) != ViTEncoder.std:
+        raise ValueError(f"{origin} are of another ViT than {name!r}; name it so")
+    if "num_heads" in options:  # which leaves no trace in the weights' shapes
+        raise ValueError(f"image_encoders: options: {weights!r} has a num_heads of its own; leave the option out")
+    if tuple(published.mean) != ViTEncoder.mean or tuple(published.std) != ViTEncoder.std:
         raise ValueError(
-            f"image_encoders: weights: {weights!r} were trained on pictures normalised by {mean} and {std}, not by "
+            f"{origin} were trained on pictures normalised by {published.mean} and {published.std}, not by "
             f"{ViTEncoder.mean} and {ViTEncoder.std}; choose AugReg weights"
         )
+    with parsing(f"{origin} cannot be had from timm's hub", mend=f"; {fetch}"):
+        return load_state_dict_from_hf(published.hf_hub_id)

@@ -3,12 +3,16 @@
 import tseg.torchvision_operators  # noqa: F401  (before transformers is imported)
 
 # isort: split
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from torch import Tensor, nn, tensor
+from torch import Tensor, float32, nn, tensor
 from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers.utils import logging
+
+from tseg.model.weights import check_fit, parsing
 
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
@@ -67,10 +71,18 @@ class ClassEncoder(nn.Module):
 
 
 def build_text_encoder(settings: dict[str, Any], tokenizer: Tokenizer | None) -> TextEncoder | ClassEncoder:
-    """The class encoder of {classes, num_features}, or else the BERT of `build_bert`'s arguments with `tokenizer`."""
+    """The class encoder of {classes, num_features}, or else the BERT of `build_bert`'s arguments with `tokenizer`.
+
+    Raises ValueError where the BERT has fewer vectors than the tokenizer has pieces.
+    """
     if "classes" in settings:
         return ClassEncoder(**settings)
     assert tokenizer is not None, "a language model needs a tokenizer"
+    if tokenizer.get_vocab_size() > settings["vocabulary_size"]:
+        raise ValueError(
+            f"language_model.vocabulary_size: {settings['vocabulary_size']} is too small for the "
+            f"{tokenizer.get_vocab_size()} pieces of the tokenizer"
+        )
     return TextEncoder(build_bert(**settings), tokenizer, settings["max_tokens"])
 
 
@@ -119,22 +131,60 @@ def build_bert(
             initializer_range=hidden_size**-0.5,
         )
         return BertModel(config, add_pooling_layer=False)
-    try:
-        bert = BertModel.from_pretrained(weights, add_pooling_layer=False, **dropouts)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"language_model.weights: {weights!r} cannot be loaded: {error}") from error
-    if max_tokens > bert.config.max_position_embeddings:
+    config = _pretrained(weights, BertConfig.from_pretrained, **dropouts)
+    if max_tokens > config.max_position_embeddings:
         raise ValueError(
-            f"language_model.max_tokens: {weights!r} has {bert.config.max_position_embeddings} positions; "
+            f"language_model.max_tokens: {weights!r} has {config.max_position_embeddings} positions; "
             f"{max_tokens} tokens are too many"
         )
     for key, size in sizes.items():
-        if getattr(bert.config, key) != size:
+        if getattr(config, key) != size:
             raise ValueError(
-                f"language_model: {weights!r} has {key} {getattr(bert.config, key)}, the settings say {size}; "
+                f"language_model: {weights!r} has {key} {getattr(config, key)}, the settings say {size}; "
                 "make them agree"
             )
+    return _load_bert(weights, config)
+
+
+def _load_bert(weights: str, config: BertConfig) -> BertModel:
+    """The BERT of this `config` with all of its `weights`, in float32 whatever they are stored in."""
+    bert, loaded = _pretrained(
+        weights,
+        BertModel.from_pretrained,
+        config=config,
+        add_pooling_layer=False,
+        dtype=float32,
+        # What does not fit is told below; by itself transformers leaves it at random, or prints a table of it.
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    needed = {name: tuple(weight.shape) for name, weight in bert.state_dict().items()}
+    found: dict[str, object] = {name: shape for name, shape in needed.items() if name not in loaded["missing_keys"]}
+    found |= {name: tuple(shape) for name, shape, _ in loaded["mismatched_keys"]}
+    found |= dict.fromkeys(sorted(loaded["unexpected_keys"]), "there")
+    check_fit(
+        found,
+        needed,
+        ignored=r"^(bert\.)?pooler\.|^(cls|classifier|qa_outputs)\.",
+        origin=f"language_model.weights: {weights!r}",
+        architecture="the BERT of its config.json",
+    )
     return bert
+
+
+def _pretrained(weights: str, load: Callable[..., Any], **arguments: Any) -> Any:
+    """What `load`, a function of transformers, makes of a hub name or a local folder; ValueError where it cannot."""
+    complaint, folder = f"language_model.weights: {weights!r} cannot be loaded", Path(weights)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise ValueError(f"{complaint}: it is no folder with a config.json")
+    fetch = "; fetch a folder (`tseg fetch bert_small` brings data/raw/bert_small) and give its path"
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with parsing(complaint, mend="" if folder.exists() else fetch):
+            return load(weights, **arguments)
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def learn_wordpiece(expressions: Sequence[str], vocabulary_size: int) -> Tokenizer:
@@ -155,5 +205,21 @@ def learn_wordpiece(expressions: Sequence[str], vocabulary_size: int) -> Tokeniz
 
 
 def load_tokenizer(weights: str) -> Tokenizer:
-    """The tokenizer that belongs to pretrained `weights`, a hub name or a local folder."""
-    return AutoTokenizer.from_pretrained(weights, use_fast=True).backend_tokenizer
+    """The tokenizer that belongs to pretrained `weights`, a hub name or a local folder.
+
+    Raises ValueError where there is none, or it cannot be read.
+    """
+    # Older folders do not say in their config.json that they are a BERT's.
+    config = _pretrained(weights, BertConfig.from_pretrained)
+    tokenizer: Tokenizer = _pretrained(
+        weights,
+        lambda *names, **arguments: AutoTokenizer.from_pretrained(*names, **arguments).backend_tokenizer,
+        config=config,
+        trust_remote_code=False,
+    )
+    # Without a file of words transformers makes a tokenizer of the special tokens alone.
+    if tokenizer.get_vocab_size() <= len(_SPECIAL_TOKENS):
+        raise ValueError(
+            f"language_model.weights: {weights!r} has no vocabulary; it needs a vocab.txt or a tokenizer.json"
+        )
+    return tokenizer

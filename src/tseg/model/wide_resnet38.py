@@ -4,12 +4,15 @@ Strides, dilations, dropout and the names of the weights are those of psa (Ahn a
 compares with: the file of ImageNet weights that circulates with it fits name by name.
 """
 
-import pickle
 from collections.abc import Iterator
 from typing import NamedTuple, Self
 
-import torch
 from torch import Tensor, nn
+
+from tseg.model.weights import load_strictly, read_weights
+
+_IGNORED = r"^(linear1000\.|fc)|\.num_batches_tracked$"
+"""Weights that are not the net's: a classifier's, and a counter that older files lack."""
 
 
 class _Stage(NamedTuple):
@@ -154,8 +157,8 @@ class WideResNet38(nn.Module):
 def build_wide_resnet38(options: dict[str, int], weights: str | None, drop_path: float) -> WideResNet38:
     """A WideResNet38; of `options` it knows `width`.
 
-    `weights`: None for random ones, whose batch norms learn as the rest does; else a `.pth` file with exactly the net's
-    own, a classifier's aside. Raises ValueError where an argument does not fit.
+    `weights`: None for random ones, whose batch norms learn as the rest does; else a `.pth` or `.safetensors` file with
+    exactly the net's own, a classifier's aside. Raises ValueError where an argument does not fit.
     """
     width = options.get("width", 64)
     if options.keys() - {"width"} or width < 1:
@@ -164,31 +167,8 @@ def build_wide_resnet38(options: dict[str, int], weights: str | None, drop_path:
         raise ValueError(f"image_encoders: drop_path: wide_resnet38 drops no path; set it to 0, not {drop_path}")
     net = WideResNet38(width)
     if weights is not None:
-        _load(net, weights)
+        origin = f"image_encoders: weights: {weights!r}"
+        found = read_weights(weights, origin)
+        load_strictly(net, found, ignored=_IGNORED, origin=origin, architecture=f"a wide_resnet38 of width {width}")
         net.freeze()
     return net
-
-
-def _load(net: WideResNet38, file: str) -> None:
-    """Fill `net` with the weights in `file`, all of them, or raise ValueError."""
-    place = f"image_encoders: weights: {file!r}"
-    try:
-        weights = torch.load(file, map_location="cpu", weights_only=True)
-        weights = {name: weight for name, weight in weights.items() if _is_loaded(name)}
-        found = {name: tuple(weight.shape) for name, weight in weights.items()}
-    except (OSError, RuntimeError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{place} is no readable file of weights: {error}") from error
-    needed = {name: tuple(weight.shape) for name, weight in net.state_dict().items() if _is_loaded(name)}
-    wrong = [name for name in needed | found if needed.get(name) != found.get(name)]
-    if wrong:
-        first = [f"{name} is {found.get(name, 'missing')}, not {needed.get(name, 'absent')}" for name in wrong[:3]]
-        raise ValueError(
-            f"{place} does not fit a wide_resnet38 of width {net.num_features // 64} in {len(wrong)} of its weights: "
-            f"{'; '.join(first)}"
-        )
-    net.load_state_dict(weights)
-
-
-def _is_loaded(name: str) -> bool:
-    """Whether a weight of this name is the net's: not a classifier's, nor a counter that older files lack."""
-    return not name.startswith(("linear1000.", "fc")) and not name.endswith(".num_batches_tracked")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from tseg.catalogue import FilesSource
-from tseg.data.obtain import Wanted, by_hand, link, obtain, sha256_of, wanted_files
-from tseg.data.partial import partial_path
-from tseg.data.pins import pins_path, read_pins, write_pins
-from tseg.data.unpack import unpack
+from tseg.fetching.obtain import Wanted, by_hand, link, obtain, sha256_of, wanted_files
+from tseg.fetching.partial import partial_path
+from tseg.fetching.pins import pins_path, read_pins, write_pins
+from tseg.fetching.unpack import unpack
 
 
 def fetch(name: str, source: FilesSource, raw_dir: Path, *, from_dir: Path | None = None) -> dict[str, Any]:

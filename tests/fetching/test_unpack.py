@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tseg.data import unpack as module
-from tseg.data.unpack import unpack
+from tseg.fetching import unpack as module
+from tseg.fetching.unpack import unpack
 
 FILES = {"a.txt": b"one", "sub/b.txt": b"two" * 1000, "sub/deeper/c.bin": bytes(range(256)) * 500, "sub/empty": b""}
 LIMIT = 10**6

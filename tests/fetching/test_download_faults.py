@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tseg.data import download as module
-from tseg.data.download import download
-from tseg.data.partial import partial_path
+from tseg.fetching import download as module
+from tseg.fetching.download import download
+from tseg.fetching.partial import partial_path
 
 from .faulty_server import (
     Fault,
@@ -171,7 +171,7 @@ def print_summary(outcomes: dict[str, Counter[str]], num_sure: int) -> None:
 DOWNLOAD = """
 import json, sys
 from pathlib import Path
-from tseg.data.download import download
+from tseg.fetching.download import download
 
 print("ready", flush=True)
 try:
@@ -253,7 +253,7 @@ def test_many_processes_at_once_leave_one_right_file(server, tmp_path):
 FULL_DISK = """
 import json, os, subprocess, sys
 from pathlib import Path
-from tseg.data.download import download
+from tseg.fetching.download import download
 
 url, folder, size = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], check=True)

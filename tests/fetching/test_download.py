@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from tseg.data import download as module
-from tseg.data.download import digest, download, verify
-from tseg.data.partial import partial_path
+from tseg.fetching import download as module
+from tseg.fetching.download import digest, download, verify
+from tseg.fetching.partial import partial_path
 
 from .faulty_server import (
     Answer,
@@ -405,7 +405,7 @@ def test_what_the_disk_takes_in_parts_is_written_whole(server, target, monkeypat
         def write(self, piece: Any) -> int:
             return super().write(piece[:700])
 
-    monkeypatch.setattr("tseg.data.partial.FileIO", Reluctant)
+    monkeypatch.setattr("tseg.fetching.partial.FileIO", Reluctant)
     fetch(server.serve("data.zip", CONTENT), target)
     assert target.read_bytes() == CONTENT
 

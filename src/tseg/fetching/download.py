@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from tseg.data.partial import Origin, Partial, open_partial
-from tseg.data.responses import (
+from tseg.fetching.partial import Origin, Partial, open_partial
+from tseg.fetching.responses import (
     PermanentError,
     TransientError,
     cause,

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from tseg.data.archives import Member, members
+from tseg.fetching.archives import Member, members
 from tseg.progress import progress
 
 LEAST_COST = 512  # bytes that a member counts for, an empty one too: a million of them fill a disk as well

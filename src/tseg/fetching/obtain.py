@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tseg.catalogue import FilesSource, SourceFile
-from tseg.data.download import digest, download, verify
 from tseg.data.json_stream import stream_list
-from tseg.data.pins import read_pins
+from tseg.fetching.download import digest, download, verify
+from tseg.fetching.pins import read_pins
 
 
 class Wanted(NamedTuple):

@@ -19,10 +19,10 @@ import pytest
 
 from tseg.catalogue import Catalogue, FilesSource
 from tseg.checking import parse
-from tseg.data import fetch as module
-from tseg.data.fetch import fetch, manifest_path
-from tseg.data.partial import partial_path
-from tseg.data.status import status
+from tseg.fetching import fetch as module
+from tseg.fetching.fetch import fetch, manifest_path
+from tseg.fetching.partial import partial_path
+from tseg.fetching.status import status
 
 from .faulty_server import FaultyServer
 
@@ -334,8 +334,8 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from tseg.catalogue import FilesSource
-from tseg.data import unpack
-from tseg.data.fetch import fetch
+from tseg.fetching import unpack
+from tseg.fetching.fetch import fetch
 
 def slowly(*arguments, write=unpack._write):
     write(*arguments)

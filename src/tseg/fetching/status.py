@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tseg.catalogue import Catalogue, ShapesSource, SourceFile
-from tseg.data.fetch import manifest_path
-from tseg.data.obtain import file_path
-from tseg.data.partial import partial_path
-from tseg.data.pins import read_pins
+from tseg.fetching.fetch import manifest_path
+from tseg.fetching.obtain import file_path
+from tseg.fetching.partial import partial_path
+from tseg.fetching.pins import read_pins
 
 
 class Row(NamedTuple):

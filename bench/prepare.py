@@ -1,0 +1,158 @@
+"""Time and memory of `tseg prepare` as data sets grow, on Linux.
+
+python bench/prepare.py            drawn shapes, replicated to 10,000 and 300,000 records with their pictures
+python bench/prepare.py FOLDER     photographs instead: phrasecut/VGPhraseCut_v0 with its images, and coco/refer/data/
+                                   refcoco with coco/images/train2014
+Memory is the peak of what is resident, in MB; processor seconds are those of all processes together.
+"""
+
+import argparse
+import json
+import pickle
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tseg.data.shapes import draw_shapes
+
+PHRASECUT, REFCOCO, COCO_IMAGES = "phrasecut/VGPhraseCut_v0", "coco/refer/data/refcoco", "coco/images/train2014"
+COLUMNS = ["format", "records", "processes", "seconds", "records/s", "processor seconds", "peak MB", "of a worker"]
+Json = dict[str, Any]
+
+
+def replicate_phrasecut(source: Path, folder: Path, num_records: int) -> Json:
+    """Write `num_records` tasks, every round of them with its own pictures; the settings with which to prepare them."""
+    tasks, infos = (
+        json.loads((source / PHRASECUT / f"{name}.json").read_text()) for name in ("refer_train", "img_info")
+    )
+    used = {task["image_id"] for task in tasks}
+    infos = [info for info in infos if info["image_id"] in used]
+
+    def copies(items: list[Json]) -> Iterator[Json]:
+        for copy in range(-(-num_records // len(tasks))):
+            for item in items:
+                names = {key: f"{copy}-{item[key]}" for key in ("image_id", "task_id") if key in item}
+                yield item | names
+
+    write_list(folder / "refer_train.json", islice(copies(tasks), num_records))
+    write_list(folder / "img_info.json", copies(infos))
+    for info in copies(infos):
+        name = f"{info['image_id']}.jpg"
+        (folder / name).symlink_to((source / PHRASECUT / "images" / name.split("-")[1]).absolute())
+    return {"format": "phrasecut"}
+
+
+def replicate_refcoco(source: Path, folder: Path, num_records: int) -> Json:
+    """Write references of about `num_records` sentences, as `replicate_phrasecut` does."""
+    refs = pickle.loads((source / REFCOCO / "refs(unc).p").read_bytes())
+    refs = [ref for ref in refs if ref["split"] == "train"]
+    instances = json.loads((source / REFCOCO / "instances.json").read_text())
+    used = {ref["image_id"] for ref in refs}
+    images = [image for image in instances["images"] if image["id"] in used]
+    regions = [region for region in instances["annotations"] if region["image_id"] in used]
+    num_copies = -(-num_records // sum(len(ref["sentences"]) for ref in refs))
+
+    def renumbered(item: Json, copy: int) -> Json:
+        ids = ("id", "image_id", "ref_id", "ann_id", "sent_id")
+        return item | {key: copy * 10**9 + item[key] for key in ids if key in item}
+
+    def copies(items: list[Json]) -> Iterator[Json]:
+        return (renumbered(item, copy) for copy in range(num_copies) for item in items)
+
+    said = [
+        {"sentences": [renumbered(said, copy) for said in ref["sentences"]]}
+        for copy in range(num_copies)
+        for ref in refs
+    ]
+    content = [ref | sentences for ref, sentences in zip(copies(refs), said, strict=True)]
+    (folder / "refs(unc).p").write_bytes(pickle.dumps(content, protocol=2))
+    pictures = [image | {"file_name": f"{image['id']}-{image['file_name']}"} for image in copies(images)]
+    for picture in pictures:
+        name = picture["file_name"]
+        (folder / name).symlink_to((source / COCO_IMAGES / name.split("-")[1]).absolute())
+    write_list(folder / "instances.json", pictures, '{"info": {}, "images": [', "")
+    write_list(folder / "instances.json", copies(regions), '], "annotations": [', "]}", "a")
+    return {"format": "refer", "split_by": "unc"}
+
+
+def write_list(path: Path, items: Iterable[Json], start: str = "[", end: str = "]", mode: str = "w") -> None:
+    with path.open(mode) as file:
+        file.write(start)
+        file.writelines(f"{', ' if place else ''}{json.dumps(item)}" for place, item in enumerate(items))
+        file.write(end)
+
+
+def measure(settings: Json, output: Path, threads: int) -> tuple[float, float, float, float]:
+    """Seconds and processor seconds of a fresh `tseg prepare`; peak memory of it and of the largest that it starts."""
+    tseg = Path(sys.executable).with_name("tseg")
+    command = [tseg, "prepare", "replicated", "train", "--settings", json.dumps(settings), "--output", output]
+    start, peaks = time.perf_counter(), defaultdict[int, float](float)
+    processor_start = processor_seconds()
+    with subprocess.Popen([*command, "--threads", str(threads)], stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            for pid in (process.pid, *children(process.pid)):
+                peaks[pid] = max(peaks[pid], peak_memory(pid))
+            time.sleep(0.05)
+    seconds = time.perf_counter() - start
+    assert process.returncode == 0, "tseg prepare failed"
+    own = peaks.pop(process.pid)
+    return seconds, processor_seconds() - processor_start, own, max(peaks.values(), default=0.0)
+
+
+def processor_seconds() -> float:
+    """Of all processes that were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def children(pid: int) -> list[int]:
+    try:
+        lists = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    except OSError:  # it has ended
+        return []
+    return [int(child) for child in " ".join(lists).split()]
+
+
+def peak_memory(pid: int) -> float:
+    """In MB; 0 of a process that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM:")), 0.0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--records", type=int, nargs="+", default=[10_000, 300_000])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    options = parser.parse_args()
+    rows = [COLUMNS, ["---:"] * len(COLUMNS)]
+    with tempfile.TemporaryDirectory() as name:
+        source = options.folder or Path(name, "shapes")
+        if options.folder is None:
+            draw_shapes(source, sets=["phrasecut", "coco"], num_train=100, num_val=1, seed=0)
+        for replicate in (replicate_phrasecut, replicate_refcoco):
+            for num_records in options.records:
+                folder = Path(name, f"{replicate.__name__}-{num_records}")
+                folder.mkdir()
+                settings = replicate(source, folder, num_records)
+                settings |= {"annotations": str(folder), "images": [str(folder)], "train": "train", "evaluation": "val"}
+                for threads in options.threads:
+                    seconds, processor, own, worker = measure(settings, Path(name, "records.parquet"), threads)
+                    speed, largest = f"{num_records / seconds:,.0f}", f"{worker:.0f}" if threads > 1 else "-"
+                    times = [f"{seconds:.1f}", speed, f"{processor:.1f}"]
+                    rows.append([settings["format"], f"{num_records:,}", str(threads), *times, f"{own:.0f}", largest])
+    print("\n".join(f"| {' | '.join(row)} |" for row in rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""What grows with the data set, kept in temporary files on disk instead of in memory (SQLite's, deleted by itself)."""
+
+import json
+import sqlite3
+from collections.abc import Collection, Iterable
+from typing import Any
+
+
+class Distinct:
+    """A set of strings."""
+
+    def __init__(self):
+        self.table = sqlite3.connect("")
+        self.table.execute("CREATE TABLE member (name BLOB PRIMARY KEY) WITHOUT ROWID")
+        self.size = 0
+
+    def __len__(self) -> int:
+        return self.size
+
+    def add(self, name: str) -> bool:
+        """Add a string; whether it is a new one."""
+        is_new = self.table.execute("INSERT OR IGNORE INTO member VALUES (?)", [_bytes(name)]).rowcount == 1
+        self.size += is_new
+        return is_new
+
+
+class Lookup:
+    """JSON objects by the `id_text` of what they have under `key`; of two with one id the later.
+
+    With `ids` only objects of these ids are kept.
+    """
+
+    def __init__(self, items: Iterable[dict[str, Any]], key: str, ids: Collection[str] | None = None):
+        self.table = sqlite3.connect("")
+        self.table.execute("CREATE TABLE item (id BLOB PRIMARY KEY, content TEXT) WITHOUT ROWID")
+        named = ((id_text(item[key]), item) for item in items if key in item)
+        rows = ((_bytes(id), json.dumps(item)) for id, item in named if ids is None or id in ids)
+        self.table.executemany("INSERT OR REPLACE INTO item VALUES (?, ?)", rows)
+
+    def get(self, id: str) -> dict[str, Any] | None:
+        """The object of this id, if there is one."""
+        row = self.table.execute("SELECT content FROM item WHERE id = ?", [_bytes(id)]).fetchone()
+        return None if row is None else json.loads(row[0])
+
+
+def id_text(value: Any) -> str:
+    """An id as records have it, text, where official files write numbers; what can be no id becomes `<its type>`."""
+    is_id = isinstance(value, str | float | None) or (isinstance(value, int) and value.bit_length() < 64)
+    return str(value) if is_id else f"<{type(value).__name__}>"
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")  # JSON may hold half of a surrogate pair

@@ -1,0 +1,1 @@
+"""A source of the catalogue: downloaded, verified, unpacked, put in place."""

@@ -1,0 +1,90 @@
+"""Weights are taken whole or not at all."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tseg.model.weights import check_fit, load_strictly, parsing, read_weights
+
+TITLES = {"ignored": r"^head\.", "origin": "weights: 'file'", "architecture": "a small net"}
+
+
+def small_net(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.ModuleDict({"first": nn.Linear(2, 3), "last": nn.Linear(3, 4)})
+
+
+def equal(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(weight, other.state_dict()[name]) for name, weight in one.state_dict().items())
+
+
+def test_every_weight_is_taken() -> None:
+    ours, theirs = small_net(), small_net(1)
+    load_strictly(ours, theirs.state_dict() | {"head.weight": torch.zeros(1)}, **TITLES)
+    assert equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"last.bias": torch.zeros(5)}, r"last\.bias is \(5,\), not \(4,\)"),
+        ({"more": torch.zeros(2, 2)}, r"more is \(2, 2\), not absent"),
+        ({"last.bias": 3}, r"last\.bias is of type int, not \(4,\)"),
+        ({"last.bias": torch.zeros(4, dtype=torch.int8)}, r"last\.bias is of torch\.int8.*, not \(4,\)"),
+        ({"last.bias": torch.zeros(4, device="meta")}, r"last\.bias is of .*meta, not \(4,\)"),
+        ({"last.bias": torch.zeros(4).to_sparse()}, r"last\.bias is of .*sparse.*, not \(4,\)"),
+    ],
+)
+def test_a_net_that_the_weights_do_not_fit_stays_as_it_was(changed: dict[str, Any], complaint: str) -> None:
+    ours = small_net()
+    with pytest.raises(
+        ValueError, match=rf"^weights: 'file' does not fit a small net in 1 of its weights: {complaint}$"
+    ):
+        load_strictly(ours, small_net(1).state_dict() | changed, **TITLES)
+    assert equal(ours, small_net())
+
+
+def test_the_first_three_that_differ_are_named_in_the_order_of_the_net() -> None:
+    needed = dict.fromkeys("dcba", (1,)) | {"head.d": (2,)}
+    found = {"x": (1,), "b": (1,), "c": (2,), "head.e": (3,)}
+    with pytest.raises(
+        ValueError, match=r"in 4 of its weights: d is missing, not \(1,\); c is \(2,\), not \(1,\); a is"
+    ):
+        check_fit(found, needed, **TITLES)
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.bin"])
+@pytest.mark.parametrize("entry", ["state_dict", "model"])
+def test_a_checkpoint_is_taken_for_its_weights(tmp_path: Path, name: str, entry: str) -> None:
+    weights = small_net(1).state_dict()
+    prefixed = {f"module.{name}": weight for name, weight in weights.items()}
+    torch.save({entry: prefixed, "epoch": 3, "optimizer": {"state": {}}}, tmp_path / name)
+    found = read_weights(str(tmp_path / name), "weights: 'file'")
+    ours = small_net()
+    load_strictly(ours, found, **TITLES)
+    assert equal(ours, small_net(1))
+
+
+@pytest.mark.parametrize(
+    "error", [EOFError(), RuntimeError("One. Two.\nThree"), KeyError("one"), Exception("One\ntwo")]
+)
+def test_whatever_a_library_raises_becomes_one_sentence(error: Exception) -> None:
+    sentence = r"^It is damaged: ('one'|One|EOFError); mend it$"
+    with pytest.raises(ValueError, match=sentence) as caught, parsing("It is damaged", mend="; mend it"):
+        raise error
+    assert caught.value.__cause__ is error
+
+
+def test_a_sentence_without_end_is_cut() -> None:
+    with pytest.raises(ValueError, match=r"^It is damaged: x{200}$"), parsing("It is damaged"):
+        raise RuntimeError("x" * 10_000)
+
+
+def test_weights_in_half_precision_fill_a_net_of_float32() -> None:
+    ours, theirs = small_net(), small_net(1)
+    halves: dict[str, Tensor] = {name: weight.half() for name, weight in theirs.state_dict().items()}
+    load_strictly(ours, halves, **TITLES)
+    assert all(torch.equal(weight, halves[name].float()) for name, weight in ours.state_dict().items())

@@ -1,0 +1,83 @@
+"""What DVC does for raw files and records: says what changed, and shares them through a folder that all can reach."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+TOOLS = Path(sys.executable).parent
+NOBODY = {f"GIT_{role}_{what}": "nobody@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+ENVIRONMENT = os.environ | NOBODY | {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"}
+
+
+def run(folder: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose raw files and records are in DVC, and pushed to the folder `remote` beside it."""
+    lab = tmp_path_factory.mktemp("lab") / "project"
+    shutil.copytree(ROOT / ".dvc", lab / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    shutil.copy(ROOT / ".gitignore", lab)
+    source = {"kind": "shapes", "sets": ["coco"], "num_train": 3, "num_val": 2, "seed": 0}
+    (lab / "sources.yaml").write_text(yaml.safe_dump({"drawn": source}))
+    run(lab, "git", "init", "--quiet")
+    run(lab, "tseg", "fetch", "drawn", "--catalogue", "sources.yaml", "--dir", "data/lab/raw")
+    refcoco = yaml.safe_load((ROOT / "config/config.yaml").read_text())["datasets"]["refcoco"]
+    settings = json.dumps(refcoco | {"sources": ["drawn"]}).replace("data/raw/shapes-coco", "data/lab/raw/drawn")
+    output = "data/lab/records/refcoco/val.parquet"
+    run(lab, "tseg", "prepare", "refcoco", "val", f"--settings={settings}", f"--output={output}")
+    run(lab, "dvc", "add", "--quiet", "data/lab/raw", "data/lab/records")
+    run(lab, "dvc", "remote", "add", "--quiet", "--default", "shared", str(lab.with_name("remote")))
+    run(lab, "git", "add", "--all")
+    run(lab, "git", "commit", "--quiet", "--message", "Raw files and records")
+    run(lab, "dvc", "push", "--quiet")
+    return lab
+
+
+def test_git_holds_pointers_and_no_data(lab):
+    tracked = run(lab, "git", "ls-files", "data").split()
+    assert sorted(tracked) == ["data/lab/.gitignore", "data/lab/raw.dvc", "data/lab/records.dvc"]
+
+
+def test_status_tells_a_changed_file(lab):
+    assert "up to date" in run(lab, "dvc", "status")
+    picture = next((lab / "data/lab/raw").rglob("*.jpg"))
+    picture.write_bytes(picture.read_bytes() + b"x")
+    assert "data/lab/raw" in run(lab, "dvc", "status")
+    assert str(picture.relative_to(lab)) in run(lab, "dvc", "diff")
+    run(lab, "dvc", "checkout", "--quiet", "--force")
+    assert "up to date" in run(lab, "dvc", "status")
+
+
+def test_a_colleague_pulls_the_same_bytes(lab):
+    colleague = lab.with_name("colleague")
+    run(lab.parent, "git", "clone", "--quiet", str(lab), str(colleague))
+    assert not (colleague / "data/lab/raw").exists()
+    run(colleague, "dvc", "pull", "--quiet")
+    assert contents(colleague / "data/lab/raw") == contents(lab / "data/lab/raw")
+    assert contents(colleague / "data/lab/records") == contents(lab / "data/lab/records")
+
+
+def test_the_audit_holds_raw_files_records_and_every_table():
+    outs = {
+        path
+        for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+        for out in stage["outs"]
+        for path in out
+    }
+    tables = yaml.safe_load((ROOT / "config/experiments.yaml").read_text())["tables"]
+    assert {"data/raw", "data/records", *(f"results/{table}.csv" for table in tables)} <= outs
