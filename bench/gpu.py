@@ -59,6 +59,7 @@ def _alike(run: RunSettings, precision: str | None) -> tuple[str, str, str, int,
     """What an iteration's time depends on."""
     pooling = run.pooling.name if run.pooling else "mpa"
     training = run.training
+    # The embedding's size hardly matters: one is enough to measure.
     model = run.model.model_copy(update={"embed_dim": 1024})
     per_picture = training.expressions_per_picture
     return (

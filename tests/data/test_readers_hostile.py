@@ -97,7 +97,7 @@ def mutated(draw: st.DrawFn, files: dict[str, Any]) -> dict[str, Any]:
         name = draw(st.sampled_from(sorted(files)))
         here = list(places(files[name]))
         path, other = draw(st.sampled_from(here)), draw(st.sampled_from(here))
-        value = draw(VALUES | st.just(_at(files[name], other)) | st.builds(nested, st.sampled_from([10, 100, 700])))
+        value = draw(VALUES | st.just(_at(files[name], other)) | st.builds(nested, st.sampled_from([10, 100])))
 
         def replace(container: Any, key: Any, value: Any = value) -> None:
             container[key] = copy.deepcopy(value) if not isinstance(value, list) else value
