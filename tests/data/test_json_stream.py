@@ -131,6 +131,7 @@ def test_what_is_no_list_of_objects_is_named(tmp_path, content, message):
         ('{"info": [1, 2}', "is not JSON .*; fetch"),
         ('{"info": ' + "[" * 1_000_000, "is not JSON .*; fetch"),
         ('{"images"', "is not JSON .*; fetch"),
+        (b'{"images": [], "info": "\xc2"}', "is not JSON .*; fetch"),
     ],
 )
 def test_an_object_without_the_list_is_named(tmp_path, content, message):

@@ -250,6 +250,13 @@ def test_a_damaged_pickle_or_one_that_refers_elsewhere_is_refused(tmp_path, cont
         read_refs(path)
 
 
+@pytest.mark.parametrize("put", [b"r\xff\xff\xff\xff", b"p4294967295\n"])
+def test_a_pickle_that_numbers_a_value_far_off_takes_no_memory(tmp_path, put):
+    content = pickle.dumps([make_ref()], protocol=2)
+    (write(tmp_path, []) / "refs(unc).p").write_bytes(content[:-1] + put + b".")
+    assert read_refs(tmp_path / "refs(unc).p") == [make_ref()]  # an array of so many would have 64 GB
+
+
 @pytest.mark.parametrize("content", [{}, [1], [{}], [{"sentences": None}], [{"sentences": ["dog"]}]])
 def test_a_pickle_of_something_else_is_refused(tmp_path, content):
     path = tmp_path / "refs(unc).p"

@@ -54,8 +54,7 @@ def stream_member(path: Path, key: str) -> Iterator[dict[str, Any]]:
             if not isinstance(item, dict):
                 raise wanting
             yield item
-        for _ in scanner.pieces:  # the bar comes to its end
-            pass
+        scanner.pass_over()  # the bar comes to its end
 
 
 class _Scanner:
@@ -84,6 +83,12 @@ class _Scanner:
         self.num_dropped += self.place
         self.text, self.place = "".join([rest, *pieces]), 0
         return bool(pieces)
+
+    def pass_over(self) -> None:
+        """Read what remains."""
+        self.place = len(self.text)
+        while self.read_more():
+            self.place = len(self.text)
 
     def peek(self) -> str:
         """The next character that is no white space, '' at the end."""

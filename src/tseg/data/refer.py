@@ -64,8 +64,12 @@ def stream_references(path: Path, refs: list[Record], pictures: Lookup, regions:
         yield Reference(path, ref, picture, region)
 
 
-class PlainUnpickler(pickle.Unpickler):
-    """Loads containers, strings and numbers, and calls nothing: a pickle from the network can run no code."""
+class PlainUnpickler(pickle._Unpickler):
+    """Loads containers, strings and numbers, and calls nothing: a pickle from the network can run no code.
+
+    It is the one written in Python, for that in C takes a pickle's word for how many values it numbers: a damaged
+    byte, and it fills the memory of any machine.
+    """
 
     def find_class(self, module: str, name: str) -> NoReturn:
         """Refuse whatever the pickle wants to call."""
