@@ -8,7 +8,6 @@ import os
 import random
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,13 +48,6 @@ def sha256(content: bytes) -> str:
 
 
 CHECKSUM = sha256(CONTENT)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with FaultyServer() as server:
-        yield server
 
 
 @pytest.fixture

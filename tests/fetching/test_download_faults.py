@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,13 +39,6 @@ from .faulty_server import (
 
 NUM_SCRIPTS = 150
 ATTEMPTS = 6
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with FaultyServer() as server:
-        yield server
 
 
 class Kind(NamedTuple):

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +22,6 @@ from tseg.fetching import fetch as module
 from tseg.fetching.fetch import fetch, manifest_path
 from tseg.fetching.partial import partial_path
 from tseg.fetching.status import status
-
-from .faulty_server import FaultyServer
 
 PAGE = "https://example.org/the-page"
 PICTURES = {"pictures/1.jpg": b"one" * 999, "pictures/2.jpg": b"two" * 999, "list.txt": b"1 2"}
@@ -67,13 +64,6 @@ def place(raw: Path, source: str, name: str, content: bytes) -> Path:
 
 def contents(dir: Path) -> dict[str, bytes]:
     return {str(path.relative_to(dir)): path.read_bytes() for path in dir.rglob("*") if path.is_file()}
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    with FaultyServer() as server:
-        yield server
 
 
 @pytest.fixture

@@ -1,30 +1,21 @@
 """What docs/extending.md tells a reader to do works as it stands there."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+from .reader import blocks_of, copy_project, run
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project in which a reader has followed the page, at the smallest scale."""
     folder = tmp_path_factory.mktemp("reader")
-    for name in ("Snakefile", "workflow", "config", "src", "environment.yml"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
-    (function, line, table) = [
-        text for kind, text in BLOCK.findall((ROOT / "docs/extending.md").read_text(encoding="utf-8")) if kind != "sh"
-    ]
+    copy_project(folder)
+    function, line, table = [text for kind, text in blocks_of("docs/extending.md") if kind != "sh"]
     with (folder / "src/tseg/model/pooling.py").open("a") as pooling:
         pooling.write(f"\n\n{function}")
     path = folder / "config/experiments.yaml"
@@ -42,12 +33,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def snakemake(project: Path, *arguments: str) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(project / "src")}
-    command = ["snakemake", "--cores", "2", *arguments]
-    done = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return run(project, "snakemake", "--cores", "2", *arguments)
 
 
 def test_one_function_and_one_line_put_a_method_into_all_tables_of_methods(project: Path) -> None:

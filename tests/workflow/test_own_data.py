@@ -3,10 +3,6 @@
 import csv
 import io
 import json
-import os
-import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,16 +12,15 @@ import pytest
 import yaml
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+from .reader import blocks_of, copy_project, run
+
 SIZE = 80, 60
 RECORDS = "data/records/mine"
 
 
 def blocks(kind: str) -> list[str]:
     """What the page has of a kind, in order."""
-    page = (ROOT / "docs/own-data.md").read_text(encoding="utf-8")
-    return [text for name, text in BLOCK.findall(page) if name == kind]
+    return [text for name, text in blocks_of("docs/own-data.md") if name == kind]
 
 
 def draw_data(folder: Path) -> None:
@@ -50,9 +45,7 @@ def draw_data(folder: Path) -> None:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project in which a reader has written the page's files, with fewer iterations."""
     folder = tmp_path_factory.mktemp("reader")
-    for name in ("Snakefile", "workflow", "config", "src", "environment.yml"):
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
+    copy_project(folder)
     (folder / "my-data").mkdir()
     draw_data(folder / "my-data")
     settings, experiments = blocks("yaml")
@@ -64,15 +57,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     default["training"]["weak"]["resolution"] = 48
     (folder / "config/config.yaml").write_text(yaml.safe_dump(default))
     return folder
-
-
-def run(project: Path, *command: str) -> str:
-    """What a command says; it must not fail."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(project / "src")}
-    done = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def skipped(project: Path) -> list[str]:

@@ -128,23 +128,18 @@ for name in SETTINGS.datasets:
         )
 
 
-def training_records(wildcards=None):
-    """Records that a run learns from, of every data set in use."""
-    return [
-        records_path(SETTINGS, name, dataset.train)
-        for name, dataset in SETTINGS.datasets.items()
-        if name in TRAINED
-    ]
-
-
-def all_evaluation_records(wildcards=None):
-    """Records that a run is scored on, or drawn with, of every data set in use."""
-    return list(
-        dict.fromkeys(
-            records_path(SETTINGS, cell.evaluation.dataset, cell.evaluation.split)
-            for cell in CELLS
-        )
+# Of every data set in use: records that a run learns from, and records that one is scored on or drawn with.
+TRAINING_RECORDS = [
+    records_path(SETTINGS, name, dataset.train)
+    for name, dataset in SETTINGS.datasets.items()
+    if name in TRAINED
+]
+EVALUATION_RECORDS = list(
+    dict.fromkeys(
+        records_path(SETTINGS, cell.evaluation.dataset, cell.evaluation.split)
+        for cell in CELLS
     )
+)
 
 
 def evaluation_records(wildcards):

@@ -50,9 +50,7 @@ rule prepare:
 
 rule describe:
     input:
-        lambda wildcards: list(
-            dict.fromkeys(training_records() + all_evaluation_records())
-        ),
+        list(dict.fromkeys(TRAINING_RECORDS + EVALUATION_RECORDS)),
     output:
         csv=f"{RESULTS}/datasets.csv",
         markdown=f"{RESULTS}/datasets.md",
@@ -85,8 +83,8 @@ rule describe:
 
 rule overlap:
     input:
-        train=training_records,
-        evaluation=all_evaluation_records,
+        train=TRAINING_RECORDS,
+        evaluation=EVALUATION_RECORDS,
     output:
         csv=f"{RESULTS}/overlaps.csv",
         markdown=f"{RESULTS}/overlaps.md",

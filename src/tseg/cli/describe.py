@@ -29,9 +29,8 @@ def describe(
     from tseg.reporting.formats import print_sheet
 
     descriptions = [describe_records(path) for path in _files(records)]
-    sheet = datasets_sheet(descriptions)
+    sheet = datasets_sheet(descriptions) if output is None else write_datasets(descriptions, output)
     if output is not None:
-        write_datasets(descriptions, output)
         draw_datasets(descriptions, output.with_suffix(".png"))
     print_sheet(sheet)
 
@@ -49,10 +48,8 @@ def overlap(
     from tseg.reporting.formats import print_sheet
     from tseg.reporting.overlaps import overlaps_sheet, read_splits, write_overlaps
 
-    trained_on, evaluated_on = read_splits(train), read_splits(evaluation)
-    if output is not None:
-        write_overlaps(trained_on, evaluated_on, output)
-    print_sheet(overlaps_sheet(trained_on, evaluated_on))
+    splits = read_splits(train), read_splits(evaluation)
+    print_sheet(overlaps_sheet(*splits) if output is None else write_overlaps(*splits, output))
 
 
 def _files(paths: list[Path]) -> list[Path]:

@@ -79,8 +79,8 @@ def datasets_sheet(descriptions: Sequence[Description]) -> Sheet:
     )
 
 
-def write_datasets(descriptions: Sequence[Description], output: Path) -> None:
-    """Write the table of `descriptions` to the CSV file `output`, and as .md and .html beside it."""
+def write_datasets(descriptions: Sequence[Description], output: Path) -> Sheet:
+    """Write the table of `descriptions` to the CSV file `output`, and as .md and .html beside it; returns its sheet."""
     sheet, table = datasets_sheet(descriptions), datasets_table(descriptions)
     write_texts(
         {
@@ -89,6 +89,7 @@ def write_datasets(descriptions: Sequence[Description], output: Path) -> None:
             output.with_suffix(".html"): html_page(sheet),
         }
     )
+    return sheet
 
 
 def _numbers(description: Description) -> dict[str, Any]:

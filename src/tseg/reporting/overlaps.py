@@ -76,9 +76,10 @@ def overlaps_sheet(train: Sequence[Split], evaluation: Sequence[Split]) -> Sheet
     )
 
 
-def write_overlaps(train: Sequence[Split], evaluation: Sequence[Split], output: Path) -> None:
-    """Write `count_overlaps`, percentages beside it, to the CSV file `output`; and as .md and .html."""
-    sheet, counts = overlaps_sheet(train, evaluation), count_overlaps(train, evaluation)
+def write_overlaps(train: Sequence[Split], evaluation: Sequence[Split], output: Path) -> Sheet:
+    """Write `count_overlaps` and percentages to the CSV file `output`, and as .md and .html; returns the sheet."""
+    sheet = overlaps_sheet(train, evaluation)
+    counts = sheet.blocks[0].values.astype("Int64")
     table = counts.join(_percent(counts, evaluation).add_suffix(" %"))
     write_texts(
         {
@@ -87,6 +88,7 @@ def write_overlaps(train: Sequence[Split], evaluation: Sequence[Split], output: 
             output.with_suffix(".html"): html_page(sheet),
         }
     )
+    return sheet
 
 
 def _comparable(one: Split, other: Split) -> bool:
