@@ -12,14 +12,14 @@ import torch
 import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from tseg.checking import parse
-from tseg.config import LanguageModelSettings, RunSettings, Settings
-from tseg.experiments import Experiments, LabelSets, runs_of, table_cells
 from tseg.model.text_encoder import learn_wordpiece
 from tseg.model.tseg import build_tseg
+from tseg.settings.experiments import Experiments, LabelSets, runs_of, table_cells
+from tseg.settings.schema import LanguageModelSettings, RunSettings, Settings
+from tseg.settings.validation import parse
 
 EXPRESSION = "the striped circle to the left of the red star"
-NUM_PICTURES = 2  # counted; the others of a batch cost as much
+NUM_IMAGES = 2  # counted; the others of a batch cost as much
 
 
 def main() -> None:
@@ -51,29 +51,29 @@ def read(schema: Any, path: Path) -> Any:
 def petaflop_of(run: RunSettings) -> float:
     """Operations of a training, forward and backward, in 10^15."""
     training = run.training
-    per_picture = flop_of_step(run.model.model_dump_json(), training.resolution, training.expressions_per_picture)
-    return training.iterations * training.batch_size * per_picture / 1e15
+    per_image = flop_of_step(run.model.model_dump_json(), training.resolution, training.expressions_per_image)
+    return training.iterations * training.batch_size * per_image / 1e15
 
 
 @cache
-def flop_of_step(model: str, resolution: int, expressions_per_picture: int) -> float:
-    """Operations per picture of one iteration, with its expressions."""
+def flop_of_step(model: str, resolution: int, expressions_per_image: int) -> float:
+    """Operations per image of one iteration, with its expressions."""
     described = yaml.safe_load(model)
     described["image_encoder"]["weights"] = None
     is_language = "hidden_size" in described["text_encoder"]
-    num_expressions = NUM_PICTURES * expressions_per_picture
+    num_expressions = NUM_IMAGES * expressions_per_image
     expressions = [EXPRESSION] * num_expressions if is_language else described["text_encoder"]["classes"]
     if is_language:
         described["text_encoder"] = LanguageModelSettings(**described["text_encoder"]).model_dump() | {"weights": None}
     built = build_tseg(**described, tokenizer=learn_wordpiece([EXPRESSION], 100) if is_language else None)
-    # Only pictures go without data: transformers looks into its attention mask.
+    # Only images go without data: transformers looks into its attention mask.
     built.image_encoder.to("meta")
     built.project_patches.to("meta")
-    pictures = torch.empty(NUM_PICTURES, 3, resolution, resolution, device="meta")
+    images = torch.empty(NUM_IMAGES, 3, resolution, resolution, device="meta")
     with FlopCounterMode(display=False) as counter:
-        built.embed_patches(pictures).sum().backward()
+        built.embed_patches(images).sum().backward()
         built.embed_expressions(expressions).sum().backward()
-    return counter.get_total_flops() / NUM_PICTURES
+    return counter.get_total_flops() / NUM_IMAGES
 
 
 if __name__ == "__main__":

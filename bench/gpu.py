@@ -1,7 +1,7 @@
 """What the tables cost at a scale on this machine's GPU: seconds of an iteration measured, hours of a table from them.
 
 python bench/gpu.py [--configfile config/paper.yaml] [--precision bfloat16]
-Pictures are noise that lies on the GPU already: loading them is not measured, nor are prediction and CRF.
+Images are noise that lies on the GPU already: loading them is not measured, nor are prediction and CRF.
 """
 
 import argparse
@@ -14,13 +14,13 @@ import torch
 import yaml
 from cost import EXPRESSION, read
 
-from tseg.config import RunSettings, Settings
-from tseg.data.batches import Batch
-from tseg.experiments import Experiments, LabelSets, runs_of, table_cells
 from tseg.model.pooling import POOLINGS
 from tseg.model.text_encoder import learn_wordpiece
 from tseg.model.tseg import build_tseg
+from tseg.settings.experiments import Experiments, LabelSets, runs_of, table_cells
+from tseg.settings.schema import RunSettings, Settings
 from tseg.training import objectives
+from tseg.training.batches import Batch
 from tseg.training.targets import identity_targets
 
 NUM_WARMUPS, NUM_TIMED = 3, 8
@@ -61,19 +61,19 @@ def _alike(run: RunSettings, precision: str | None) -> tuple[str, str, str, int,
     training = run.training
     # The embedding's size hardly matters: one is enough to measure.
     model = run.model.model_copy(update={"embed_dim": 1024})
-    per_picture = training.expressions_per_picture
+    per_image = training.expressions_per_image
     return (
         model.model_dump_json(),
         f"{run.supervision} {pooling}",
         precision or training.precision,
         training.resolution,
         training.batch_size,
-        per_picture,
+        per_image,
     )
 
 
 @cache
-def seconds_of_step(model: str, kind: str, precision: str, resolution: int, batch_size: int, per_picture: int) -> float:
+def seconds_of_step(model: str, kind: str, precision: str, resolution: int, batch_size: int, per_image: int) -> float:
     """Median seconds of an iteration: forward, loss, backward, AdamW."""
     described = yaml.safe_load(model)
     described["image_encoder"]["weights"] = None
@@ -83,7 +83,7 @@ def seconds_of_step(model: str, kind: str, precision: str, resolution: int, batc
     built = (
         build_tseg(**described, tokenizer=learn_wordpiece([EXPRESSION], 100) if is_language else None).cuda().train()
     )
-    expressions = text["classes"] if not is_language else [f"{EXPRESSION} {i}" for i in range(batch_size * per_picture)]
+    expressions = text["classes"] if not is_language else [f"{EXPRESSION} {i}" for i in range(batch_size * per_image)]
     batch = _batch(expressions, batch_size, resolution)
     supervision, pooling = kind.split()
     weights = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0} if POOLINGS[pooling].weighted else {}
@@ -100,7 +100,7 @@ def seconds_of_step(model: str, kind: str, precision: str, resolution: int, batc
         torch.cuda.synchronize()
         start = time.perf_counter()
         with torch.autocast("cuda", getattr(torch, precision), enabled=precision != "float32"):
-            similarities = built(batch.pictures, batch.expressions)
+            similarities = built(batch.images, batch.expressions)
         optimizer.zero_grad()
         objective(similarities, batch).backward()
         optimizer.step()
@@ -109,16 +109,16 @@ def seconds_of_step(model: str, kind: str, precision: str, resolution: int, batc
     median = statistics.median(seconds[NUM_WARMUPS:])
     memory = torch.cuda.max_memory_allocated() / 2**30
     print(
-        f"{described['image_encoder']['name']}, {kind}, {precision}, {batch_size} pictures of {resolution} pixels, "
+        f"{described['image_encoder']['name']}, {kind}, {precision}, {batch_size} images of {resolution} pixels, "
         f"{len(expressions)} expressions: {1000 * median:.0f} ms, {memory:.1f} GiB"
     )
     return median
 
 
 def _batch(expressions: list[str], batch_size: int, resolution: int) -> Batch:
-    """Noise, asked for every expression; a pair of each picture and each of its expressions, with half a mask."""
-    per_picture = max(1, len(expressions) // batch_size)
-    pairs = torch.tensor([(i // per_picture, i) for i in range(batch_size * per_picture)]) % torch.tensor(
+    """Noise, asked for every expression; a pair of each image and each of its expressions, with half a mask."""
+    per_image = max(1, len(expressions) // batch_size)
+    pairs = torch.tensor([(i // per_image, i) for i in range(batch_size * per_image)]) % torch.tensor(
         [batch_size, len(expressions)]
     )
     masks = torch.zeros(len(pairs), resolution, resolution, dtype=torch.bool)
@@ -126,7 +126,7 @@ def _batch(expressions: list[str], batch_size: int, resolution: int) -> Batch:
     return Batch(
         torch.randn(batch_size, 3, resolution, resolution).cuda(),
         expressions,
-        [frozenset(expressions[i * per_picture : (i + 1) * per_picture]) for i in range(batch_size)],
+        [frozenset(expressions[i * per_image : (i + 1) * per_image]) for i in range(batch_size)],
         pairs,
         masks,
         torch.ones_like(masks),

@@ -1,6 +1,6 @@
 """Time and memory of `tseg prepare` as data sets grow, on Linux.
 
-python bench/prepare.py            drawn shapes, replicated to 10,000 and 300,000 records with their pictures
+python bench/prepare.py            drawn shapes, replicated to 10,000 and 300,000 records with their images
 python bench/prepare.py FOLDER     photographs instead: phrasecut/VGPhraseCut_v0 with its images, and coco/refer/data/
                                    refcoco with coco/images/train2014
 Memory is the peak of what is resident, in MB; processor seconds are those of all processes together.
@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tseg.data.shapes import draw_shapes
+from tseg.datasets.shapes.draw import draw_shapes
 
 PHRASECUT, REFCOCO, COCO_IMAGES = "phrasecut/VGPhraseCut_v0", "coco/refer/data/refcoco", "coco/images/train2014"
 COLUMNS = ["format", "records", "processes", "seconds", "records/s", "processor seconds", "peak MB", "of a worker"]
@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 
 def replicate_phrasecut(source: Path, folder: Path, num_records: int) -> Json:
-    """Write `num_records` tasks, every round of them with its own pictures; the settings with which to prepare them."""
+    """Write `num_records` tasks, every round of them with its own images; the settings with which to prepare them."""
     tasks, infos = (
         json.loads((source / PHRASECUT / f"{name}.json").read_text()) for name in ("refer_train", "img_info")
     )
@@ -73,11 +73,11 @@ def replicate_refcoco(source: Path, folder: Path, num_records: int) -> Json:
     ]
     content = [ref | sentences for ref, sentences in zip(copies(refs), said, strict=True)]
     (folder / "refs(unc).p").write_bytes(pickle.dumps(content, protocol=2))
-    pictures = [image | {"file_name": f"{image['id']}-{image['file_name']}"} for image in copies(images)]
-    for picture in pictures:
-        name = picture["file_name"]
+    copied = [image | {"file_name": f"{image['id']}-{image['file_name']}"} for image in copies(images)]
+    for image in images:
+        name = image["file_name"]
         (folder / name).symlink_to((source / COCO_IMAGES / name.split("-")[1]).absolute())
-    write_list(folder / "instances.json", pictures, '{"info": {}, "images": [', "")
+    write_list(folder / "instances.json", copied, '{"info": {}, "images": [', "")
     write_list(folder / "instances.json", copies(regions), '], "annotations": [', "]}", "a")
     return {"format": "refer", "split_by": "unc"}
 

@@ -1,6 +1,6 @@
 """Timings of the costly steps at the default scale, on one thread: medians over repetitions, milliseconds.
 
-python bench/steps.py            a training step, and the CRF of a picture's expressions
+python bench/steps.py            a training step, and the CRF of an image's expressions
 Compare two versions on one machine in one run, and quote ratios: machines are noisy.
 """
 
@@ -14,13 +14,13 @@ import numpy as np
 import torch
 import yaml
 
-from tseg.checking import parse
-from tseg.config import Settings
 from tseg.inference.crf import PRESETS, refine
 from tseg.model.pooling import POOLINGS
 from tseg.model.text_encoder import learn_wordpiece
 from tseg.model.tseg import build_tseg
-from tseg.runs import make_run
+from tseg.settings.runs import make_run
+from tseg.settings.schema import Settings
+from tseg.settings.validation import parse
 from tseg.training.losses import classification_loss
 
 NUM_EXPRESSIONS = 40
@@ -42,7 +42,7 @@ def training_step(
     pooling: str,
     varied: dict[str, str],
     weighted: bool,
-    pictures: torch.Tensor,
+    images: torch.Tensor,
     expressions: list[str],
     targets: torch.Tensor,
 ) -> Callable[[], object]:
@@ -54,7 +54,7 @@ def training_step(
 
     def step() -> None:
         optimizer.zero_grad()
-        classification_loss(score(model(pictures, expressions)), targets).backward()
+        classification_loss(score(model(images, expressions)), targets).backward()
         optimizer.step()
 
     return step
@@ -65,20 +65,20 @@ def main() -> None:
     settings = parse(Settings, yaml.safe_load(Path("config/config.yaml").read_text()), "config/config.yaml")
     generator = np.random.default_rng(0)
     expressions = [" ".join(generator.choice(WORDS, 4)) for _ in range(NUM_EXPRESSIONS)]
-    pictures = torch.randn(16, 3, *[settings.training.weak.resolution] * 2)
+    images = torch.randn(16, 3, *[settings.training.weak.resolution] * 2)
     targets = (torch.rand(16, NUM_EXPRESSIONS) < 0.1).float()
     for name, pooling in POOLINGS.items():
-        step = training_step(settings, name, {}, pooling.weighted, pictures, expressions, targets)
+        step = training_step(settings, name, {}, pooling.weighted, images, expressions, targets)
         print(f"training step, {name}: {median_milliseconds(step, 30):.1f} ms")
     for encoder in settings.image_encoders:
-        step = training_step(settings, "gap", {"model.image_encoder": encoder}, False, pictures, expressions, targets)
+        step = training_step(settings, "gap", {"model.image_encoder": encoder}, False, images, expressions, targets)
         print(f"training step, gap, {encoder}: {median_milliseconds(step, 10):.1f} ms")
 
     for height, width in ((128, 128), (480, 640)):
-        picture = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
         unary = generator.random((4, height, width), dtype=np.float32)
         for preset in PRESETS:
-            milliseconds = median_milliseconds(partial(refine, picture, unary, preset), 3)
+            milliseconds = median_milliseconds(partial(refine, image, unary, preset), 3)
             print(f"CRF {preset}, {width} x {height}, 4 expressions: {milliseconds:.0f} ms")
 
 

@@ -26,7 +26,7 @@ SQUARES = {
 
 @pytest.fixture
 def records_path(tmp_path: Path) -> Path:
-    """Records of four pictures, PNG on grey, in which squares of 14 pixels are called by their colour and place."""
+    """Records of four images, PNG on grey, in which squares of 14 pixels are called by their colour and place."""
     rows: list[dict[str, Any]] = []
     for name, squares in SQUARES.items():
         width, height = SIZES[name]

@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from tseg.files import existing, whole_file
+from tseg.files import atomic_write, require_file
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "table.csv"
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("half")
         assert not path.exists()
         assert partial.parent == path.parent
@@ -19,7 +19,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 def test_a_finished_file_is_replaced_at_once(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("before")
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("after")
         assert path.read_text() == "before"
     assert path.read_text() == "after"
@@ -29,7 +29,7 @@ def test_a_finished_file_is_replaced_at_once(tmp_path: Path) -> None:
 def test_an_interrupted_file_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "table.csv"
     path.write_text("before")
-    with pytest.raises(error), whole_file(path) as partial:
+    with pytest.raises(error), atomic_write(path) as partial:
         partial.write_text("half")
         raise error
     assert path.read_text() == "before"
@@ -39,6 +39,6 @@ def test_an_interrupted_file_leaves_what_was_there(tmp_path: Path, error: type[B
 def test_an_absent_file_is_named_with_its_mend(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     with pytest.raises(ValueError, match=r"table\.csv does not exist; make it first"):
-        existing(path, "make it first")
+        require_file(path, "make it first")
     path.touch()
-    assert existing(path, "make it first") == path
+    assert require_file(path, "make it first") == path

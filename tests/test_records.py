@@ -27,7 +27,7 @@ def row(number: int, **changed: Any) -> dict[str, Any]:
     usual = {
         "record_id": f"r{number}",
         "image_id": "i0",
-        "file_name": "pictures/ä b.jpg",
+        "file_name": "images/ä b.jpg",
         "height": 4,
         "width": 6,
         "expression": "the café's “red” circle",

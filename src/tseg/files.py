@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path in `path`'s folder; on success rename it to `path`, on failure remove it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
@@ -22,8 +22,8 @@ def whole_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def existing(path: Path, mend: str) -> Path:
-    """`path` itself, or a ValueError that names it and says how to `mend` its absence."""
+def require_file(path: Path, hint: str) -> Path:
+    """`path` itself, or a ValueError that names it and says how to `hint` its absence."""
     if not path.exists():
-        raise ValueError(f"{path} does not exist; {mend}")
+        raise ValueError(f"{path} does not exist; {hint}")
     return path

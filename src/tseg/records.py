@@ -1,4 +1,4 @@
-"""The table every data set becomes: one record is one picture and one expression.
+"""The table every data set becomes: one record is one image and one expression.
 
 All tables of the project (records, predictions, masks, scores) are Parquet files with a JSON object under the schema
 key `tseg`, which says what the rows are about: the data set, the split, what the model was trained on.
@@ -15,14 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
 
-from tseg.files import existing, whole_file
+from tseg.files import atomic_write, require_file
 from tseg.progress import progress
 
 SCHEMA = pa.schema(
     [
         ("record_id", pa.string()),  # unique in the table
-        ("image_id", pa.string()),  # records of one picture share it
-        ("file_name", pa.string()),  # path of the picture, absolute or from the working directory
+        ("image_id", pa.string()),  # records of one image share it
+        ("file_name", pa.string()),  # path of the image, absolute or from the working directory
         ("height", pa.int32()),  # pixels
         ("width", pa.int32()),
         ("expression", pa.string()),
@@ -32,14 +32,14 @@ SCHEMA = pa.schema(
         ("box", pa.list_(pa.float32())),
         ("ignore", pa.string()),  # RLE of pixels that do not count, or null
         ("tags", pa.list_(pa.string())),  # subsets that the data set's evaluator reports
-        ("coco_id", pa.string()),  # the picture's id in COCO, or null
+        ("coco_id", pa.string()),  # the image's id in COCO, or null
     ]
 )
 
 ROWS_PER_GROUP = 10_000
 """Records that are held in memory until they are written: a row group of the file."""
 
-BACKGROUND = "background"
+BACKGROUND_LABEL = "background"
 """The label of pixels of no class."""
 
 # What each sub-command is the first to tell of its rows.
@@ -49,16 +49,16 @@ _TELLS = {"prepare": "sources", "predict": "scales", "refine": "crf"}
 def write_table(path: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
     """Write `table` to `path`, whole or not at all, with `metadata` under the schema key `tseg`."""
     text = json.dumps(metadata, sort_keys=True)
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         pq.write_table(table.replace_schema_metadata({"tseg": text}), partial)
 
 
-def read_table(path: Path, mend: str = "run the rule that makes it") -> pd.DataFrame:
-    """The rows of the Parquet file `path`; `mend` is said to whoever has not got it."""
+def read_table(path: Path, hint: str = "run the rule that makes it") -> pd.DataFrame:
+    """The rows of the Parquet file `path`; `hint` is said to whoever has not got it."""
     try:
-        return pq.read_table(existing(path, mend)).to_pandas()
+        return pq.read_table(require_file(path, hint)).to_pandas()
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a whole Parquet file ({error}); {mend}") from None
+        raise ValueError(f"{path} is not a whole Parquet file ({error}); {hint}") from None
 
 
 def read_metadata(path: Path, maker: str = "prepare") -> dict[str, Any]:
@@ -66,20 +66,20 @@ def read_metadata(path: Path, maker: str = "prepare") -> dict[str, Any]:
 
     Raises ValueError for a file that is not of the kind that the sub-command `maker` writes.
     """
-    mend = f"give a file that `tseg {maker}` wrote"
+    hint = f"give a file that `tseg {maker}` wrote"
     try:
-        metadata = pq.read_metadata(existing(path, mend)).metadata or {}
+        metadata = pq.read_metadata(require_file(path, hint)).metadata or {}
     except pa.ArrowInvalid:
         metadata = {}
     told = json.loads(metadata.get(b"tseg", b"{}"))
     if _TELLS[maker] not in told:
-        raise ValueError(f"{path} is of another kind; {mend}")
+        raise ValueError(f"{path} is of another kind; {hint}")
     return told
 
 
 def write_records(path: Path, records: list[dict[str, Any]], metadata: dict[str, Any]) -> None:
     """Write rows with exactly the columns of `SCHEMA`, whole or not at all, with `metadata` as `write_table` does."""
-    with whole_file(path) as partial, RecordsWriter(partial) as writer:
+    with atomic_write(path) as partial, RecordsWriter(partial) as writer:
         writer.write(pa.Table.from_pylist(records, schema=SCHEMA))
         writer.metadata = metadata
 
@@ -111,7 +111,7 @@ class RecordsWriter:
 
 def read_records(path: Path) -> pd.DataFrame:
     """Records in file order. Raises ValueError when a column is missing or the table is empty."""
-    records = read_table(path, mend="make it with `tseg prepare`")
+    records = read_table(path, hint="make it with `tseg prepare`")
     missing = [name for name in SCHEMA.names if name not in records.columns]
     if missing:
         raise ValueError(f"{path} lacks the column {missing[0]!r}; make it again with `tseg prepare`")
@@ -120,11 +120,11 @@ def read_records(path: Path) -> pd.DataFrame:
     return records
 
 
-def pictures_of(records: pd.DataFrame, what: str) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
-    """Each picture's file name, records and distinct expressions, under a progress bar that says `what` is done."""
-    pictures = records.groupby("file_name", sort=False)
-    for file_name, of_picture in progress(pictures, what, "pictures", pictures.ngroups):
-        yield str(file_name), of_picture, list(dict.fromkeys(of_picture["expression"]))
+def images_of(records: pd.DataFrame, what: str) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
+    """Each image's file name, records and distinct expressions, under a progress bar that says `what` is done."""
+    images = records.groupby("file_name", sort=False)
+    for file_name, of_image in progress(images, what, "images", images.ngroups):
+        yield str(file_name), of_image, list(dict.fromkeys(of_image["expression"]))
 
 
 def encode_mask(mask: np.ndarray) -> str:

@@ -20,7 +20,7 @@ def blobs(seed: int) -> list[np.ndarray]:
 
 
 def table(masks: list[np.ndarray], ignore: list[np.ndarray | None] | None = None) -> pd.DataFrame:
-    """Records, two to a picture."""
+    """Records, two to an image."""
     rows = [
         {
             "record_id": f"r{number}",
@@ -131,7 +131,7 @@ def test_summary_is_the_mean_over_records_and_the_ratio_of_sums() -> None:
     assert summary["mIoU"] == pytest.approx(np.mean(ious))
     overall = sum((a & b).sum() for a, b in pairs) / sum((a | b).sum() for a, b in pairs)
     assert summary["overall_IoU"] == pytest.approx(overall)
-    assert (summary["num_records"], summary["num_pictures"]) == (6, 3)
+    assert (summary["num_records"], summary["num_images"]) == (6, 3)
 
 
 def test_empty_is_the_share_of_records_for_which_nothing_is_predicted() -> None:
@@ -150,7 +150,7 @@ def test_precision_counts_records_strictly_above_the_threshold() -> None:
 
 
 def clustered(seed: int) -> pd.DataFrame:
-    """40 pictures whose six records share most of their IoU, which is 0.5 on average."""
+    """40 images whose six records share most of their IoU, which is 0.5 on average."""
     generator = np.random.default_rng(seed)
     ious = np.repeat(generator.uniform(0.2, 0.8, 40), 6) + generator.uniform(-0.05, 0.05, 240)
     return scores_of(list(ious), [f"i{number // 6}" for number in range(240)])
@@ -177,6 +177,6 @@ def test_interval_covers_the_true_mean_about_95_times_in_100() -> None:
     assert 0.88 <= covered / 200 <= 0.99
 
 
-def test_interval_of_one_picture_is_a_point() -> None:
+def test_interval_of_one_image_is_a_point() -> None:
     summary = summarise(scores_of([0.2, 0.4], ["a", "a"]), num_bootstrap=20, seed=0)
     assert summary["mIoU_low"] == summary["mIoU"] == summary["mIoU_high"] == pytest.approx(0.3)

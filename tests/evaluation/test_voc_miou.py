@@ -23,13 +23,13 @@ def label_maps(seed: int, num_labels: int = 4) -> list[np.ndarray]:
 
 
 def voids(seed: int) -> list[np.ndarray | None]:
-    """Void pixels of every other picture."""
+    """Void pixels of every other image."""
     generator = np.random.default_rng(seed)
     return [generator.random(size) < 0.2 if number % 2 else None for number, size in enumerate(SIZES)]
 
 
 def records(maps: list[np.ndarray], ignored: list[np.ndarray | None] | None = None) -> pd.DataFrame:
-    """One record per picture and class present, as VOC has them."""
+    """One record per image and class present, as VOC has them."""
     rows = []
     for image_id, (truth, void) in enumerate(zip(maps, ignored or [None] * len(maps), strict=True)):
         for number in set(truth.ravel().tolist()) - {0}:
@@ -41,7 +41,7 @@ def records(maps: list[np.ndarray], ignored: list[np.ndarray | None] | None = No
 
 
 def labels(maps: list[np.ndarray]) -> pd.DataFrame:
-    """What is predicted: one row per picture and label, the background's always among them."""
+    """What is predicted: one row per image and label, the background's always among them."""
     rows = [
         {"image_id": f"i{image_id}", "label": NAMES[number], "mask": encode_mask(found == number)}
         for image_id, found in enumerate(maps)
@@ -51,7 +51,7 @@ def labels(maps: list[np.ndarray]) -> pd.DataFrame:
 
 
 def counted(maps: list[np.ndarray], ignored: list[np.ndarray | None]) -> np.ndarray:
-    """The pixels of all pictures that count, in a row."""
+    """The pixels of all images that count, in a row."""
     kept = [found if void is None else found[~void] for found, void in zip(maps, ignored, strict=True)]
     return np.concatenate([found.ravel() for found in kept])
 
@@ -69,7 +69,7 @@ def test_confusion_matrix_is_that_of_scikit_learn() -> None:
         np.testing.assert_array_equal(found, sklearn_confusion(truth[kept], prediction[kept], labels=range(5)))
 
 
-def test_every_picture_has_the_confusion_of_its_own_pixels() -> None:
+def test_every_image_has_the_confusion_of_its_own_pixels() -> None:
     scores = score_labels(records(label_maps(0), voids(2)), labels(label_maps(1)), CLASSES)
     assert scores["image_id"].tolist() == ["i0", "i1", "i2", "i3"]
     for confusion, *maps in zip(scores["confusion"], label_maps(0), label_maps(1), voids(2), strict=True):
@@ -86,7 +86,7 @@ def test_mean_and_classes_are_jaccard_scores_of_all_counted_pixels() -> None:
     assert found["classes"] == {"bus": None} | {name: pytest.approx(ious[k]) for k, name in enumerate(NAMES[:4])}
     assert list(found["classes"]) == NAMES
     assert found["pixel_accuracy"] == pytest.approx(accuracy_score(truth, prediction), rel=1e-12)
-    assert found["num_pictures"] == 4
+    assert found["num_images"] == 4
 
 
 @pytest.mark.parametrize("which", ["truth", "prediction"])
@@ -132,17 +132,17 @@ def test_interval_is_a_function_of_the_seed_and_surrounds_the_mean() -> None:
     assert first["mIoU_low"] < first["mIoU"] < first["mIoU_high"]
 
 
-def test_interval_of_pictures_that_are_all_alike_is_a_point() -> None:
+def test_interval_of_images_that_are_all_alike_is_a_point() -> None:
     alike = [label_maps(0)[:1] * 6, label_maps(1)[:1] * 6]
     found = summarise_labels(score_labels(records(alike[0]), labels(alike[1]), CLASSES), CLASSES, 20, seed=0)
     assert found["mIoU_low"] == found["mIoU"] == found["mIoU_high"]
 
 
 @pytest.mark.parametrize("which", ["missing", "unknown"])
-def test_label_maps_that_are_not_of_exactly_these_pictures_are_refused(which: str) -> None:
+def test_label_maps_that_are_not_of_exactly_these_images_are_refused(which: str) -> None:
     maps = labels(label_maps(1))
     maps = maps[maps["image_id"] != "i2"] if which == "missing" else maps.replace({"image_id": {"i2": "i9"}})
-    with pytest.raises(ValueError, match="3 of the 4 pictures to score"):
+    with pytest.raises(ValueError, match="3 of the 4 images to score"):
         score_labels(records(label_maps(0)), maps, CLASSES)
 
 
@@ -151,7 +151,7 @@ def test_masks_of_two_classes_that_overlap_are_refused(which: str) -> None:
     truth, prediction = records(label_maps(0)), labels(label_maps(1))
     table = truth if which == "truth" else prediction
     table.loc[1, "mask"] = table.loc[0, "mask"]
-    with pytest.raises(ValueError, match=r"picture i0: the mask of '\w+' overlaps"):
+    with pytest.raises(ValueError, match=r"image i0: the mask of '\w+' overlaps"):
         score_labels(truth, prediction, CLASSES)
 
 

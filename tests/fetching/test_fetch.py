@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from tseg.catalogue import Catalogue, FilesSource
-from tseg.checking import parse
 from tseg.fetching import fetch as module
 from tseg.fetching.fetch import fetch, manifest_path
 from tseg.fetching.partial import partial_path
 from tseg.fetching.status import status
+from tseg.settings.catalogue import Catalogue, FilesSource
+from tseg.settings.validation import parse
 
 PAGE = "https://example.org/the-page"
-PICTURES = {"pictures/1.jpg": b"one" * 999, "pictures/2.jpg": b"two" * 999, "list.txt": b"1 2"}
+IMAGES = {"images/1.jpg": b"one" * 999, "images/2.jpg": b"two" * 999, "list.txt": b"1 2"}
 RECORDS = json.dumps([{"id": n} for n in range(5)]).encode()
 
 
@@ -36,7 +36,7 @@ def zip_of(files: dict[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-PICTURES_ZIP = zip_of(PICTURES)
+IMAGES_ZIP = zip_of(IMAGES)
 
 
 def sum_of(content: bytes, algorithm: str = "sha256") -> str:
@@ -51,8 +51,8 @@ def source_of(becomes: tuple[str, ...] = (), **files: dict[str, Any]) -> FilesSo
 
 
 def archive_source(*urls: str, **about: Any) -> FilesSource:
-    known = {"checksum": f"md5:{sum_of(PICTURES_ZIP, 'md5')}", "max_unpacked": 10**5} | about
-    return source_of(("pictures", "list.txt"), pictures_zip={"urls": list(urls), **known})
+    known = {"checksum": f"md5:{sum_of(IMAGES_ZIP, 'md5')}", "max_unpacked": 10**5} | about
+    return source_of(("images", "list.txt"), images_zip={"urls": list(urls), **known})
 
 
 def place(raw: Path, source: str, name: str, content: bytes) -> Path:
@@ -73,17 +73,17 @@ def raw(tmp_path: Path) -> Path:
 
 def test_archives_are_unpacked_other_files_linked_and_the_manifest_tells_of_them(server, raw: Path) -> None:
     source = source_of(
-        ("pictures/2.jpg", "records.json"),
-        pictures_zip={"urls": [server.serve("a.zip", PICTURES_ZIP)], "size": len(PICTURES_ZIP), "max_unpacked": 10**5},
+        ("images/2.jpg", "records.json"),
+        images_zip={"urls": [server.serve("a.zip", IMAGES_ZIP)], "size": len(IMAGES_ZIP), "max_unpacked": 10**5},
         records_json={"urls": [server.serve("b", RECORDS)], "num_records": 5},
     )
     manifest = fetch("things", source, raw)
-    assert contents(raw / "things") == PICTURES | {"records.json": RECORDS}
-    assert contents(raw / "downloads/things") == {"pictures.zip": PICTURES_ZIP, "records.json": RECORDS}
+    assert contents(raw / "things") == IMAGES | {"records.json": RECORDS}
+    assert contents(raw / "downloads/things") == {"images.zip": IMAGES_ZIP, "records.json": RECORDS}
     assert manifest == {
         "source": "things",
         "files": {
-            "pictures.zip": {"size": len(PICTURES_ZIP), "sha256": sum_of(PICTURES_ZIP)},
+            "images.zip": {"size": len(IMAGES_ZIP), "sha256": sum_of(IMAGES_ZIP)},
             "records.json": {"size": len(RECORDS), "sha256": sum_of(RECORDS)},
         },
         "counts": {"files": 4},
@@ -91,24 +91,24 @@ def test_archives_are_unpacked_other_files_linked_and_the_manifest_tells_of_them
 
 
 def test_a_second_time_nothing_is_downloaded_and_the_manifest_is_the_same(server, raw: Path, tmp_path: Path) -> None:
-    source = archive_source(server.serve("a.zip", PICTURES_ZIP))
+    source = archive_source(server.serve("a.zip", IMAGES_ZIP))
     first = fetch("things", source, raw)
     assert fetch("things", source, raw) == first
     assert len(server.requests) == 1
-    place(tmp_path / "other", "things", "pictures.zip", PICTURES_ZIP)
+    place(tmp_path / "other", "things", "images.zip", IMAGES_ZIP)
     assert fetch("things", archive_source(), tmp_path / "other") == first
 
 
 def test_addresses_are_tried_in_order(server, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    urls = [f"{server.url}/gone.zip", server.serve("good.zip", PICTURES_ZIP), server.serve("never.zip", b"")]
+    urls = [f"{server.url}/gone.zip", server.serve("good.zip", IMAGES_ZIP), server.serve("never.zip", b"")]
     fetch("things", archive_source(*urls), raw)
     assert [request.target for request in server.requests] == ["/gone.zip", "/good.zip"]
-    assert f"things: pictures.zip, {len(PICTURES_ZIP):,} bytes, from {urls[1]}" in capsys.readouterr().out
+    assert f"things: images.zip, {len(IMAGES_ZIP):,} bytes, from {urls[1]}" in capsys.readouterr().out
 
 
 def test_what_cannot_be_had_is_told_with_every_answer_and_where_to_place_it(server, raw: Path) -> None:
     source = source_of(
-        pictures_zip={"urls": [f"{server.url}/1", f"{server.url}/2"], "checksum": f"md5:{'0' * 32}", "max_unpacked": 9},
+        images_zip={"urls": [f"{server.url}/1", f"{server.url}/2"], "checksum": f"md5:{'0' * 32}", "max_unpacked": 9},
         records_json={"also_called": ["data.json", "data3.json"]},
         there_txt={},
     )
@@ -119,7 +119,7 @@ def test_what_cannot_be_had_is_told_with_every_answer_and_where_to_place_it(serv
     for part in (
         f"{server.url}/1: 404",
         f"{server.url}/2: 404",
-        f"fetch it from {PAGE}, place it at {raw}/downloads/things/pictures.zip (checksum: md5:{'0' * 32})",
+        f"fetch it from {PAGE}, place it at {raw}/downloads/things/images.zip (checksum: md5:{'0' * 32})",
     ):
         assert part in first
     assert f"fetch it from {PAGE} (there called data.json or data3.json), place it at {raw}/downloads/" in second
@@ -133,37 +133,35 @@ def test_a_file_placed_where_the_message_says_serves(server, raw: Path) -> None:
         fetch("things", source, raw)
     path = Path(re.findall(r"place it at (\S+)", str(refusal.value))[0])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(PICTURES_ZIP)
+    path.write_bytes(IMAGES_ZIP)
     fetch("things", source, raw)
-    assert contents(raw / "things") == PICTURES
+    assert contents(raw / "things") == IMAGES
 
 
 def test_a_wrong_file_in_the_place_is_replaced_by_the_right_one(server, raw: Path, capsys) -> None:
-    path = place(raw, "things", "pictures.zip", PICTURES_ZIP[:-1])
-    fetch("things", archive_source(server.serve("a.zip", PICTURES_ZIP)), raw)
-    assert path.read_bytes() == PICTURES_ZIP
-    assert f"{path} has md5 {sum_of(PICTURES_ZIP[:-1], 'md5')}, expected" in capsys.readouterr().out
+    path = place(raw, "things", "images.zip", IMAGES_ZIP[:-1])
+    fetch("things", archive_source(server.serve("a.zip", IMAGES_ZIP)), raw)
+    assert path.read_bytes() == IMAGES_ZIP
+    assert f"{path} has md5 {sum_of(IMAGES_ZIP[:-1], 'md5')}, expected" in capsys.readouterr().out
 
 
 def test_a_wrong_file_in_the_place_is_never_used(server, raw: Path) -> None:
-    path = place(raw, "things", "pictures.zip", PICTURES_ZIP[:-1])
+    path = place(raw, "things", "images.zip", IMAGES_ZIP[:-1])
     with pytest.raises(ValueError, match=r"404.*place it at"):
         fetch("things", archive_source(f"{server.url}/gone"), raw)
-    assert path.read_bytes() == PICTURES_ZIP[:-1]
+    assert path.read_bytes() == IMAGES_ZIP[:-1]
     assert not (raw / "things").exists()
 
 
-@pytest.mark.parametrize(
-    "copy", ["pictures.zip", "things/pictures.zip", "lab/sets/2024/pictures.zip", "a/old name.zip"]
-)
+@pytest.mark.parametrize("copy", ["images.zip", "things/images.zip", "lab/sets/2024/images.zip", "a/old name.zip"])
 def test_a_copy_is_linked_not_copied(raw: Path, tmp_path: Path, copy: str) -> None:
     path = tmp_path / "lab" / copy
     path.parent.mkdir(parents=True)
-    path.write_bytes(PICTURES_ZIP)
+    path.write_bytes(IMAGES_ZIP)
     fetch("things", archive_source(also_called=["old name.zip"]), raw, from_dir=tmp_path / "lab")
-    assert (raw / "downloads/things/pictures.zip").samefile(path)
+    assert (raw / "downloads/things/images.zip").samefile(path)
     assert path.stat().st_nlink == 2
-    assert contents(raw / "things") == PICTURES
+    assert contents(raw / "things") == IMAGES
 
 
 def test_where_hard_links_are_not_to_be_had_symbolic_ones_are_made(raw: Path, tmp_path: Path, monkeypatch) -> None:
@@ -179,24 +177,24 @@ def test_where_hard_links_are_not_to_be_had_symbolic_ones_are_made(raw: Path, tm
 
 
 def test_a_wrong_copy_is_refused_by_its_name(raw: Path, tmp_path: Path) -> None:
-    path = tmp_path / "lab" / "pictures.zip"
+    path = tmp_path / "lab" / "images.zip"
     path.parent.mkdir()
     path.write_bytes(b"other")
     with pytest.raises(ValueError, match=rf"^{path} has md5 {sum_of(b'other', 'md5')}, expected .*; a person can"):
         fetch("things", archive_source(), raw, from_dir=tmp_path / "lab")
     assert path.read_bytes() == b"other"
-    assert not (raw / "downloads/things/pictures.zip").exists()
+    assert not (raw / "downloads/things/images.zip").exists()
 
 
 def test_several_copies_are_refused_unless_they_are_one(raw: Path, tmp_path: Path) -> None:
     for folder in ("new", "old"):
         (tmp_path / "lab" / folder).mkdir(parents=True)
-    (tmp_path / "lab/old/pictures.zip").write_bytes(PICTURES_ZIP)
-    (tmp_path / "lab/new/pictures.zip").symlink_to(tmp_path / "lab/old/pictures.zip")
+    (tmp_path / "lab/old/images.zip").write_bytes(IMAGES_ZIP)
+    (tmp_path / "lab/new/images.zip").symlink_to(tmp_path / "lab/old/images.zip")
     fetch("things", archive_source(), raw, from_dir=tmp_path / "lab")
-    (tmp_path / "lab/new/pictures.zip").unlink()
-    (tmp_path / "lab/new/pictures.zip").write_bytes(PICTURES_ZIP)
-    with pytest.raises(ValueError, match=r"several files called pictures.zip \(.*/new/.*/old/.*\); name the folder"):
+    (tmp_path / "lab/new/images.zip").unlink()
+    (tmp_path / "lab/new/images.zip").write_bytes(IMAGES_ZIP)
+    with pytest.raises(ValueError, match=r"several files called images.zip \(.*/new/.*/old/.*\); name the folder"):
         fetch("things", archive_source(), raw, from_dir=tmp_path / "lab")
 
 
@@ -263,36 +261,36 @@ def test_a_list_with_a_wrong_number_of_records_is_neither_used_nor_pinned(server
 
 
 def test_a_broken_archive_is_not_pinned(raw: Path) -> None:
-    place(raw, "things", "pictures.zip", PICTURES_ZIP[:-30])
+    place(raw, "things", "images.zip", IMAGES_ZIP[:-30])
     with pytest.raises(ValueError, match="cannot be unpacked"):
         fetch("things", archive_source(checksum=None), raw)
     assert not (raw / "downloads/things.sha256").exists()
 
 
 def test_the_old_folder_stays_until_the_new_one_is_whole(raw: Path) -> None:
-    place(raw, "things", "pictures.zip", PICTURES_ZIP)
+    place(raw, "things", "images.zip", IMAGES_ZIP)
     fetch("things", archive_source(), raw)
     (raw / "things/own note.txt").write_text("mine")
     manifest_path(raw, "things").write_text("{}")
-    for source in (archive_source(max_unpacked=100), source_of(("nothing",), pictures_zip={"max_unpacked": 10**5})):
-        with pytest.raises(ValueError, match=r"unfolds to more|its files do not become nothing; mend"):
+    for source in (archive_source(max_unpacked=100), source_of(("nothing",), images_zip={"max_unpacked": 10**5})):
+        with pytest.raises(ValueError, match=r"unfolds to more|its files do not become nothing; fix"):
             fetch("things", source, raw)
-        assert contents(raw / "things") == PICTURES | {"own note.txt": b"mine"}
+        assert contents(raw / "things") == IMAGES | {"own note.txt": b"mine"}
         assert manifest_path(raw, "things").exists()
     fetch("things", archive_source(), raw)
-    assert contents(raw / "things") == PICTURES
+    assert contents(raw / "things") == IMAGES
     assert not manifest_path(raw, "things").exists(), "it told of the old folder"
     assert {path.name for path in raw.iterdir()} == {"downloads", "things"}
 
 
 def test_a_link_in_the_place_of_the_folder_is_replaced_and_what_it_leads_to_is_kept(raw: Path, tmp_path: Path) -> None:
-    place(raw, "things", "pictures.zip", PICTURES_ZIP)
+    place(raw, "things", "images.zip", IMAGES_ZIP)
     (tmp_path / "disk2").mkdir()
     (tmp_path / "disk2/own.txt").write_text("mine")
     (raw / "things").symlink_to(tmp_path / "disk2")
     for _ in range(2):
         fetch("things", archive_source(), raw)
-    assert contents(raw / "things") == PICTURES
+    assert contents(raw / "things") == IMAGES
     assert contents(tmp_path / "disk2") == {"own.txt": b"mine"}
 
 
@@ -312,7 +310,7 @@ def test_a_disk_too_small_is_told_before_the_first_byte_comes(server, raw: Path,
 
 
 def test_two_processes_do_not_fetch_one_source_at_once(raw: Path) -> None:
-    place(raw, "things", "pictures.zip", PICTURES_ZIP)
+    place(raw, "things", "images.zip", IMAGES_ZIP)
     with (raw / "downloads/.things.lock").open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match=r"another process .* holds .*things.lock; wait for its end"):
@@ -323,7 +321,7 @@ def test_two_processes_do_not_fetch_one_source_at_once(raw: Path) -> None:
 KILLED = """
 import sys, time
 from pathlib import Path
-from tseg.catalogue import FilesSource
+from tseg.settings.catalogue import FilesSource
 from tseg.fetching import unpack
 from tseg.fetching.fetch import fetch
 

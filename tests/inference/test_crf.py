@@ -17,7 +17,7 @@ PUBLISHED = {
 }
 
 
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     """A bright disc on a dark ground, with noise."""
     rows, columns = np.mgrid[:HEIGHT, :WIDTH]
     disc = (rows - 14) ** 2 + (columns - 20) ** 2 < 90
@@ -41,20 +41,20 @@ def fresh_field(labels: np.ndarray, preset: str) -> np.ndarray:
     field = DenseCRF2D(WIDTH, HEIGHT, len(labels))
     field.setUnaryEnergy(unary_from_softmax(labels, clip=1e-5))
     field.addPairwiseGaussian(sxy=sxy, compat=compat)
-    field.addPairwiseBilateral(sxy=bilateral_sxy, srgb=srgb, rgbim=picture(), compat=bilateral_compat)
+    field.addPairwiseBilateral(sxy=bilateral_sxy, srgb=srgb, rgbim=image(), compat=bilateral_compat)
     return np.array(field.inference(10)).reshape(labels.shape)
 
 
 @pytest.mark.parametrize("preset", PUBLISHED)
 def test_refined_is_what_a_fresh_field_for_each_expression_gives(preset: str) -> None:
-    refined = refine(picture(), probabilities(), preset)
+    refined = refine(image(), probabilities(), preset)
     for ours, foreground in zip(refined, probabilities(), strict=True):
         np.testing.assert_array_equal(ours, fresh_field(np.stack([1 - foreground, foreground]), preset)[1])
 
 
 @pytest.mark.parametrize("preset", PUBLISHED)
 def test_refined_labels_are_what_one_field_of_all_labels_gives(preset: str) -> None:
-    refined = refine_labels(picture(), label_probabilities(5), preset)
+    refined = refine_labels(image(), label_probabilities(5), preset)
     assert refined.dtype == np.float32
     np.testing.assert_array_equal(refined, fresh_field(label_probabilities(5), preset))
     np.testing.assert_allclose(refined.sum(axis=0), 1, rtol=1e-5)
@@ -62,14 +62,14 @@ def test_refined_labels_are_what_one_field_of_all_labels_gives(preset: str) -> N
 
 def test_one_label_beside_the_background_is_the_binary_field_bit_for_bit() -> None:
     (foreground,) = probabilities(1)
-    labels = refine_labels(picture(), np.stack([1 - foreground, foreground]), "psa")
-    np.testing.assert_array_equal(labels[1], refine(picture(), foreground[None], "psa")[0])
+    labels = refine_labels(image(), np.stack([1 - foreground, foreground]), "psa")
+    np.testing.assert_array_equal(labels[1], refine(image(), foreground[None], "psa")[0])
 
 
 def test_permuting_labels_permutes_their_posteriors() -> None:
     order = [3, 0, 2, 1]
-    permuted = refine_labels(picture(), label_probabilities(4)[order], "psa")
-    expected = refine_labels(picture(), label_probabilities(4), "psa")[order]
+    permuted = refine_labels(image(), label_probabilities(4)[order], "psa")
+    expected = refine_labels(image(), label_probabilities(4), "psa")[order]
     np.testing.assert_allclose(permuted, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -78,25 +78,25 @@ def test_there_is_no_preset_but_the_published_ones() -> None:
 
 
 def test_expressions_are_refined_independently() -> None:
-    together = refine(picture(), probabilities(), "psa")
-    alone = [refine(picture(), probabilities()[j : j + 1], "psa") for j in range(3)]
+    together = refine(image(), probabilities(), "psa")
+    alone = [refine(image(), probabilities()[j : j + 1], "psa") for j in range(3)]
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
-def test_refinement_follows_the_pictures_edges() -> None:
+def test_refinement_follows_the_images_edges() -> None:
     """A square guess about the disc becomes the disc."""
-    disc = picture()[..., 0] > 100
+    disc = image()[..., 0] > 100
     guess = np.full((1, HEIGHT, WIDTH), 0.2, np.float32)
     guess[:, 7:22, 12:29] = 0.8
     before = ((guess[0] > 0.5) & disc).sum() / ((guess[0] > 0.5) | disc).sum()
-    after = refine(picture(), guess, "psa")[0] > 0.5
+    after = refine(image(), guess, "psa")[0] > 0.5
     assert (after & disc).sum() / (after | disc).sum() > max(before, 0.95)
 
 
 def test_certain_probabilities_stay_finite_and_inputs_stay_as_they_are() -> None:
     certain = np.zeros((2, HEIGHT, WIDTH), np.float32)
     certain[1] = 1
-    pixels, kept = picture(), certain.copy()
+    pixels, kept = image(), certain.copy()
     pixels.flags.writeable = False
     refined = refine(pixels, certain, "psa")
     np.testing.assert_array_equal(certain, kept)

@@ -11,7 +11,7 @@ from tseg.inference.crf import refine
 from tseg.inference.masks import foreground_probabilities, segment
 
 HEIGHT, WIDTH = 37, 53
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
 
 
 def random_similarities(expressions: int = 4, rows: int = 5, columns: int = 7, tau: float = 5.0) -> Tensor:
@@ -24,7 +24,7 @@ def to_pixels(maps: Tensor) -> np.ndarray:
 
 
 def masks(similarities: Tensor, pooling: str | None, background: float = 0.2, crf: str | None = None) -> np.ndarray:
-    found = segment(similarities, PICTURE, pooling=pooling, background=background, crf=crf)
+    found = segment(similarities, IMAGE, pooling=pooling, background=background, crf=crf)
     assert found.dtype == bool
     assert found.shape == (len(similarities), HEIGHT, WIDTH)
     return found
@@ -111,7 +111,7 @@ def test_probabilities_lie_between_zero_and_one(pooling: str, tau: float) -> Non
 def test_crf_takes_the_probabilities_as_its_unary(pooling: str) -> None:
     s = random_similarities()
     probabilities = foreground_probabilities(s, pooling, (HEIGHT, WIDTH), 0.2).numpy()
-    expected = refine(np.asarray(PICTURE), probabilities, "psa") > 0.5
+    expected = refine(np.asarray(IMAGE), probabilities, "psa") > 0.5
     np.testing.assert_array_equal(masks(s, pooling, crf="psa"), expected)
     assert (expected != masks(s, pooling)).any()
 

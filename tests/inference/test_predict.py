@@ -1,4 +1,4 @@
-"""Similarities of whole pictures, by scales and mirror images."""
+"""Similarities of whole images, by scales and mirror images."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ def noise(width: int, height: int) -> Image.Image:
 
 def predict(
     model: TSEG,
-    picture: Image.Image,
+    image: Image.Image,
     expressions: list[str] = EXPRESSIONS,
     *,
     resolution: int = 48,
@@ -33,7 +33,7 @@ def predict(
     flip_words: Literal["swap", "keep"] = "swap",
 ) -> Tensor:
     views: dict[str, Any] = {"scales": scales, "flip": flip, "flip_words": flip_words}
-    return predict_similarities(model, picture, expressions, resolution=resolution, **views)
+    return predict_similarities(model, image, expressions, resolution=resolution, **views)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def test_longer_side_comes_to_the_resolution_and_the_aspect_is_kept(
 
 
 def test_similarities_are_the_models_in_reading_order(model: TSEG) -> None:
-    picture = noise(48, 24)
-    normalised = torch.from_numpy((np.asarray(picture) / 255 - 0.5) / 0.5).float().permute(2, 0, 1)
+    image = noise(48, 24)
+    normalised = torch.from_numpy((np.asarray(image) / 255 - 0.5) / 0.5).float().permute(2, 0, 1)
     s = model(normalised[None], EXPRESSIONS)[0].detach()
-    similarities = predict(model, picture)
+    similarities = predict(model, image)
     assert similarities.shape == (3, 3, 6)
     for j, row, column in np.ndindex(3, 3, 6):
         assert similarities[j, row, column].item() == pytest.approx(s[6 * row + column, j].item(), abs=1e-5)
@@ -69,15 +69,15 @@ def test_one_scale_without_flip_is_plain_inference_bit_for_bit(model: TSEG) -> N
     assert torch.equal(predict(model, noise(101, 53)), s.reshape(3, 6, 3).permute(2, 0, 1))
 
 
-def test_pictures_are_cut_and_normalised_as_the_encoder_has_it() -> None:
+def test_images_are_cut_and_normalised_as_the_encoder_has_it() -> None:
     """A stand-in whose similarities are the mean red, green and blue of each patch, as they reach it."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
     class Colours:
         patch_size, image_encoder, log_tau = 8, SimpleNamespace(mean=mean, std=std), torch.zeros(())
 
-        def __call__(self, pictures: Tensor, expressions: list[str]) -> Tensor:
-            return torch.nn.functional.avg_pool2d(pictures, 8).flatten(2).transpose(1, 2)
+        def __call__(self, images: Tensor, expressions: list[str]) -> Tensor:
+            return torch.nn.functional.avg_pool2d(images, 8).flatten(2).transpose(1, 2)
 
     colours: Any = Colours()
     patches = np.asarray(noise(40, 24), float).reshape(3, 8, 5, 8, 3).mean(axis=(1, 3)) / 255
@@ -85,10 +85,10 @@ def test_pictures_are_cut_and_normalised_as_the_encoder_has_it() -> None:
     np.testing.assert_allclose(predict(colours, noise(40, 24), resolution=40), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_picture_of_another_size_is_resized_bilinearly(model: TSEG) -> None:
-    picture = noise(101, 53)
-    resized = picture.resize((48, 24), Image.Resampling.BILINEAR)
-    assert torch.equal(predict(model, picture), predict(model, resized))
+def test_an_image_of_another_size_is_resized_bilinearly(model: TSEG) -> None:
+    image = noise(101, 53)
+    resized = image.resize((48, 24), Image.Resampling.BILINEAR)
+    assert torch.equal(predict(model, image), predict(model, resized))
 
 
 def test_expressions_do_not_depend_on_each_other(model: TSEG) -> None:
@@ -98,32 +98,32 @@ def test_expressions_do_not_depend_on_each_other(model: TSEG) -> None:
 
 
 def test_scales_are_averaged_on_the_grid_of_scale_one(model: TSEG) -> None:
-    picture = noise(48, 32)
-    larger = interpolate(predict(model, picture, resolution=96)[None], size=(4, 6), mode="bilinear")[0]
-    smaller = interpolate(predict(model, picture, resolution=24)[None], size=(4, 6), mode="bilinear")[0]
-    expected = (predict(model, picture) + larger + smaller) / 3
-    torch.testing.assert_close(predict(model, picture, scales=(1.0, 2.0, 0.5)), expected)
+    image = noise(48, 32)
+    larger = interpolate(predict(model, image, resolution=96)[None], size=(4, 6), mode="bilinear")[0]
+    smaller = interpolate(predict(model, image, resolution=24)[None], size=(4, 6), mode="bilinear")[0]
+    expected = (predict(model, image) + larger + smaller) / 3
+    torch.testing.assert_close(predict(model, image, scales=(1.0, 2.0, 0.5)), expected)
 
 
-def test_flip_averages_the_picture_with_its_mirror_image(model: TSEG) -> None:
-    picture = noise(48, 32)
-    mirror = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    expected = (predict(model, picture) + predict(model, mirror, MIRRORED).flip(-1)) / 2
-    torch.testing.assert_close(predict(model, picture, flip=True), expected)
+def test_flip_averages_the_image_with_its_mirror_image(model: TSEG) -> None:
+    image = noise(48, 32)
+    mirror = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    expected = (predict(model, image) + predict(model, mirror, MIRRORED).flip(-1)) / 2
+    torch.testing.assert_close(predict(model, image, flip=True), expected)
 
 
 def test_words_that_keep_their_sides_are_asked_of_the_mirror_image_too(model: TSEG) -> None:
-    picture = noise(48, 32)
-    mirror = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    expected = (predict(model, picture) + predict(model, mirror).flip(-1)) / 2
-    torch.testing.assert_close(predict(model, picture, flip=True, flip_words="keep"), expected)
+    image = noise(48, 32)
+    mirror = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    expected = (predict(model, image) + predict(model, mirror).flip(-1)) / 2
+    torch.testing.assert_close(predict(model, image, flip=True, flip_words="keep"), expected)
 
 
 def test_with_flip_the_mirrored_question_has_the_mirrored_answer(model: TSEG) -> None:
-    picture = noise(48, 32)
-    mirror = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    image = noise(48, 32)
+    mirror = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     answer = predict(model, mirror, MIRRORED, flip=True).flip(-1)
-    torch.testing.assert_close(answer, predict(model, picture, flip=True), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(answer, predict(model, image, flip=True), rtol=1e-4, atol=1e-5)
 
 
 def test_predicting_leaves_no_gradient_and_no_randomness(model: TSEG) -> None:

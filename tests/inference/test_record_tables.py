@@ -1,4 +1,4 @@
-"""Tables of predictions and masks against the same computed one picture at a time."""
+"""Tables of predictions and masks against the same computed one image at a time."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from tseg.data.transforms import open_picture
+from tseg.images import open_image
 from tseg.inference.masks import MASKS, mask_records, segment
 from tseg.inference.predict import PREDICTIONS, predict_records, predict_similarities
 from tseg.model.tseg import TSEG
@@ -41,13 +41,13 @@ def assert_predicted(
     views |= {"flip_words": "keep"} if words else {}  # names of classes keep their words
     for record in records.drop_duplicates("image_id" if words else "record_id").itertuples():
         for expression in words or [record.expression]:
-            expected = predict_similarities(model, open_picture(record.file_name), [expression], **views)[0]
+            expected = predict_similarities(model, open_image(record.file_name), [expression], **views)[0]
             found = predicted[record.image_id, expression]
             assert found.shape == expected.shape
             np.testing.assert_allclose(found, expected, rtol=2**-10, atol=1e-4)  # float16
 
 
-def test_every_picture_is_asked_for_its_own_expressions_once(model: TSEG, records: pd.DataFrame) -> None:
+def test_every_image_is_asked_for_its_own_expressions_once(model: TSEG, records: pd.DataFrame) -> None:
     twice = pd.concat([records, records.assign(record_id=records["record_id"] + "again")])
     table = predict_records(model, twice, **VIEWS)
     assert table.schema == PREDICTIONS
@@ -56,16 +56,16 @@ def test_every_picture_is_asked_for_its_own_expressions_once(model: TSEG, record
     assert_predicted(maps(table), model, records, None)
 
 
-def test_every_picture_is_asked_for_all_words_where_they_are_given(model: TSEG, records: pd.DataFrame) -> None:
+def test_every_image_is_asked_for_all_words_where_they_are_given(model: TSEG, records: pd.DataFrame) -> None:
     words = ["green square", "square on the left", "star"]
     table = predict_records(model, records, **VIEWS | {"words": [*words, "star"]})
     assert len(table) == 4 * len(words)
-    assert set(maps(table)) == {(picture, word) for picture in "abcd" for word in words}
+    assert set(maps(table)) == {(image, word) for image in "abcd" for word in words}
     assert_predicted(maps(table), model, records, words)
 
 
 @pytest.mark.parametrize("pooling", ["gap", "gmp", "spa", "mpa"])
-def test_every_record_has_the_mask_of_its_expression_beside_those_of_its_picture(
+def test_every_record_has_the_mask_of_its_expression_beside_those_of_its_image(
     model: TSEG, records: pd.DataFrame, pooling: str
 ) -> None:
     predictions = predict_records(model, records, **VIEWS)
@@ -73,10 +73,10 @@ def test_every_record_has_the_mask_of_its_expression_beside_those_of_its_picture
     assert table.schema == MASKS
     found, similarities = masks(table, records), maps(predictions)
     assert set(found) == set(records["record_id"])
-    for file_name, of_picture in records.groupby("file_name"):
-        stacked = np.stack([similarities[question] for question in questions(of_picture)]).astype(np.float32)
-        expected = segment(torch.from_numpy(stacked), open_picture(str(file_name)), pooling=pooling, **RULES)
-        for record_id, mask in zip(of_picture["record_id"], expected, strict=True):
+    for file_name, of_image in records.groupby("file_name"):
+        stacked = np.stack([similarities[question] for question in questions(of_image)]).astype(np.float32)
+        expected = segment(torch.from_numpy(stacked), open_image(str(file_name)), pooling=pooling, **RULES)
+        for record_id, mask in zip(of_image["record_id"], expected, strict=True):
             np.testing.assert_array_equal(found[record_id], mask)
 
 
@@ -107,7 +107,7 @@ def test_masks_do_not_depend_on_what_else_was_asked(model: TSEG, records: pd.Dat
 
 
 def test_a_record_without_prediction_is_refused_by_name(model: TSEG, records: pd.DataFrame) -> None:
-    """Its expression was asked, but of other pictures."""
+    """Its expression was asked, but of other images."""
     predictions = predict_records(model, records, **VIEWS).to_pandas()
     image_id, expression = questions(records)[2]
     others = (predictions["image_id"] != image_id) | (predictions["expression"] != expression)
@@ -116,7 +116,7 @@ def test_a_record_without_prediction_is_refused_by_name(model: TSEG, records: pd
         mask_records(records, predictions[others], pooling="mpa", **RULES)
 
 
-def test_pictures_without_prediction_cannot_be_read_in_place_of_others(model: TSEG, records: pd.DataFrame) -> None:
+def test_images_without_prediction_cannot_be_read_in_place_of_others(model: TSEG, records: pd.DataFrame) -> None:
     gone = records.assign(file_name=[f"{name}.gone" for name in records["file_name"]])
     with pytest.raises(ValueError, match=r"\.png\.gone cannot be read"):
         predict_records(model, gone, **VIEWS)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tseg.data.transforms import open_picture
+from tseg.images import open_image
 from tseg.inference.masks import mask_records, segment
 from tseg.inference.predict import predict_records, predict_similarities
 from tseg.inference.segmenter import Segmenter
@@ -19,7 +19,7 @@ from tseg.records import decode_mask
 EXPRESSIONS = ["red square", "square on the left", "blue square"]
 
 
-def picture() -> Image.Image:
+def image() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (45, 70, 3), dtype=np.uint8))
 
 
@@ -35,20 +35,20 @@ def path(model: TSEG, architecture: dict[str, Any], tmp_path: Path) -> Path:
 def test_masks_are_those_of_the_models_own_pooling_and_resolution(
     path: Path, model: TSEG, crf: str | None, resolution: int | None
 ) -> None:
-    found = Segmenter.load(path, crf=crf, resolution=resolution)(picture(), EXPRESSIONS)
+    found = Segmenter.load(path, crf=crf, resolution=resolution)(image(), EXPRESSIONS)
     similarities = predict_similarities(
-        model, picture(), EXPRESSIONS, resolution=resolution or 40, scales=[1.0], flip=False, flip_words="swap"
+        model, image(), EXPRESSIONS, resolution=resolution or 40, scales=[1.0], flip=False, flip_words="swap"
     )
-    expected = segment(similarities, picture(), pooling="spa", background=0.2, crf=crf)
+    expected = segment(similarities, image(), pooling="spa", background=0.2, crf=crf)
     assert found.shape == (3, 45, 70)
     np.testing.assert_array_equal(found, expected)
 
 
 def test_scales_and_flips_reach_the_prediction(path: Path, model: TSEG) -> None:
     views: dict[str, Any] = {"scales": (1.0, 1.5), "flip": True}
-    similarities = predict_similarities(model, picture(), EXPRESSIONS, resolution=40, flip_words="swap", **views)
-    expected = segment(similarities, picture(), pooling="spa", background=0.2, crf=None)
-    np.testing.assert_array_equal(Segmenter.load(path)(picture(), EXPRESSIONS, **views), expected)
+    similarities = predict_similarities(model, image(), EXPRESSIONS, resolution=40, flip_words="swap", **views)
+    expected = segment(similarities, image(), pooling="spa", background=0.2, crf=None)
+    np.testing.assert_array_equal(Segmenter.load(path)(image(), EXPRESSIONS, **views), expected)
 
 
 def test_people_and_the_workflow_get_the_same_masks(model: TSEG, records: pd.DataFrame) -> None:
@@ -60,7 +60,7 @@ def test_people_and_the_workflow_get_the_same_masks(model: TSEG, records: pd.Dat
     table = mask_records(records, predictions, pooling="mpa", background=0.2, crf=None).to_pandas()
     by_workflow = dict(zip(table["record_id"], table["mask"], strict=True))
     for record in records.itertuples():
-        (mask,) = segmenter(open_picture(record.file_name), [record.expression])
+        (mask,) = segmenter(open_image(record.file_name), [record.expression])
         workflows_mask = decode_mask(by_workflow[record.record_id], record.height, record.width)
         assert (mask != workflows_mask).mean() < 0.005
 
@@ -68,7 +68,7 @@ def test_people_and_the_workflow_get_the_same_masks(model: TSEG, records: pd.Dat
 def test_segmenting_leaves_torchs_random_numbers_alone(path: Path) -> None:
     segmenter = Segmenter.load(path)
     state = torch.get_rng_state()
-    np.testing.assert_array_equal(segmenter(picture(), EXPRESSIONS), segmenter(picture(), EXPRESSIONS))
+    np.testing.assert_array_equal(segmenter(image(), EXPRESSIONS), segmenter(image(), EXPRESSIONS))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -79,8 +79,8 @@ def test_a_model_with_class_encoding_segments_its_classes_alone(architecture: di
         tmp_path / "model.safetensors", model, architecture, {"pooling": "mpa", "resolution": 40, "flip_words": "keep"}
     )
     segmenter = Segmenter.load(tmp_path / "model.safetensors")
-    both = segmenter(picture(), ["dog", "cat"], flip=True)
-    np.testing.assert_array_equal(both[1:], segmenter(picture(), ["cat"], flip=True))
+    both = segmenter(image(), ["dog", "cat"], flip=True)
+    np.testing.assert_array_equal(both[1:], segmenter(image(), ["cat"], flip=True))
     assert (both[0] != both[1]).any()
     with pytest.raises(ValueError, match="'horse' is none of the classes"):
-        segmenter(picture(), ["horse"])
+        segmenter(image(), ["horse"])

@@ -24,7 +24,7 @@ from tseg.inference.semantic import (
 from tseg.records import decode_mask
 
 HEIGHT, WIDTH = 37, 53
-PICTURE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
+IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
 WEIGHTING = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0}
 POOLINGS = ["gmp", "gap", "spa", "mpa"]
 EVERY = -1.0  # a confidence that every word has
@@ -46,7 +46,7 @@ def rules(pooling: str, confidence: float = EVERY, crf: str | None = None) -> di
 
 def label_map(similarities: Tensor, numbers: list[int] | None = None, **how: Any) -> np.ndarray:
     """Each word a class of its own unless `numbers` says otherwise."""
-    found = segment_labels(similarities, PICTURE, numbers or list(range(1, len(similarities) + 1)), **how)
+    found = segment_labels(similarities, IMAGE, numbers or list(range(1, len(similarities) + 1)), **how)
     assert found.shape == (HEIGHT, WIDTH)
     assert found.dtype == np.int64
     return found
@@ -104,7 +104,7 @@ def test_spa_labels_are_interpolated_masks_and_their_background(words: int) -> N
 @pytest.mark.parametrize("words", [1, 2, 6])
 def test_spa_with_all_words_confident_is_the_argmax_of_its_masks(words: int) -> None:
     s = random_similarities(words)
-    masks = segment(s, PICTURE, pooling="spa", background=0.2, crf=None)
+    masks = segment(s, IMAGE, pooling="spa", background=0.2, crf=None)
     expected = np.concatenate([~masks.any(axis=0, keepdims=True), masks]).argmax(axis=0)
     np.testing.assert_array_equal(label_map(s, **rules("spa")), expected)
 
@@ -186,7 +186,7 @@ def test_merged_probabilities_are_the_strongest_words_made_to_sum_to_one() -> No
 def test_crf_refines_the_classes_that_remain(pooling: str) -> None:
     s, numbers = random_similarities(), [2, 4, 2, 5, 4]
     classes, merged = merge_words(torch.from_numpy(probabilities(s, pooling)), torch.tensor(numbers))
-    refined = refine_labels(np.asarray(PICTURE), merged.numpy().astype(np.float32), "psa")
+    refined = refine_labels(np.asarray(IMAGE), merged.numpy().astype(np.float32), "psa")
     expected = classes.numpy()[refined.argmax(axis=0)]
     found = label_map(s, numbers, **rules(pooling, crf="psa"))
     np.testing.assert_array_equal(found, expected)
@@ -197,7 +197,7 @@ WORDS = ["cat", "dog", "hound"]
 
 
 def predictions(records: pd.DataFrame, shift: dict[str, float] | None = None) -> pd.DataFrame:
-    """Random similarities of three words to every picture, plus a `shift` of single pictures'."""
+    """Random similarities of three words to every image, plus a `shift` of single images'."""
     rows = []
     for number, image_id in enumerate(records["image_id"].unique()):
         s = random_similarities(len(WORDS), rows=4, columns=6, seed=number) + (shift or {}).get(image_id, 0)
@@ -207,24 +207,24 @@ def predictions(records: pd.DataFrame, shift: dict[str, float] | None = None) ->
     return pd.DataFrame(rows).sample(frac=1, random_state=0)
 
 
-def test_every_picture_is_cut_into_its_labels(records: pd.DataFrame) -> None:
+def test_every_image_is_cut_into_its_labels(records: pd.DataFrame) -> None:
     table = label_records(records, predictions(records), labels={word: [word] for word in WORDS}, **rules("mpa"))
     assert table.schema == LABELS
     frame = table.to_pandas()
     assert not frame.duplicated(["image_id", "label"]).any()
-    for number, picture in enumerate(records.drop_duplicates("image_id").itertuples()):
-        masks = frame[frame["image_id"] == picture.image_id].set_index("label")["mask"]
+    for number, image in enumerate(records.drop_duplicates("image_id").itertuples()):
+        masks = frame[frame["image_id"] == image.image_id].set_index("label")["mask"]
         s = random_similarities(3, rows=4, columns=6, seed=number).half().float()
-        opened = Image.open(str(picture.file_name)).convert("RGB")
+        opened = Image.open(str(image.file_name)).convert("RGB")
         expected = segment_labels(s, opened, [1, 2, 3], **rules("mpa"))
         assert set(masks.index) == {["background", *WORDS][k] for k in {0, *expected.ravel().tolist()}}
         for label, mask in masks.items():
             k = ["background", *WORDS].index(str(label))
-            np.testing.assert_array_equal(decode_mask(mask, picture.height, picture.width), expected == k)
+            np.testing.assert_array_equal(decode_mask(mask, image.height, image.width), expected == k)
 
 
 @pytest.mark.parametrize(("shift", "labels"), [(-100.0, ["background"]), (100.0, ["background", "cat"])])
-def test_a_picture_has_a_background_even_where_it_is_nothing_else_or_empty(
+def test_an_image_has_a_background_even_where_it_is_nothing_else_or_empty(
     records: pd.DataFrame, shift: float, labels: list[str]
 ) -> None:
     shifted = predictions(records, {"b": shift})
@@ -258,10 +258,10 @@ def test_words_of_one_class_share_its_label(records: pd.DataFrame) -> None:
         np.testing.assert_array_equal(decode_mask(row.mask, *size), union)
 
 
-def test_pictures_that_were_not_asked_for_every_word_are_refused_by_name(records: pd.DataFrame) -> None:
+def test_images_that_were_not_asked_for_every_word_are_refused_by_name(records: pd.DataFrame) -> None:
     table = predictions(records)
     absent = (table["image_id"] == "c") & (table["expression"] == "hound")
-    with pytest.raises(ValueError, match="1 of 4 pictures were not asked for every word, c for one"):
+    with pytest.raises(ValueError, match="1 of 4 images were not asked for every word, c for one"):
         label_records(records, table[~absent], labels={"cat": ["cat"], "dog": ["dog", "hound"]}, **rules("mpa"))
 
 

@@ -49,8 +49,8 @@ def random_arrays(depth: int = 2) -> Arrays:
     return {name: generator.normal(0, 0.2, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def jax_vit(arrays: Arrays, pictures: np.ndarray) -> np.ndarray:
-    """Patch tokens (B, 16, D) of pictures (B, 32, 32, 3), float64, module by module."""
+def jax_vit(arrays: Arrays, images: np.ndarray) -> np.ndarray:
+    """Patch tokens (B, 16, D) of images (B, 32, 32, 3), float64, module by module."""
 
     def norm(x: np.ndarray, name: str) -> np.ndarray:
         normed = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
@@ -68,8 +68,8 @@ def jax_vit(arrays: Arrays, pictures: np.ndarray) -> np.ndarray:
         hidden = dense(x, f"{name}/Dense_0")
         return dense(hidden * (1 + erf(hidden / math.sqrt(2))) / 2, f"{name}/Dense_1")
 
-    number, side = len(pictures), 32 // PATCH
-    windows = pictures.reshape(number, side, PATCH, side, PATCH, 3)
+    number, side = len(images), 32 // PATCH
+    windows = images.reshape(number, side, PATCH, side, PATCH, 3)
     x = dense(windows, "embedding", "bipjqc,pqcd->bijd").reshape(number, side * side, WIDTH)
     x = np.concatenate([np.tile(arrays["cls"], (number, 1, 1)), x], axis=1)
     x = x + arrays["Transformer/posembed_input/pos_embedding"]
@@ -118,10 +118,10 @@ def saved(file: Path, arrays: Any) -> Path:
 
 
 def test_features_are_those_of_the_vit_that_the_file_was_written_for(tmp_path: Path) -> None:
-    arrays, pictures = random_arrays(), np.random.default_rng(1).normal(size=(2, 32, 32, 3))
+    arrays, images = random_arrays(), np.random.default_rng(1).normal(size=(2, 32, 32, 3))
     encoder = build(saved(tmp_path / "vit.npz", arrays)).double()
-    features = encoder(torch.from_numpy(pictures).permute(0, 3, 1, 2)).detach().numpy()
-    np.testing.assert_allclose(features, jax_vit(arrays, pictures), rtol=1e-9, atol=1e-9)
+    features = encoder(torch.from_numpy(images).permute(0, 3, 1, 2)).detach().numpy()
+    np.testing.assert_allclose(features, jax_vit(arrays, images), rtol=1e-9, atol=1e-9)
 
 
 def test_both_layouts_of_the_same_weights_give_the_same_features(tmp_path: Path) -> None:
@@ -132,9 +132,9 @@ def test_both_layouts_of_the_same_weights_give_the_same_features(tmp_path: Path)
     save_file(vit.state_dict(), tmp_path / "vit.safetensors")
     arrays: Any = in_jax_layout(vit.state_dict())
     np.savez_compressed(tmp_path / "vit.npz", **arrays)
-    pictures = torch.randn(2, 3, 40, 24)
+    images = torch.randn(2, 3, 40, 24)
     ours, theirs = build(tmp_path / "vit.npz"), build(tmp_path / "vit.safetensors")
-    assert torch.equal(ours(pictures), theirs(pictures))
+    assert torch.equal(ours(images), theirs(images))
 
 
 @pytest.mark.parametrize(

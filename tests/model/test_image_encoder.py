@@ -32,14 +32,14 @@ def timm_vit(num_classes: int = 10, **options: Any) -> Any:
     return vit
 
 
-def pictures(height: int, width: int, number: int = 2) -> Tensor:
+def images(height: int, width: int, number: int = 2) -> Tensor:
     return torch.randn(number, 3, height, width, generator=torch.Generator().manual_seed(2))
 
 
 def test_tokens_at_the_native_size_are_those_of_timm_without_the_class_token() -> None:
     vit = timm_vit()
-    expected = vit.forward_features(pictures(32, 32))[:, 1:]
-    torch.testing.assert_close(ViTEncoder(timm_with_no_head(vit))(pictures(32, 32)), expected)
+    expected = vit.forward_features(images(32, 32))[:, 1:]
+    torch.testing.assert_close(ViTEncoder(timm_with_no_head(vit))(images(32, 32)), expected)
 
 
 def timm_with_no_head(vit: Any) -> Any:
@@ -58,7 +58,7 @@ def test_position_embeddings_at_another_grid_are_bilinear(rows: int, columns: in
     native = timm_vit(img_size=(8 * rows, 8 * columns))
     positions = torch.cat([class_token, resized.flatten(2).movedim(1, 2)], dim=1)
     native.load_state_dict(vit.state_dict() | {"pos_embed": positions})
-    inputs = pictures(8 * rows, 8 * columns)
+    inputs = images(8 * rows, 8 * columns)
     tokens = ViTEncoder(timm_with_no_head(vit))(inputs)
     assert tokens.shape == (2, rows * columns, 32)
     torch.testing.assert_close(tokens, native.forward_features(inputs)[:, 1:], rtol=1e-4, atol=1e-5)
@@ -66,16 +66,16 @@ def test_position_embeddings_at_another_grid_are_bilinear(rows: int, columns: in
 
 def test_patches_come_in_reading_order() -> None:
     """Without any block a token knows its own patch alone."""
-    encoder, inputs = build(depth=0), pictures(24, 40, number=1)
+    encoder, inputs = build(depth=0), images(24, 40, number=1)
     changed = inputs.clone()
     changed[:, :, 8:16, 24:32] += 1  # row 1, column 3 of 3 x 5
     differs = (encoder(inputs) != encoder(changed)).any(dim=-1)[0]
     assert differs.nonzero().flatten().tolist() == [1 * 5 + 3]
 
 
-def test_tokens_of_a_batch_are_those_of_its_pictures() -> None:
-    encoder, inputs = build(), pictures(24, 40, number=3)
-    single = torch.cat([encoder(picture[None]) for picture in inputs])
+def test_tokens_of_a_batch_are_those_of_its_images() -> None:
+    encoder, inputs = build(), images(24, 40, number=3)
+    single = torch.cat([encoder(image[None]) for image in inputs])
     torch.testing.assert_close(encoder(inputs), single, rtol=1e-4, atol=1e-5)
 
 
@@ -194,7 +194,7 @@ def test_the_name_decides_on_the_kind_of_encoder() -> None:
     assert isinstance(vit, ViTEncoder)
     assert isinstance(resnet, WideResNet38)
     for encoder in (vit, resnet):
-        tokens = encoder(pictures(24, 40))
+        tokens = encoder(images(24, 40))
         assert tokens.shape == (2, 24 * 40 // encoder.patch_size**2, encoder.num_features)
 
 

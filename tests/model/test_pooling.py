@@ -29,14 +29,14 @@ SETTINGS = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0}
 SCORES = {name: partial(POOLINGS[name].score, **(SETTINGS if POOLINGS[name].weighted else {})) for name in POOLINGS}
 
 
-def random_similarities(pictures: int = 3, patches: int = 12, expressions: int = 5, tau: float = 5.0) -> Tensor:
+def random_similarities(images: int = 3, patches: int = 12, expressions: int = 5, tau: float = 5.0) -> Tensor:
     """S in [-tau, tau], float64 (B, N, L)."""
     generator = torch.Generator().manual_seed(0)
-    return tau * (2 * torch.rand(pictures, patches, expressions, generator=generator, dtype=torch.float64) - 1)
+    return tau * (2 * torch.rand(images, patches, expressions, generator=generator, dtype=torch.float64) - 1)
 
 
 def reference_masks(s: np.ndarray, assignment: str) -> np.ndarray:
-    """m (N, L) of one picture: equations 5 and 6 with s_bg = 0."""
+    """m (N, L) of one image: equations 5 and 6 with s_bg = 0."""
     m = np.empty_like(s)
     for i, j in np.ndindex(*s.shape):
         others = np.exp(s[i]).sum() if assignment == "spa" else np.exp(s[i, j])
@@ -45,7 +45,7 @@ def reference_masks(s: np.ndarray, assignment: str) -> np.ndarray:
 
 
 def reference_scores(s: np.ndarray, assignment: str, epsilon: float, size_lambda: float, power: float) -> np.ndarray:
-    """z (L) of one picture: equations 4, 7 and 8."""
+    """z (L) of one image: equations 4, 7 and 8."""
     m = reference_masks(s, assignment)
     z = np.zeros(s.shape[1])
     for j in range(s.shape[1]):
@@ -100,20 +100,20 @@ def test_the_registry_is_read_without_torch() -> None:
 
 def test_gap_is_equation_2() -> None:
     s = random_similarities()
-    expected = [[sum(column) / len(column) for column in picture.T] for picture in s.numpy()]
+    expected = [[sum(column) / len(column) for column in image.T] for image in s.numpy()]
     np.testing.assert_allclose(gap(s), expected, rtol=1e-12)
 
 
 def test_gmp_is_equation_3() -> None:
     s = random_similarities()
-    expected = [[max(column) for column in picture.T] for picture in s.numpy()]
+    expected = [[max(column) for column in image.T] for image in s.numpy()]
     np.testing.assert_array_equal(gmp(s), expected)
 
 
 @pytest.mark.parametrize("assignment", MASKS)
 def test_masks_are_equations_5_and_6(assignment: str) -> None:
     s = random_similarities()
-    expected = [reference_masks(picture, assignment) for picture in s.numpy()]
+    expected = [reference_masks(image, assignment) for image in s.numpy()]
     np.testing.assert_allclose(MASKS[assignment](s), expected, rtol=1e-12)
 
 
@@ -145,7 +145,7 @@ def test_smaller_lambda_penalises_small_masks_more() -> None:
     assert penalties[-1] < 0
 
 
-def test_a_mask_of_the_whole_picture_is_not_penalised() -> None:
+def test_a_mask_of_the_whole_image_is_not_penalised() -> None:
     assert size_penalty(torch.ones(1, 100, 1), 0.01, 5.0).item() == 0
 
 
@@ -154,7 +154,7 @@ def test_a_mask_of_the_whole_picture_is_not_penalised() -> None:
 def test_weighted_score_is_equation_8(assignment: str, size_lambda: float, power: float) -> None:
     s = random_similarities()
     settings = {"epsilon": 1.0, "size_lambda": size_lambda, "size_power": power}
-    expected = [reference_scores(picture, assignment, 1.0, size_lambda, power) for picture in s.numpy()]
+    expected = [reference_scores(image, assignment, 1.0, size_lambda, power) for image in s.numpy()]
     np.testing.assert_allclose(POOLINGS[assignment].score(s, **settings), expected, rtol=1e-11)
     np.testing.assert_allclose(POOLINGS[assignment].score(s.float(), **settings), expected, rtol=1e-4, atol=1e-5)
 
@@ -228,13 +228,13 @@ def test_scores_do_not_depend_on_the_order_of_patches(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", POOLINGS)
-def test_scores_of_a_batch_are_those_of_its_pictures(name: str) -> None:
+def test_scores_of_a_batch_are_those_of_its_images(name: str) -> None:
     s = random_similarities()
-    torch.testing.assert_close(SCORES[name](s), torch.cat([SCORES[name](picture[None]) for picture in s]))
+    torch.testing.assert_close(SCORES[name](s), torch.cat([SCORES[name](image[None]) for image in s]))
 
 
 @pytest.mark.parametrize("name", POOLINGS)
 def test_gradient_is_that_of_the_equations(name: str) -> None:
     """Finite differences: nothing between S and z is detached."""
-    s = random_similarities(pictures=1, patches=4, expressions=3, tau=2.0).requires_grad_()
+    s = random_similarities(images=1, patches=4, expressions=3, tau=2.0).requires_grad_()
     assert torch.autograd.gradcheck(SCORES[name], (s,))

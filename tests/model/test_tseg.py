@@ -21,7 +21,7 @@ CLASSES = {"classes": EXPRESSIONS, "num_features": 16}
 ABOUT = {"pooling": "mpa", "resolution": 32, "trained_on": {"dataset": "squares"}}
 
 
-def pictures(height: int = 32, width: int = 32, number: int = 2) -> Tensor:
+def images(height: int = 32, width: int = 32, number: int = 2) -> Tensor:
     return torch.randn(number, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
@@ -33,25 +33,25 @@ def unit_rows(tokens: Tensor, layer: torch.nn.Linear) -> np.ndarray:
 
 
 def test_similarities_are_equation_1(model: TSEG) -> None:
-    x = unit_rows(model.image_encoder(pictures()), model.project_patches)
+    x = unit_rows(model.image_encoder(images()), model.project_patches)
     y = unit_rows(model.text_encoder(EXPRESSIONS), model.project_expressions)
     expected = model.tau.item() * np.einsum("bnd,ld->bnl", x, y)
-    np.testing.assert_allclose(model(pictures(), EXPRESSIONS).detach(), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model(images(), EXPRESSIONS).detach(), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("tau", [0.5, 10.0, 80.0])
 def test_similarities_lie_between_minus_tau_and_tau(model: TSEG, tau: float) -> None:
     torch.nn.init.constant_(model.log_tau, np.log(tau))
-    similarities = model(pictures(), EXPRESSIONS)
+    similarities = model(images(), EXPRESSIONS)
     assert model.tau.item() == pytest.approx(tau)
     assert similarities.abs().max() <= tau * (1 + 1e-6)
-    cosines = model.embed_patches(pictures()) @ model.embed_expressions(EXPRESSIONS).T
+    cosines = model.embed_patches(images()) @ model.embed_expressions(EXPRESSIONS).T
     torch.testing.assert_close(similarities, tau * cosines)
 
 
 def test_temperature_starts_where_told_and_learns(model: TSEG) -> None:
     assert model.tau.item() == pytest.approx(10.0)
-    model(pictures(), EXPRESSIONS).square().sum().backward()
+    model(images(), EXPRESSIONS).square().sum().backward()
     assert model.log_tau.grad is not None
     assert model.log_tau.grad.item() > 0
 
@@ -67,24 +67,24 @@ def test_temperature_stays_positive_however_far_it_is_pushed(model: TSEG) -> Non
 
 def test_permuting_expressions_permutes_columns(model: TSEG) -> None:
     order = [2, 0, 3, 1]
-    permuted = model(pictures(), [EXPRESSIONS[place] for place in order])
-    torch.testing.assert_close(permuted, model(pictures(), EXPRESSIONS)[..., order], rtol=1e-4, atol=1e-5)
+    permuted = model(images(), [EXPRESSIONS[place] for place in order])
+    torch.testing.assert_close(permuted, model(images(), EXPRESSIONS)[..., order], rtol=1e-4, atol=1e-5)
 
 
-def test_a_similarity_depends_on_its_own_picture_and_expression_alone(model: TSEG) -> None:
-    together = model(pictures(24, 40, number=3), EXPRESSIONS)
+def test_a_similarity_depends_on_its_own_image_and_expression_alone(model: TSEG) -> None:
+    together = model(images(24, 40, number=3), EXPRESSIONS)
     assert together.shape == (3, 15, len(EXPRESSIONS))
-    for b, picture in enumerate(pictures(24, 40, number=3)):
+    for b, image in enumerate(images(24, 40, number=3)):
         for j, expression in enumerate(EXPRESSIONS):
-            alone = model(picture[None], [expression])
+            alone = model(image[None], [expression])
             torch.testing.assert_close(together[b : b + 1, :, j : j + 1], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_similarities_are_float32_under_bfloat16_autocast(model: TSEG) -> None:
     with torch.autocast("cpu", torch.bfloat16):
-        similarities = model(pictures(), EXPRESSIONS)
+        similarities = model(images(), EXPRESSIONS)
     assert similarities.dtype == torch.float32
-    torch.testing.assert_close(similarities, model(pictures(), EXPRESSIONS), rtol=0, atol=0.5)
+    torch.testing.assert_close(similarities, model(images(), EXPRESSIONS), rtol=0, atol=0.5)
 
 
 @pytest.mark.parametrize("changed", [{}, {"image_encoder": WIDE_RESNET38}, {"text_encoder": CLASSES}])
@@ -95,14 +95,14 @@ def test_a_model_of_any_encoders_read_back_is_the_same(
     tokenizer = None if "text_encoder" in changed else learn_wordpiece(EXPRESSIONS, 128)
     torch.manual_seed(3)
     model = build_tseg(**architecture, tokenizer=tokenizer)
-    model.train()(pictures(), EXPRESSIONS)  # batch norms have met a picture
+    model.train()(images(), EXPRESSIONS)  # batch norms have met an image
     save_model(tmp_path / "model.safetensors", model.eval(), architecture, ABOUT)
     loaded, about = load_model(tmp_path / "model.safetensors")
     assert about == ABOUT
     assert not any(module.training for module in loaded.modules())
     assert loaded.patch_size == model.patch_size
     assert loaded.image_encoder.mean == model.image_encoder.mean
-    assert torch.equal(loaded(pictures(24, 40), EXPRESSIONS), model(pictures(24, 40), EXPRESSIONS))
+    assert torch.equal(loaded(images(24, 40), EXPRESSIONS), model(images(24, 40), EXPRESSIONS))
     save_model(tmp_path / "again.safetensors", loaded, architecture, about)
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
@@ -134,7 +134,7 @@ def test_a_model_is_the_same_bytes_before_and_after_use(
     model: TSEG, architecture: dict[str, Any], tmp_path: Path
 ) -> None:
     save_model(tmp_path / "before.safetensors", model, architecture, ABOUT)
-    model(pictures(), EXPRESSIONS)
+    model(images(), EXPRESSIONS)
     save_model(tmp_path / "after.safetensors", model, architecture, ABOUT)
     assert (tmp_path / "before.safetensors").read_bytes() == (tmp_path / "after.safetensors").read_bytes()
 
@@ -146,7 +146,7 @@ def test_a_model_does_not_need_the_weights_that_its_encoders_started_from(
         architecture[encoder]["weights"] = "gone"
     save_model(tmp_path / "model.safetensors", model, architecture, ABOUT)
     loaded, _ = load_model(tmp_path / "model.safetensors")
-    assert torch.equal(loaded(pictures(), EXPRESSIONS), model(pictures(), EXPRESSIONS))
+    assert torch.equal(loaded(images(), EXPRESSIONS), model(images(), EXPRESSIONS))
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:

@@ -72,8 +72,8 @@ def test_a_checkpoint_is_taken_for_its_weights(tmp_path: Path, name: str, entry:
     "error", [EOFError(), RuntimeError("One. Two.\nThree"), KeyError("one"), Exception("One\ntwo")]
 )
 def test_whatever_a_library_raises_becomes_one_sentence(error: Exception) -> None:
-    sentence = r"^It is damaged: ('one'|One|EOFError); mend it$"
-    with pytest.raises(ValueError, match=sentence) as caught, parsing("It is damaged", mend="; mend it"):
+    sentence = r"^It is damaged: ('one'|One|EOFError); fix it$"
+    with pytest.raises(ValueError, match=sentence) as caught, parsing("It is damaged", hint="; fix it"):
         raise error
     assert caught.value.__cause__ is error
 

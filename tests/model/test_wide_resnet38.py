@@ -44,8 +44,8 @@ def norm(name: str, channels: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     return ((f"{name}.{part}", (channels,)) for part in ("weight", "bias", "running_mean", "running_var"))
 
 
-def published_forward(weights: dict[str, Tensor], pictures: Tensor) -> Tensor:
-    """Feature maps of float64 pictures, layer by layer."""
+def published_forward(weights: dict[str, Tensor], images: Tensor) -> Tensor:
+    """Feature maps of float64 images, layer by layer."""
 
     def normed(x: Tensor, name: str) -> Tensor:
         mean, var, weight, bias = (
@@ -70,7 +70,7 @@ def published_forward(weights: dict[str, Tensor], pictures: Tensor) -> Tensor:
         third = normed(conv(second, f"{name}.conv_branch2b1", 4, 1, 4), f"{name}.bn_branch2b2")
         return conv(third, f"{name}.conv_branch2b2", 0) + conv(first, f"{name}.conv_branch1", 0)
 
-    x = conv(pictures, "conv1a", 1)
+    x = conv(images, "conv1a", 1)
     for name in ("b2", "b3", "b4"):
         x = basic(x, name, stride=2)
         for number in range(REPEATS[name]):
@@ -81,7 +81,7 @@ def published_forward(weights: dict[str, Tensor], pictures: Tensor) -> Tensor:
 
 
 def random_net(width: int = 2) -> WideResNet38:
-    """A net whose norms have met pictures: statistics, scales and shifts as trained ones, far from 0 and 1."""
+    """A net whose norms have met images: statistics, scales and shifts as trained ones, far from 0 and 1."""
     torch.manual_seed(0)
     net = WideResNet38(width)
     for module in net.modules():
@@ -92,7 +92,7 @@ def random_net(width: int = 2) -> WideResNet38:
     return net.eval()
 
 
-def pictures(height: int = 32, width: int = 32, number: int = 2) -> Tensor:
+def images(height: int = 32, width: int = 32, number: int = 2) -> Tensor:
     return torch.randn(number, 3, height, width, generator=torch.Generator().manual_seed(1))
 
 
@@ -134,7 +134,7 @@ def test_all_channels_grow_with_the_width(width: int) -> None:
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (24, 40), (8, 8)])
 def test_features_are_those_of_the_published_layers(height: int, width: int) -> None:
     net = random_net().double()
-    inputs = pictures(height, width).double()
+    inputs = images(height, width).double()
     expected = published_forward(dict(net.state_dict()), inputs)
     assert expected.shape == (2, 128, height // 8, width // 8)
     torch.testing.assert_close(net(inputs), expected.flatten(2).transpose(1, 2))
@@ -144,7 +144,7 @@ def test_features_are_those_of_the_published_layers(height: int, width: int) -> 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 72), (96, 96), (128, 88)])
 def test_a_patch_is_eight_pixels_wide(height: int, width: int) -> None:
     net = random_net()
-    tokens = net(pictures(height, width, number=1))
+    tokens = net(images(height, width, number=1))
     assert net.patch_size == 8
     assert tokens.shape == (1, (height // 8) * (width // 8), net.num_features)
 
@@ -163,7 +163,7 @@ def test_a_block_sees_as_far_as_its_dilations_reach(block: str, reach: list[int]
 
 def test_patches_come_in_reading_order() -> None:
     """A change in one corner moves the token of that corner most."""
-    net, inputs = random_net(), pictures(64, 128, number=1)
+    net, inputs = random_net(), images(64, 128, number=1)
     changed = inputs.clone()
     changed[:, :, -8:, :8] += 100  # last row, first column of 8 x 16
     difference = (net(changed) - net(inputs)).norm(dim=-1)[0]
@@ -172,16 +172,16 @@ def test_patches_come_in_reading_order() -> None:
 
 def test_channels_are_dropped_in_training_alone() -> None:
     net = random_net()
-    assert torch.equal(net(pictures()), net(pictures()))
+    assert torch.equal(net(images()), net(images()))
     assert (net.b6.dropout.p, net.b7.dropout.p) == (0.3, 0.5)
     net.train()
-    assert not torch.equal(net(pictures()), net(pictures()))
+    assert not torch.equal(net(images()), net(images()))
 
 
 def test_a_narrow_net_learns() -> None:
-    """Two pictures are told apart by the mean of their features."""
+    """Two images are told apart by the mean of their features."""
     torch.manual_seed(0)
-    net, inputs = WideResNet38(2).train(), pictures()
+    net, inputs = WideResNet38(2).train(), images()
     readout = nn.Linear(net.num_features, 2)
     optimizer = torch.optim.Adam([*net.parameters(), *readout.parameters()], lr=3e-3)
     for _ in range(15):
@@ -199,12 +199,12 @@ def test_every_weight_comes_from_the_file(tmp_path: Path, classifier: str | None
     torch.save(circulated(theirs) | extra, tmp_path / "a1.pth")
     ours = build(tmp_path / "a1.pth").eval()
     assert all(torch.equal(weight, theirs.state_dict()[name]) for name, weight in circulated(ours).items())
-    assert torch.equal(ours(pictures()), theirs(pictures()))
+    assert torch.equal(ours(images()), theirs(images()))
 
 
 def test_a_state_dict_that_counts_its_batches_is_loaded_too(tmp_path: Path) -> None:
     torch.save(random_net().state_dict(), tmp_path / "a1.pth")
-    assert torch.equal(build(tmp_path / "a1.pth").eval()(pictures()), random_net()(pictures()))
+    assert torch.equal(build(tmp_path / "a1.pth").eval()(images()), random_net()(images()))
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_file_of_another_width_is_refused(tmp_path: Path) -> None:
 
 def test_weights_come_from_safetensors_too(tmp_path: Path) -> None:
     save_file(circulated(random_net()), tmp_path / "a1.safetensors")
-    assert torch.equal(build(tmp_path / "a1.safetensors").eval()(pictures()), random_net()(pictures()))
+    assert torch.equal(build(tmp_path / "a1.safetensors").eval()(images()), random_net()(images()))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no weights at all", [torch.zeros(1)], {"conv1a.weight": 3}])
@@ -267,7 +267,7 @@ def test_pretrained_norms_and_first_blocks_stay_as_they_are_in_training(tmp_path
     net = build(tmp_path / "a1.pth").train()
     learning = {name for name, parameter in net.named_parameters() if parameter.requires_grad}
     assert learning == {name for name in circulated(net) if "conv" in name and name[:2] not in ("co", "b2")}
-    net(pictures()).sum().backward()
+    net(images()).sum().backward()
     before = circulated(random_net())
     assert all(torch.equal(weight, before[name]) for name, weight in circulated(net).items())
     assert net.b7.dropout.training
@@ -276,7 +276,7 @@ def test_pretrained_norms_and_first_blocks_stay_as_they_are_in_training(tmp_path
 def test_random_norms_learn() -> None:
     net = build(None).train()
     before = net.bn7.running_mean.clone()
-    net(pictures()).sum().backward()
+    net(images()).sum().backward()
     assert not torch.equal(net.bn7.running_mean, before)
     assert all(parameter.grad is not None for parameter in net.parameters())
 
@@ -290,10 +290,10 @@ def test_what_the_net_does_not_know_is_refused(options: dict[str, int], drop_pat
         build_image_encoder("wide_resnet38", options, None, drop_path)
 
 
-def test_pictures_stored_channels_last_are_encoded_as_any_others() -> None:
+def test_images_stored_channels_last_are_encoded_as_any_others() -> None:
     net = WideResNet38(width=4).eval()
-    pictures = torch.randn(2, 3, 32, 40)
-    last = pictures.contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(net(last), net(pictures), rtol=0, atol=0)
+    images = torch.randn(2, 3, 32, 40)
+    last = images.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(net(last), net(images), rtol=0, atol=0)
     net(last).sum().backward()
     assert all(weight.grad is not None for weight in net.parameters())

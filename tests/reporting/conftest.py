@@ -1,4 +1,4 @@
-"""Pictures with rectangles, and what a figure would show in place of the figure."""
+"""Images with rectangles, and what a figure would show in place of the figure."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[Shown]:
 
 @pytest.fixture
 def rectangles(tmp_path: Path) -> pd.DataFrame:
-    """Two records on each of four pictures, their masks a rectangle; every other one ignores what is outside of it."""
+    """Two records on each of four images, their masks a rectangle; every other one ignores what is outside of it."""
     rows = []
     for number in range(8):
         path = tmp_path / f"{number // 2}.png"

@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
-from tseg.data.batches import Batch, PixelBatches, Sampling, WeakBatches
-from tseg.data.transforms import normalised, open_picture
+from tseg.images import normalised, open_image
 from tseg.model.pooling import POOLINGS
 from tseg.model.text_encoder import learn_wordpiece
 from tseg.model.tseg import TSEG, build_tseg
 from tseg.records import decode_mask, encode_mask
 from tseg.training import objectives
+from tseg.training.batches import Batch, PixelBatches, Sampling, WeakBatches
 from tseg.training.loop import train
 from tseg.training.objectives import Objective
 from tseg.training.schedule import poly_schedule
@@ -30,14 +30,14 @@ SIDE = 48
 COLOURS = {"red": (210, 40, 40), "green": (40, 170, 40), "blue": (50, 60, 220), "yellow": (220, 210, 40)}
 
 
-def draw_records(dir: Path, num_pictures: int, seed: int) -> pd.DataFrame:
-    """Pictures, two or three things on noise in each, and a record of every thing, such as "red disc"."""
+def draw_records(dir: Path, num_images: int, seed: int) -> pd.DataFrame:
+    """Images, two or three things on noise in each, and a record of every thing, such as "red disc"."""
     generator = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
-    for index in range(num_pictures):
-        picture, things = draw_things(generator)
+    for index in range(num_images):
+        image, things = draw_things(generator)
         file_name = str(dir / f"{seed}-{index}.png")
-        picture.save(file_name)
+        image.save(file_name)
         for expression, mask in things.items():
             row = {"file_name": file_name, "expression": expression, "mask": encode_mask(mask)}
             rows.append(row | {"height": SIDE, "width": SIDE, "ignore": None})
@@ -45,8 +45,8 @@ def draw_records(dir: Path, num_pictures: int, seed: int) -> pd.DataFrame:
 
 
 def draw_things(generator: np.random.Generator) -> tuple[Image.Image, dict[str, np.ndarray]]:
-    """A picture and the masks of what is in it, one colour and one quarter of the picture each."""
-    picture = Image.fromarray(generator.integers(70, 190, (SIDE, SIDE, 3), dtype=np.uint8))
+    """An image and the masks of what is in it, one colour and one quarter of the image each."""
+    image = Image.fromarray(generator.integers(70, 190, (SIDE, SIDE, 3), dtype=np.uint8))
     things: dict[str, np.ndarray] = {}
     corners = generator.permutation([(0, 0), (0, 24), (24, 0), (24, 24)])
     colours = generator.permutation(list(COLOURS))[: generator.integers(2, 4)]
@@ -55,12 +55,12 @@ def draw_things(generator: np.random.Generator) -> tuple[Image.Image, dict[str, 
         size = int(generator.integers(12, 21))
         left, top = (int(start + generator.integers(0, 24 - size)) for start in corner)
         mask = Image.new("1", (SIDE, SIDE))
-        for canvas, fill in ((picture, COLOURS[colour]), (mask, 1)):
+        for canvas, fill in ((image, COLOURS[colour]), (mask, 1)):
             draw = ImageDraw.Draw(canvas)
             outline = draw.ellipse if shape == "disc" else draw.rectangle
             outline((left, top, left + size - 1, top + size - 1), fill=fill)
         things[f"{colour} {shape}"] = np.asarray(mask)
-    return picture, things
+    return image, things
 
 
 def learn(
@@ -74,7 +74,7 @@ def learn(
     iterations: int,
     seed: int,
 ) -> TSEG:
-    """A small model trained from random weights on pictures as they are."""
+    """A small model trained from random weights on images as they are."""
     torch.manual_seed(seed)
     sizes = {"img_size": SIDE, "patch_size": patch_size, "embed_dim": 64, "depth": 2, "num_heads": 2}
     words = {"hidden_size": 64, "num_layers": 1, "num_heads": 2, "vocabulary_size": 64, "max_tokens": 8, "dropout": 0.0}
@@ -87,7 +87,7 @@ def learn(
     )
     sampling = Sampling(
         batch_size=batch_size,
-        expressions_per_picture=3,
+        expressions_per_image=3,
         resolution=SIDE,
         scale=(1.0, 1.0),
         flip=False,
@@ -116,10 +116,10 @@ def learn(
 
 @torch.no_grad()
 def mean_iou(model: TSEG, records: pd.DataFrame, masks_of: Callable[[Tensor], Tensor]) -> float:
-    """mIoU over the records; `masks_of` makes masks (L, SIDE, SIDE) of the similarities (L, h, h) of a picture."""
+    """mIoU over the records; `masks_of` makes masks (L, SIDE, SIDE) of the similarities (L, h, h) of an image."""
     ious = []
     for file_name, own in records.groupby("file_name"):
-        pixels = normalised(open_picture(str(file_name)), model.image_encoder.mean, model.image_encoder.std)
+        pixels = normalised(open_image(str(file_name)), model.image_encoder.mean, model.image_encoder.std)
         similarities = model(torch.from_numpy(pixels)[None], list(own["expression"]))[0].T
         side = SIDE // model.patch_size
         predicted = masks_of(similarities.unflatten(1, (side, side))).numpy()
@@ -149,8 +149,8 @@ def activated(similarities: Tensor) -> Tensor:
     return activation > 0.2 * activation.amax(dim=(1, 2), keepdim=True)
 
 
-def test_full_supervision_overfits_four_pictures(tmp_path: Path) -> None:
-    """Measured 0.94 to 0.96 over three sets of pictures and three seeds."""
+def test_full_supervision_overfits_four_images(tmp_path: Path) -> None:
+    """Measured 0.94 to 0.96 over three sets of images and three seeds."""
     records = draw_records(tmp_path, 4, seed=0)
     model = learn(
         records,
@@ -167,7 +167,7 @@ def test_full_supervision_overfits_four_pictures(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_words_alone_teach_mpa_better_masks_than_gap(tmp_path: Path, seed: int) -> None:
-    """On pictures that neither has seen. Measured 0.69, 0.68, 0.57 against 0.28, 0.35, 0.29."""
+    """On images that neither has seen. Measured 0.69, 0.68, 0.57 against 0.28, 0.35, 0.29."""
     records, unseen = draw_records(tmp_path, 80, seed=1), draw_records(tmp_path, 32, seed=2)
     weighting = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0}
     scores = {}

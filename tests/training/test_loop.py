@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tseg.data.batches import Batch, PixelBatches, Sampling, WeakBatches
 from tseg.model.pooling import POOLINGS
 from tseg.model.tseg import TSEG, save_model
 from tseg.training import objectives
+from tseg.training.batches import Batch, PixelBatches, Sampling, WeakBatches
 from tseg.training.loop import train
 from tseg.training.objectives import Objective
 from tseg.training.schedule import poly_schedule
@@ -60,7 +60,7 @@ class Training:
         self.schedule = poly_schedule(self.optimizer, iterations, 0.9, warmup=0)
         sampling = Sampling(
             batch_size=4,
-            expressions_per_picture=3,
+            expressions_per_image=3,
             resolution=32,
             scale=(0.9, 1.2),
             flip=True,
@@ -175,7 +175,7 @@ def test_the_first_loss_is_that_of_the_papers_equations_on_the_first_batch(train
     run.make_model = lambda seed: without_chance(make_model(seed))
     run(iterations=1)
     batch = run.batches[0]
-    s = run.make_model(0)(batch.pictures, batch.expressions).detach().double().numpy()
+    s = run.make_model(0)(batch.images, batch.expressions).detach().double().numpy()
     m = np.exp(s) / (1 + np.exp(s))
     size = m.mean(axis=1)
     z = (m * s).sum(axis=1) / (m.sum(axis=1) + 1.0) + (1 - size) ** 5 * np.log(0.01 + size)
@@ -187,16 +187,14 @@ def test_the_first_loss_is_that_of_the_papers_equations_on_the_first_batch(train
 
 
 @pytest.mark.parametrize("pooling", list(POOLINGS))
-def test_a_few_iterations_lower_the_weak_loss_on_four_pictures(
-    training: Callable[[str], Training], pooling: str
-) -> None:
+def test_a_few_iterations_lower_the_weak_loss_on_four_images(training: Callable[[str], Training], pooling: str) -> None:
     run = training("run")(optimizer="AdamW", rate=3e-3, objective=weak(pooling), iterations=48)
     losses = [row["loss"] for row in run.history]
     assert sum(losses[-6:]) < 0.8 * sum(losses[:6])
 
 
 @pytest.mark.parametrize("supervision", SUPERVISIONS[1:])
-def test_a_few_iterations_lower_the_loss_of_pixels_on_four_pictures(
+def test_a_few_iterations_lower_the_loss_of_pixels_on_four_images(
     training: Callable[[str], Training], supervision: str
 ) -> None:
     run = training("run")(optimizer="AdamW", rate=3e-3, supervision=supervision, iterations=48)

@@ -8,7 +8,7 @@ from tseg.training.losses import box_loss, classification_loss, dice_loss
 
 
 def reference_loss(z: np.ndarray, zbar: np.ndarray) -> np.ndarray:
-    """L_cls of section 3.3 for each picture of (B, L), in float64."""
+    """L_cls of section 3.3 for each image of (B, L), in float64."""
 
     def sigma(x: float) -> float:
         return 1 / (1 + np.exp(-x))
@@ -27,7 +27,7 @@ def random_scores() -> tuple[torch.Tensor, torch.Tensor]:
     return scores, (torch.rand(6, 9, generator=generator) < 0.3).double()
 
 
-def test_loss_is_the_papers_averaged_over_pictures_and_expressions() -> None:
+def test_loss_is_the_papers_averaged_over_images_and_expressions() -> None:
     scores, targets = random_scores()
     expected = reference_loss(scores.numpy(), targets.numpy()).mean() / scores.shape[1]
     np.testing.assert_allclose(classification_loss(scores, targets), expected, rtol=1e-12)
@@ -57,7 +57,7 @@ def to_pixels(maps: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def random_pairs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Similarities (5, 16) of pictures of 12 x 12 pixels, masks, and which pixels count."""
+    """Similarities (5, 16) of images of 12 x 12 pixels, masks, and which pixels count."""
     generator = torch.Generator().manual_seed(0)
     similarities = 4 * torch.randn(5, 16, generator=generator, dtype=torch.float64)
     noise = torch.rand(2, 5, 12, 12, generator=generator)

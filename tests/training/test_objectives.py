@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tseg.data.batches import Batch
 from tseg.training import objectives
+from tseg.training.batches import Batch
 from tseg.training.losses import box_loss, classification_loss, dice_loss
 
 B, N, L, P, R = 3, 16, 5, 4, 8
@@ -15,10 +15,10 @@ B, N, L, P, R = 3, 16, 5, 4, 8
 
 @pytest.fixture
 def batch() -> Batch:
-    """Two pairs of one picture and two of one expression; the second picture and two expressions have none."""
+    """Two pairs of one image and two of one expression; the second image and two expressions have none."""
     generator = torch.Generator().manual_seed(0)
     return Batch(
-        pictures=torch.zeros(B, 3, R, R),
+        images=torch.zeros(B, 3, R, R),
         expressions=["zero", "one", "two", "three", "four"],
         positives=[frozenset({"one", "four"}), frozenset({"six"}), frozenset({"zero", "four"})],
         pairs=torch.tensor([[0, 1], [0, 4], [2, 4], [2, 0]]),
@@ -37,24 +37,24 @@ def test_pixels_teach_each_pair_its_own_similarities(
     batch: Batch, similarities: Tensor, objective: objectives.Objective, loss: Callable[..., Tensor]
 ) -> None:
     assert batch.pairs is not None
-    own = torch.stack([similarities[picture, :, expression] for picture, expression in batch.pairs.tolist()])
+    own = torch.stack([similarities[image, :, expression] for image, expression in batch.pairs.tolist()])
     expected = loss(own, batch.masks, batch.counted)
     assert objective(similarities, batch) == expected
 
 
 @pytest.mark.parametrize("objective", [objectives.full, objectives.boxes])
-def test_pixels_teach_nothing_of_what_a_picture_has_not(
+def test_pixels_teach_nothing_of_what_an_image_has_not(
     batch: Batch, similarities: Tensor, objective: objectives.Objective
 ) -> None:
-    """Only positive expressions: pictures and expressions that are no pair have no gradient."""
+    """Only positive expressions: images and expressions that are no pair have no gradient."""
     (gradient,) = torch.autograd.grad(objective(similarities.requires_grad_(), batch), similarities)
     taught = torch.zeros(B, L, dtype=torch.bool)
-    for picture, expression in ((0, 1), (0, 4), (2, 4), (2, 0)):
-        taught[picture, expression] = True
+    for image, expression in ((0, 1), (0, 4), (2, 4), (2, 0)):
+        taught[image, expression] = True
     assert torch.equal(gradient.abs().sum(dim=1) > 0, taught)
 
 
-def test_weak_scores_every_picture_against_every_expression(batch: Batch, similarities: Tensor) -> None:
+def test_weak_scores_every_image_against_every_expression(batch: Batch, similarities: Tensor) -> None:
     def targets(positives: object, expressions: object) -> Tensor:
         assert (positives, expressions) == (batch.positives, batch.expressions)
         return torch.eye(B, L)

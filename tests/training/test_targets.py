@@ -10,12 +10,12 @@ EXPRESSIONS = ["red square", "brown cat", "tabby cat", "left square"]
 POSITIVES = [frozenset({"red square", "left square"}), frozenset({"tabby cat"}), frozenset({"something else"})]
 
 
-def test_an_expression_is_positive_for_just_the_pictures_that_have_it() -> None:
+def test_an_expression_is_positive_for_just_the_images_that_have_it() -> None:
     expected = [[1, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]]
     assert identity_targets(POSITIVES, EXPRESSIONS).tolist() == expected
 
 
-def test_an_expression_of_two_pictures_is_positive_for_both() -> None:
+def test_an_expression_of_two_images_is_positive_for_both() -> None:
     shared = [frozenset({"red square"}), frozenset({"red square", "brown cat"})]
     assert identity_targets(shared, EXPRESSIONS)[:, 0].tolist() == [1, 1]
 
@@ -34,21 +34,21 @@ TRAINING = ["a brown cat", "tabby cat", "tabby cat", "red square", "large red sq
 
 
 def test_tfidf_is_the_largest_cosine_similarity_with_a_positive() -> None:
-    """Against scikit-learn's own, one picture and one expression at a time."""
+    """Against scikit-learn's own, one image and one expression at a time."""
     expressions = [*TRAINING[:2], "cat", "square dog", "unheard of", "the large dog on the red left"]
     positives = [frozenset(TRAINING[:3]), frozenset({"brown dog"}), frozenset({"brown square", "the zebra"})]
     vectorizer = TfidfVectorizer().fit(TRAINING)
     targets = TfidfTargets(TRAINING)(positives, expressions)
     assert (targets.dtype, targets.shape) == (torch.float32, (3, 6))
-    for picture, own in enumerate(positives):
+    for image, own in enumerate(positives):
         for number, expression in enumerate(expressions):
             vectors = vectorizer.transform([expression, *own])
             expected = cosine_similarity(vectors[:1], vectors[1:]).max()
-            assert targets[picture, number].item() == pytest.approx(expected, abs=1e-6)
+            assert targets[image, number].item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_expressions_that_share_a_word_are_positive_in_part() -> None:
-    """The paper's example: a picture of a tabby cat, and another picture's brown cat."""
+    """The paper's example: an image of a tabby cat, and another image's brown cat."""
     targets = TfidfTargets(TRAINING)([{"tabby cat"}], ["brown cat", "tabby cat", "brown dog"])
     assert 0.1 < targets[0, 0].item() < 0.9
     assert targets[0, 1:].tolist() == [1, 0]

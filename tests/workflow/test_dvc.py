@@ -55,10 +55,10 @@ def test_git_holds_pointers_and_no_data(lab):
 
 def test_status_tells_a_changed_file(lab):
     assert "up to date" in run(lab, "dvc", "status")
-    picture = next((lab / "data/lab/raw").rglob("*.jpg"))
-    picture.write_bytes(picture.read_bytes() + b"x")
+    image = next((lab / "data/lab/raw").rglob("*.jpg"))
+    image.write_bytes(image.read_bytes() + b"x")
     assert "data/lab/raw" in run(lab, "dvc", "status")
-    assert str(picture.relative_to(lab)) in run(lab, "dvc", "diff")
+    assert str(image.relative_to(lab)) in run(lab, "dvc", "diff")
     run(lab, "dvc", "checkout", "--quiet", "--force")
     assert "up to date" in run(lab, "dvc", "status")
 

@@ -1,4 +1,4 @@
-"""What docs/own-data.md tells a reader to do works as it stands there, from pictures and phrases to masks."""
+"""What docs/own-data.md tells a reader to do works as it stands there, from images and phrases to masks."""
 
 import csv
 import io
@@ -24,11 +24,11 @@ def blocks(kind: str) -> list[str]:
 
 
 def draw_data(folder: Path) -> None:
-    """The tables of the page, the pictures and masks that they name, and the photograph that it segments."""
+    """The tables of the page, the images and masks that they name, and the photograph that it segments."""
     for name, table in zip(("train", "val"), blocks("csv"), strict=True):
         (folder / f"{name}.csv").write_text(table, encoding="utf-8")
         for number, row in enumerate(csv.DictReader(io.StringIO(table))):
-            path = folder / "pictures" / row["picture"]
+            path = folder / "images" / row["image"]
             path.parent.mkdir(parents=True, exist_ok=True)
             noise = np.random.default_rng(number).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
             Image.fromarray(noise).save(path)
@@ -37,7 +37,7 @@ def draw_data(folder: Path) -> None:
                 Image.fromarray(noise[..., 0] > 200).save(folder / row["mask"])
     turned = Image.Exif()
     turned[0x0112] = 6  # by 90 degrees
-    Image.new("RGB", SIZE, "red").save(folder / "pictures/garden/001.jpg", exif=turned)
+    Image.new("RGB", SIZE, "red").save(folder / "images/garden/001.jpg", exif=turned)
     Image.new("RGB", SIZE, "blue").save(folder.parent / "photo.jpg")
 
 
@@ -64,13 +64,13 @@ def skipped(project: Path) -> list[str]:
         return [row["record"] for row in csv.DictReader(file)]
 
 
-def test_the_pages_lines_lead_from_pictures_and_phrases_to_masks_and_scores(project: Path) -> None:
+def test_the_pages_lines_lead_from_images_and_phrases_to_masks_and_scores(project: Path) -> None:
     settings = json.dumps(yaml.safe_load(blocks("yaml")[0])["datasets"]["mine"])
     train = ("tseg", "prepare", "mine", "train", "--settings", settings, "--output", f"{RECORDS}/train.parquet")
     run(project, *train)
-    assert skipped(project) == ["train.csv:5", "train.csv:6"]  # the picture that must be turned
-    (mend,) = blocks("python")
-    run(project, sys.executable, "-c", mend)
+    assert skipped(project) == ["train.csv:5", "train.csv:6"]  # the image that must be turned
+    (hint,) = blocks("python")
+    run(project, sys.executable, "-c", hint)
     run(project, *train)
     assert skipped(project) == []
 
@@ -86,7 +86,7 @@ def test_the_pages_lines_lead_from_pictures_and_phrases_to_masks_and_scores(proj
     records = pd.read_parquet(project / RECORDS / "train.parquet")
     assert records["expression"].tolist()[1:3] == ["red umbrella, folded", "red umbrella"]
     assert records["mask"].isna().all()
-    seen = pd.read_csv(project / "results/mine/runs/mine-mpa/seed0/pictures.csv")
+    seen = pd.read_csv(project / "results/mine/runs/mine-mpa/seed0/images.csv")
     assert len(seen) == records["image_id"].nunique()
 
     run(project, "bash", "-ec", to_scores)

@@ -1,4 +1,4 @@
-"""The workflow as users run it: snakemake in a process of its own, on a few small pictures."""
+"""The workflow as users run it: snakemake in a process of its own, on a few small images."""
 
 import copy
 import json
@@ -85,7 +85,7 @@ def small_settings(folder: Path) -> dict[str, Any]:
 
 
 def write_small_catalogue(path: Path) -> None:
-    """The embedded data set of the project's catalogue with few pictures."""
+    """The embedded data set of the project's catalogue with few images."""
     catalogue = yaml.safe_load((ROOT / "config/sources.yaml").read_text())
     small = {"num_train": 12, "num_val": NUM_VAL}
     drawn = {name: source | small for name, source in catalogue.items() if source["kind"] == "shapes"}

@@ -6,12 +6,12 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from tseg.catalogue import Catalogue, check_sources
-from tseg.checking import (
+from tseg.settings.catalogue import Catalogue, check_sources
+from tseg.settings.validation import (
     parse as parse_settings,
 )  # Snakemake has a `parse` of its own here
-from tseg.config import Settings, records_path
-from tseg.experiments import (
+from tseg.settings.schema import Settings, records_path
+from tseg.settings.experiments import (
     Experiments,
     LabelSets,
     figure_cells,
@@ -97,7 +97,7 @@ def device(rule):
 
 
 def annotation_files(dataset):
-    """The files of a data set that is in place; beside pairs there may be pictures, of which they are none."""
+    """The files of a data set that is in place; beside pairs there may be images, of which they are none."""
     patterns = {
         "voc": ["ImageSets/Segmentation/*.txt"],
         "pairs": ["*.csv", "*.parquet", "*.json"],
@@ -170,7 +170,7 @@ def encoder_weights(wildcards):
 
 
 def resolution(wildcards):
-    """At which the encoder of a run sees pictures."""
+    """At which the encoder of a run sees images."""
     return getattr(SETTINGS.inference.resolution, RUNS[wildcards.run].supervision)
 
 
@@ -259,7 +259,7 @@ def drawn_records(wildcards):
 
 
 def drawn_choice(wildcards):
-    """How a figure calls its columns and which pictures it shows: its lot, the classes that its label set is about."""
+    """How a figure calls its columns and which images it shows: its seed, the classes that its label set is about."""
     figure, cells = EXPERIMENTS.figures[wildcards.figure], FIGURES[wildcards.figure]
     if figure.kind == "assignment":
         return []
@@ -278,7 +278,7 @@ def drawn_choice(wildcards):
             if cell.evaluation.labels
         )
     ]
-    return [*labels, *only, f"--lot={figure.lot}", f"--num-panels={figure.num_panels}"]
+    return [*labels, *only, f"--seed={figure.seed}", f"--num-panels={figure.num_panels}"]
 
 
 def histories(wildcards):

@@ -60,7 +60,7 @@ rule describe:
             labels={"data": "counts"},
             caption="../report/datasets.rst",
         ),
-        picture=report(
+        image=report(
             f"{RESULTS}/datasets.png",
             category="5 Data",
             labels={"data": "sizes and lengths"},

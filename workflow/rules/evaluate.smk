@@ -57,7 +57,7 @@ rule evaluate:
         masks=f"{RESULTS}/masks/{CELL}-{{refinement}}.parquet",
         records=evaluation_records,
         model=f"{SEED_DIR}/model.safetensors",
-        pictures=f"{SEED_DIR}/pictures.csv",
+        images=f"{SEED_DIR}/images.csv",
         tracking=ancient(f"{RESULTS}/tracking.json"),
     output:
         scores=f"{RESULTS}/scores/{CELL}-{{refinement}}.parquet",
@@ -79,6 +79,6 @@ rule evaluate:
         model_dir=subpath(input.model, parent=True),
     shell:
         "tseg evaluate --masks {input.masks:q} --records {input.records:q} --num-bootstrap {params.num_bootstrap} "
-        "--pictures {input.pictures:q} --{params.seen}-seen "
+        "--images {input.images:q} --{params.seen}-seen "
         "--model-dir {params.model_dir:q} --tracking {input.tracking:q} "
         "--output {output.scores:q} --summary {output.summary:q} > {log:q} 2>&1"

@@ -57,7 +57,7 @@ rule train:
     output:
         model=f"{SEED_DIR}/model.safetensors",
         history=f"{SEED_DIR}/history.csv",
-        pictures=f"{SEED_DIR}/pictures.csv",
+        images=f"{SEED_DIR}/images.csv",
     log:
         f"{RESULTS}/logs/train/{{run}}-seed{{seed}}.log",
     benchmark:

@@ -1,4 +1,4 @@
-"""`tseg`: one sub-command per rule of the workflow, and one for people with a picture.
+"""`tseg`: one sub-command per rule of the workflow, and one for people with an image.
 
 The only place where settings become arguments. What a sub-command needs is imported inside it, so that help is instant.
 """
@@ -17,7 +17,7 @@ from tseg.cli.tabulate import tabulate
 from tseg.cli.train import train
 
 app = typer.Typer(
-    help="Segmentation learned from words: weak training on pictures and phrases, masks for any phrase.",
+    help="Segmentation learned from words: weak training on images and phrases, masks for any phrase.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -41,7 +41,7 @@ app.add_typer(draw)
 
 
 def main() -> None:
-    """Run `tseg`; what the user can mend is one sentence on stderr and exit status 1, never a traceback."""
+    """Run `tseg`; what the user can fix is one sentence on stderr and exit status 1, never a traceback."""
     try:
         app()
     except (ValueError, OSError) as error:

@@ -30,11 +30,11 @@ def configure(settings: SettingsText, output: Output) -> None:
     """Check a run's settings and write them, complete, to its config.yaml."""
     import yaml
 
-    from tseg.config import RunSettings
-    from tseg.files import whole_file
+    from tseg.files import atomic_write
+    from tseg.settings.schema import RunSettings
 
     checked = parse_text(RunSettings, settings, "--settings")
-    with whole_file(output) as partial:
+    with atomic_write(output) as partial:
         partial.write_text(yaml.safe_dump(checked.model_dump(mode="json"), sort_keys=False))
 
 
@@ -50,8 +50,8 @@ def prepare(
     What is left out is counted, and listed with the reason in the .skipped.csv beside --output. --threads is the
     number of processes that share the work; it changes nothing in the files.
     """
-    from tseg.config import DatasetSettings
-    from tseg.data.prepare import prepare
+    from tseg.datasets.prepare import prepare
+    from tseg.settings.schema import DatasetSettings
 
     wanted = parse_text(DatasetSettings, settings, f"data set {dataset}")
     published = wanted.published.get(split)

@@ -1,4 +1,4 @@
-"""Sub-commands that look at records: what they hold, and which pictures two splits share."""
+"""Sub-commands that look at records: what they hold, and which images two splits share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,15 +18,15 @@ def describe(
 ) -> None:
     """Print what each split of the data sets holds, beside what its authors publish.
 
-    Pictures, expressions and words, sizes of masks, and how far the masks of one picture overlap; = and ≠ say whether
+    Images, expressions and words, sizes of masks, and how far the masks of one image overlap; = and ≠ say whether
     the counts are the published ones. --output writes the table as .csv, .md and .html, and as .png the distributions.
 
     tseg describe data/records/refcoco data/records/phrasecut --output datasets.csv
     """
-    from tseg.reporting.datasets import datasets_sheet, write_datasets
-    from tseg.reporting.datasets_figure import draw_datasets
-    from tseg.reporting.description import describe_records
-    from tseg.reporting.formats import print_sheet
+    from tseg.reporting.figures.datasets import draw_datasets
+    from tseg.reporting.tables.datasets import datasets_sheet, write_datasets
+    from tseg.reporting.tables.description import describe_records
+    from tseg.reporting.tables.formats import print_sheet
 
     descriptions = [describe_records(path) for path in _files(records)]
     sheet = datasets_sheet(descriptions) if output is None else write_datasets(descriptions, output)
@@ -40,13 +40,13 @@ def overlap(
     evaluation: Annotated[list[Path], typer.Option("--evaluation", help="Records of an evaluation split; repeat it.")],
     output: Table = None,
 ) -> None:
-    """Print how many pictures of each evaluation split a training split has too.
+    """Print how many images of each evaluation split a training split has too.
 
     RefCOCO, RefCOCO+ and RefCOCOg are parts of COCO, and so is about half of PhraseCut: a model may have been trained
-    on what it is evaluated on. Pictures are known by their ids in COCO. --output writes the table as .csv, .md, .html.
+    on what it is evaluated on. Images are known by their ids in COCO. --output writes the table as .csv, .md, .html.
     """
-    from tseg.reporting.formats import print_sheet
-    from tseg.reporting.overlaps import overlaps_sheet, read_splits, write_overlaps
+    from tseg.reporting.tables.formats import print_sheet
+    from tseg.reporting.tables.overlaps import overlaps_sheet, read_splits, write_overlaps
 
     splits = read_splits(train), read_splits(evaluation)
     print_sheet(overlaps_sheet(*splits) if output is None else write_overlaps(*splits, output))

@@ -16,8 +16,8 @@ Files = Annotated[list[Path], typer.Argument(help="What `tseg refine` wrote, a c
 Labels = Annotated[list[str], typer.Option("--label", help="Over a column; one for each file, in their order.")]
 Title = Annotated[str, typer.Option("--title", help="Over the figure, before the name of the data.")]
 Caption = Annotated[str, typer.Option("--caption", help="Under the figure, before what it says of itself.")]
-Lot = Annotated[int, typer.Option("--lot", min=0, help="Another lot draws other pictures.")]
-NumPanels = Annotated[int, typer.Option("--num-panels", min=1, help="Pictures to draw, chosen by lot.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Another seed draws other images.")]
+NumPanels = Annotated[int, typer.Option("--num-panels", min=1, help="Images to draw, chosen at random.")]
 
 
 @draw.command()
@@ -28,14 +28,14 @@ def masks(
     output: Output,
     title: Title = "Masks",
     caption: Caption = "",
-    lot: Lot = 0,
+    seed: Seed = 0,
     num_panels: NumPanels = 6,
 ) -> None:
-    """A row per record: picture, truth, and the mask of each run with its IoU."""
-    from tseg.reporting.mask_figures import draw_masks
+    """A row per record: image, truth, and the mask of each run with its IoU."""
+    from tseg.reporting.figures.masks import draw_masks
 
     table, about = _shown(records, title, caption)
-    draw_masks(table, _tables(files, label), output, num_panels=num_panels, lot=lot, **about)
+    draw_masks(table, _tables(files, label), output, num_panels=num_panels, seed=seed, **about)
 
 
 @draw.command()
@@ -45,15 +45,15 @@ def expressions(
     output: Output,
     title: Title = "Expressions",
     caption: Caption = "",
-    lot: Lot = 0,
+    seed: Seed = 0,
     num_panels: NumPanels = 6,
 ) -> None:
-    """A row per picture: all its expressions in their colours, predicted and true."""
+    """A row per image: all its expressions in their colours, predicted and true."""
     from tseg.records import read_table
-    from tseg.reporting.mask_figures import draw_expressions
+    from tseg.reporting.figures.masks import draw_expressions
 
     table, about = _shown(records, title, caption)
-    draw_expressions(table, read_table(file), output, num_panels=num_panels, lot=lot, **about)
+    draw_expressions(table, read_table(file), output, num_panels=num_panels, seed=seed, **about)
 
 
 @draw.command()
@@ -62,21 +62,21 @@ def classes(
     label: Labels,
     records: Records,
     output: Output,
-    only: Annotated[list[str] | None, typer.Option(help="Draw lots among pictures with this class; repeat it.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Draw among images with this class; repeat it.")] = None,
     title: Title = "Classes",
     caption: Caption = "",
-    lot: Lot = 0,
+    seed: Seed = 0,
     num_panels: NumPanels = 6,
 ) -> None:
-    """A row per picture of a data set with classes: the label map of each run, and the truth."""
+    """A row per image of a data set with classes: the label map of each run, and the truth."""
     from tseg.records import read_metadata
-    from tseg.reporting.class_figures import draw_classes
+    from tseg.reporting.figures.classes import draw_classes
 
     names = read_metadata(records)["classes"]
     if not names:
         raise ValueError(f"{records} is of a data set without classes; draw masks or expressions")
     table, about = _shown(records, title, caption)
-    draw_classes(table, _tables(files, label), names, output, only=only, num_panels=num_panels, lot=lot, **about)
+    draw_classes(table, _tables(files, label), names, output, only=only, num_panels=num_panels, seed=seed, **about)
 
 
 @draw.command()
@@ -89,7 +89,7 @@ def assignment(
 ) -> None:
     """Figure 3 of the paper: what SPA and MPA make of the same similarities where two expressions share patches."""
     from tseg.records import read_table
-    from tseg.reporting.assignment_figure import draw_assignment
+    from tseg.reporting.figures.assignment import draw_assignment
 
     table, about = _shown(records, title, caption)
     draw_assignment(table, read_table(file), output, **about)
@@ -106,7 +106,7 @@ def curves(
     """Learning curves of trainings."""
     import pandas as pd
 
-    from tseg.reporting.curves import draw_learning_curves
+    from tseg.reporting.figures.curves import draw_learning_curves
 
     histories = {"/".join(path.resolve().parts[-3:-1]): pd.read_csv(path) for path in files}
     of_run = parse_text(dict[str, str], panels, "--panels")
@@ -125,6 +125,6 @@ def _tables(files: list[Path], labels: list[str]) -> dict[str, "pd.DataFrame"]:
 def _shown(records: Path, title: str, caption: str) -> tuple["pd.DataFrame", dict[str, Any]]:
     """The records, and the texts of their figure, which say what data it shows."""
     from tseg.records import read_metadata, read_records
-    from tseg.reporting.notes import data_met
+    from tseg.reporting.tables.notes import data_met
 
     return read_records(records), {"title": f"{title}: {data_met(read_metadata(records))}", "caption": caption}

@@ -47,18 +47,18 @@ def predict(
     model: Model,
     records: Records,
     output: Output,
-    resolution: Annotated[int, typer.Option(min=1, help="Longer side of the picture in pixels.")],
+    resolution: Annotated[int, typer.Option(min=1, help="Longer side of the image in pixels.")],
     scales: Annotated[
         list[float] | None, typer.Option(help="Factors of --resolution to average over; repeat it.")
     ] = None,
     flip: Annotated[bool, typer.Option(help="Average over mirror images too.")] = False,
     labels: Annotated[
-        str | None, typer.Option(help="Classes and their words as JSON; all words are asked of every picture.")
+        str | None, typer.Option(help="Classes and their words as JSON; all words are asked of every image.")
     ] = None,
     threads: Threads = 1,
     device: Device = "auto",
 ) -> None:
-    """Predict patch-level similarities, float16, of every picture and its expressions, or the words of --labels."""
+    """Predict patch-level similarities, float16, of every image and its expressions, or the words of --labels."""
     from tseg.inference.predict import predict_records
     from tseg.model.tseg import load_model
     from tseg.records import read_metadata, read_records, write_table
@@ -87,7 +87,7 @@ def refine(
     ] = 0.5,
     crf: Crf = "none",
 ) -> None:
-    """Make masks of similarities at the pictures' own resolution, on request refined by a dense CRF.
+    """Make masks of similarities at the images' own resolution, on request refined by a dense CRF.
 
     A mask for every record; where words of classes were asked, a class for every pixel.
     """
@@ -97,16 +97,16 @@ def refine(
 
     about = read_metadata(predictions, "predict")
     choices: dict[str, Any] = {"pooling": about["pooling"], "background": background, "crf": preset(crf)}
-    pictures, similarities = read_records(records), read_table(predictions)
+    images, similarities = read_records(records), read_table(predictions)
     if about["labels"] is None:
-        masks, comparison = mask_records(pictures, similarities, **choices), COMPARISON
+        masks, comparison = mask_records(images, similarities, **choices), COMPARISON
     elif about["pooling"] is None:
         raise ValueError(
             f"{predictions}: a model of {about['supervision']} supervision scores no class; ask a weak one"
         )
     else:
         asked = {"labels": about["labels"], "weighting": about["weighting"], "confidence": confidence}
-        masks = semantic.label_records(pictures, similarities, **asked, **choices)
+        masks = semantic.label_records(images, similarities, **asked, **choices)
         comparison = semantic.comparison(confidence)
     write_table(output, masks, about | {"crf": choices["crf"], "background": background, "comparison": comparison})
 
@@ -117,18 +117,18 @@ def evaluate(
     output: Output,
     summary: Annotated[Path, typer.Option(help="JSON file for the metrics.")],
     num_bootstrap: Annotated[int, typer.Option(min=1, help="Resamplings behind the interval.")] = 1000,
-    pictures: Annotated[
-        Path | None, typer.Option(help="The pictures.csv beside the model: what the run has seen; absent: unchecked.")
+    images: Annotated[
+        Path | None, typer.Option(help="The images.csv beside the model: what the run has seen; absent: unchecked.")
     ] = None,
     exclude_seen: Annotated[
-        bool, typer.Option("--exclude-seen/--keep-seen", help="Leave seen pictures of other data sets out.")
+        bool, typer.Option("--exclude-seen/--keep-seen", help="Leave seen images of other data sets out.")
     ] = True,
     model_dir: Annotated[Path | None, typer.Option(help="Folder of the model, whose MLflow run this joins.")] = None,
     tracking: Tracking = None,
 ) -> None:
     """Score masks against the records: a row each to --output, the metrics to --summary and MLflow.
 
-    Data sets share pictures: those of --pictures that the run has seen as part of another data set than this one, known
+    Data sets share images: those of --images that the run has seen as part of another data set than this one, known
     by their ids in COCO, are left out, or with --keep-seen only counted.
     """
     import pyarrow as pa
@@ -137,20 +137,20 @@ def evaluate(
 
     about = read_metadata(masks, "refine")
     evaluated_on, to_score, found, num_seen = about["evaluated_on"], read_records(records), read_table(masks), None
-    if pictures is not None:
-        seen = _seen(to_score, evaluated_on["dataset"], pictures)
+    if images is not None:
+        seen = _seen(to_score, evaluated_on["dataset"], images)
         if exclude_seen:
-            to_score, found = _without(seen, to_score, found, pictures)
+            to_score, found = _without(seen, to_score, found, images)
         num_seen, told = len(seen), "left out" if exclude_seen else "scored all the same"
-        print(f"{masks.name}: {num_seen:,} pictures that the run was trained on, in other data sets, {told}")
+        print(f"{masks.name}: {num_seen:,} images that the run was trained on, in other data sets, {told}")
     scores, metrics = _score(to_score, found, about, num_bootstrap)
     metrics["num_seen"] = num_seen
     write_table(output, pa.Table.from_pandas(scores, preserve_index=False), about)
     write_json(
         summary,
         {key: about[key] for key in TOLD}
-        | {"dataset": evaluated_on["dataset"], "split": evaluated_on["split"], "resolution": "the picture's own"}
-        | {"seen_excluded": pictures is not None and exclude_seen}
+        | {"dataset": evaluated_on["dataset"], "split": evaluated_on["split"], "resolution": "the image's own"}
+        | {"seen_excluded": images is not None and exclude_seen}
         | metrics,
     )
     print(
@@ -161,27 +161,27 @@ def evaluate(
         _log(metrics, f"{masks.stem}/", model_dir, tracking)
 
 
-def _seen(records: "pd.DataFrame", dataset: str, pictures: Path) -> frozenset[str]:
-    """The image_id of each picture of the records that the run has seen as part of another data set than `dataset`."""
-    from tseg.data.leakage import list_pictures, read_pictures, shared_pictures
+def _seen(records: "pd.DataFrame", dataset: str, images: Path) -> frozenset[str]:
+    """The image_id of each image of the records that the run has seen as part of another data set than `dataset`."""
+    from tseg.datasets.leakage import list_images, read_images, shared_images
 
-    met = read_pictures(pictures)
-    return shared_pictures(met.loc[met["dataset"] != dataset], list_pictures(records, dataset))
+    met = read_images(images)
+    return shared_images(met.loc[met["dataset"] != dataset], list_images(records, dataset))
 
 
 def _without(
-    seen: frozenset[str], records: "pd.DataFrame", masks: "pd.DataFrame", pictures: Path
+    seen: frozenset[str], records: "pd.DataFrame", masks: "pd.DataFrame", images: Path
 ) -> tuple["pd.DataFrame", "pd.DataFrame"]:
-    """Records and masks of the other pictures. Raises ValueError when there is none."""
+    """Records and masks of the other images. Raises ValueError when there is none."""
     import numpy as np
 
     of_seen = records["image_id"].isin(list(seen))
     if np.all(of_seen):
         raise ValueError(
-            f"{pictures}: the run was trained on all {len(seen)} pictures to score; evaluate it on others, or say "
+            f"{images}: the run was trained on all {len(seen)} images to score; evaluate it on others, or say "
             "--keep-seen"
         )
-    key = "image_id" if "image_id" in masks else "record_id"  # a label map is of a picture
+    key = "image_id" if "image_id" in masks else "record_id"  # a label map is of an image
     of_seen_mask = masks[key].isin(list(records.loc[of_seen, key]))
     return records.loc[~of_seen].reset_index(drop=True), masks.loc[~of_seen_mask].reset_index(drop=True)
 
@@ -189,7 +189,7 @@ def _without(
 def _score(
     records: "pd.DataFrame", masks: "pd.DataFrame", about: dict[str, Any], num_bootstrap: int
 ) -> tuple["pd.DataFrame", dict[str, Any]]:
-    """Scores and their summary: of records, or where the data set has classes, of pictures."""
+    """Scores and their summary: of records, or where the data set has classes, of images."""
     from tseg.evaluation import iou, subsets, voc_miou
 
     classes = about["evaluated_on"]["classes"]

@@ -9,7 +9,7 @@ import typer
 from tseg.cli.options import parse_text, read_text, write_json
 
 if TYPE_CHECKING:
-    from tseg.catalogue import Catalogue, Source
+    from tseg.settings.catalogue import Catalogue, Source
 
 PIPED_WIDTH = 1000  # characters: nothing is folded or cut where the table goes into a file
 
@@ -39,9 +39,9 @@ def fetch(
     tseg fetch voc2012 sbd           two sources
     tseg fetch voc2012 --from /mnt   from a copy that is somewhere below /mnt
     """
-    from tseg.catalogue import Catalogue
-    from tseg.checking import check_known
-    from tseg.files import existing
+    from tseg.files import require_file
+    from tseg.settings.catalogue import Catalogue
+    from tseg.settings.validation import check_known
 
     known = parse_text(Catalogue, read_text(catalogue), str(catalogue))
     for name in sources or []:
@@ -52,7 +52,7 @@ def fetch(
     if not sources:
         raise ValueError(f"name what to fetch, of {', '.join(known)}; tseg fetch --list tells how large each is")
     if from_dir:
-        existing(from_dir, "give --from a folder that exists")
+        require_file(from_dir, "give --from a folder that exists")
     failures = []
     for name in sources:
         try:
@@ -65,11 +65,11 @@ def fetch(
 
 def _fetch(name: str, source: "Source", dir: Path, from_dir: Path | None) -> None:
     """Bring one source into place and write its manifest."""
-    from tseg.catalogue import ShapesSource
     from tseg.fetching.fetch import manifest_path
+    from tseg.settings.catalogue import ShapesSource
 
     if isinstance(source, ShapesSource):
-        from tseg.data.shapes import draw_shapes
+        from tseg.datasets.shapes.draw import draw_shapes
 
         settings = source.model_dump()
         counts = draw_shapes(

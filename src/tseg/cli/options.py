@@ -27,27 +27,27 @@ def parse_text(schema: Any, text: str, origin: str) -> Any:
     """YAML `text` as `schema`. Raises ValueError naming `origin`."""
     import yaml
 
-    from tseg.checking import parse
+    from tseg.settings.validation import parse
 
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(f"{origin} is not YAML: {' '.join(str(error).split())}; mend the line it names") from None
+        raise ValueError(f"{origin} is not YAML: {' '.join(str(error).split())}; fix the line it names") from None
     return parse(schema, values, origin)
 
 
 def read_text(path: Path) -> str:
     """The text of a file that the user named."""
-    from tseg.files import existing
+    from tseg.files import require_file
 
-    return existing(path, "give the path of a file that exists").read_text(encoding="utf-8")
+    return require_file(path, "give the path of a file that exists").read_text(encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value`, its keys in order, whole or not at all."""
-    from tseg.files import whole_file
+    from tseg.files import atomic_write
 
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

@@ -20,6 +20,6 @@ def tabulate(
     output: Annotated[Path, typer.Option(help="CSV file; .md, .tex, .html, .json and _detail.csv go beside it.")],
 ) -> None:
     """Write a table of the paper from the metrics of its runs, the published numbers beside them."""
-    from tseg.reporting.tables import write_table
+    from tseg.reporting.tables.paper import write_table
 
     write_table(parse_text(dict[str, Any], layout, "--layout"), output, published=published)

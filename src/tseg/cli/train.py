@@ -12,42 +12,42 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from tseg.config import RunSettings
     from tseg.model.tseg import TSEG
+    from tseg.settings.schema import RunSettings
 
 LOGGED = ("loss", "learning_rate", "tau")
-PICTURES_FILE = "pictures.csv"
-"""Beside a model: every picture that its weights have seen, its pretraining's first."""
+IMAGES_FILE = "images.csv"
+"""Beside a model: every image that its weights have seen, its pretraining's first."""
 
 
 def train(
     config: Annotated[Path, typer.Option("--config", help="The run's config.yaml, from `tseg configure`.")],
-    output: Annotated[Path, typer.Option("--output", help="Folder for model.safetensors, history.csv, pictures.csv.")],
+    output: Annotated[Path, typer.Option("--output", help="Folder for model.safetensors, history.csv, images.csv.")],
     start: Annotated[Path | None, typer.Option(help="The model.safetensors of the run's pretraining.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the random weights, batches and dropout.")] = 0,
     tracking: Tracking = None,
     threads: Threads = 1,
     device: Device = "auto",
 ) -> None:
-    """Train a run: weakly, from pictures and expressions alone; or, as its settings say, from masks or boxes.
+    """Train a run: weakly, from images and expressions alone; or, as its settings say, from masks or boxes.
 
     Killed and started again, it goes on from last.ckpt; on one machine the same command gives the same bytes.
-    pictures.csv lists every picture that the weights have seen, for `tseg evaluate` to leave out.
+    images.csv lists every image that the weights have seen, for `tseg evaluate` to leave out.
     """
     import pandas as pd
 
-    from tseg.config import RunSettings
-    from tseg.data.leakage import list_pictures, read_pictures, write_pictures
-    from tseg.files import whole_file
+    from tseg.datasets.leakage import list_images, read_images, write_images
+    from tseg.files import atomic_write
     from tseg.model.tseg import save_model
+    from tseg.settings.schema import RunSettings
     from tseg.tracking import Tracker
 
     run = parse_text(RunSettings, read_text(config), str(config))
     begin, pretraining = _pretrained(run, config, start)
     records, about = _training_records(run, seed)
     about |= pretraining
-    seen = [read_pictures(start.parent / PICTURES_FILE)] if start else []
-    seen.append(list_pictures(records, about["trained_on"]["dataset"]))
+    seen = [read_images(start.parent / IMAGES_FILE)] if start else []
+    seen.append(list_images(records, about["trained_on"]["dataset"]))
     tracker = Tracker(tracking_uri(tracking))
     if (output / "last.ckpt").exists():
         tracker.join(output)
@@ -61,9 +61,9 @@ def train(
     except BaseException:
         tracker.end("FAILED")
         raise
-    with whole_file(output / "history.csv") as partial:
+    with atomic_write(output / "history.csv") as partial:
         pd.DataFrame(history).to_csv(partial, index=False)
-    write_pictures(output / PICTURES_FILE, pd.concat(seen))
+    write_images(output / IMAGES_FILE, pd.concat(seen))
     save_model(output / "model.safetensors", model, run.model.model_dump(), about)
     (output / "last.ckpt").unlink(missing_ok=True)
     tracker.end("FINISHED")
@@ -85,16 +85,16 @@ def _pretrained(run: "RunSettings", config: Path, start: Path | None) -> tuple["
 
 def _training_records(run: "RunSettings", seed: int) -> tuple["pd.DataFrame", dict[str, Any]]:
     """What `run` may train on, and what its model file and all that is made from it will say about it."""
-    from tseg.data.batches import share_of
-    from tseg.data.leakage import coco_ids, read_records_pictures, without_pictures
+    from tseg.datasets.leakage import coco_ids, read_records_images, without_images
     from tseg.records import read_metadata, read_records
+    from tseg.training.batches import share_of
 
     records, trained_on = read_records(Path(run.records)), read_metadata(Path(run.records))
     num_excluded = None
     if run.excluded_records:
-        evaluated = [read_records_pictures(Path(path)) for path in run.excluded_records]
-        records, num_excluded = without_pictures(records, frozenset().union(*map(coco_ids, evaluated)))
-        print(f"{run.run}: {num_excluded:,} pictures excluded, which are evaluated on")
+        evaluated = [read_records_images(Path(path)) for path in run.excluded_records]
+        records, num_excluded = without_images(records, frozenset().union(*map(coco_ids, evaluated)))
+        print(f"{run.run}: {num_excluded:,} images excluded, which are evaluated on")
     records = share_of(records, run.training.share)
     about = {
         "run": run.run,
@@ -105,7 +105,7 @@ def _training_records(run: "RunSettings", seed: int) -> tuple["pd.DataFrame", di
         "resolution": run.training.resolution,
         "flip_words": run.training.flip_words if trained_on["classes"] is None else "keep",
         "image_encoder": run.model.image_encoder.model_dump(include={"name", "options"}),
-        "trained_on": trained_on | {"num_pictures": records["file_name"].nunique()},
+        "trained_on": trained_on | {"num_images": records["file_name"].nunique()},
         "pretrained_on": None,
         "num_excluded": num_excluded,
     }
@@ -168,9 +168,9 @@ def _train(
 
 def _new_model(run: "RunSettings", records: "pd.DataFrame") -> "TSEG":
     """The model with its encoders' weights, before its first iteration."""
-    from tseg.config import LanguageModelSettings
     from tseg.model.text_encoder import learn_wordpiece, load_tokenizer
     from tseg.model.tseg import build_tseg
+    from tseg.settings.schema import LanguageModelSettings
 
     text_encoder, tokenizer = run.model.text_encoder, None
     if isinstance(text_encoder, LanguageModelSettings):
@@ -187,15 +187,15 @@ def _supervision(
     """What the loop is fed, and what it minimises."""
     import functools
 
-    from tseg.data.batches import PixelBatches, Sampling, WeakBatches
     from tseg.model.pooling import POOLINGS
     from tseg.training import objectives
+    from tseg.training.batches import PixelBatches, Sampling, WeakBatches
     from tseg.training.targets import TfidfTargets, identity_targets
 
     settings, encoder = run.training, model.image_encoder
     sampling = Sampling(
         batch_size=settings.batch_size,
-        expressions_per_picture=settings.expressions_per_picture,
+        expressions_per_image=settings.expressions_per_image,
         resolution=settings.resolution,
         scale=settings.scale,
         flip=settings.flip,

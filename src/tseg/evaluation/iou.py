@@ -52,7 +52,7 @@ def score_records(records: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
 def summarise(scores: pd.DataFrame, num_bootstrap: int, seed: int) -> dict[str, float | int]:
     """Metrics of `score_records`' rows with a true mask, all but the counts in [0, 1]; num_without_mask are the others.
 
-    mIoU, the mean over records, with the 95% percentile interval of `num_bootstrap` resamplings of the pictures;
+    mIoU, the mean over records, with the 95% percentile interval of `num_bootstrap` resamplings of the images;
     overall_IoU, the sum of intersections over the sum of unions; precision_t, the share of records with an IoU above t;
     empty, the share of records whose predicted mask is empty.
     """
@@ -67,13 +67,13 @@ def summarise(scores: pd.DataFrame, num_bootstrap: int, seed: int) -> dict[str, 
         **{f"precision_{t}": float((ious > t).mean()) for t in PRECISION_THRESHOLDS},
         "empty": float(np.mean(scores["empty"])),
         "num_records": len(scores),
-        "num_pictures": len(set(scores["image_id"])),
+        "num_images": len(set(scores["image_id"])),
         "num_without_mask": num_rows - len(scores),
     }
 
 
 def _bootstrap_interval(scores: pd.DataFrame, num_bootstrap: int, seed: int) -> tuple[float, float]:
-    """The 95% interval of the mIoU when whole pictures are drawn with replacement."""
-    pictures = scores.groupby("image_id", sort=True)["iou"].agg(["sum", "size"]).to_numpy()
-    totals, counts = resample(pictures, num_bootstrap, seed).T
+    """The 95% interval of the mIoU when whole images are drawn with replacement."""
+    images = scores.groupby("image_id", sort=True)["iou"].agg(["sum", "size"]).to_numpy()
+    totals, counts = resample(images, num_bootstrap, seed).T
     return interval(totals / counts)

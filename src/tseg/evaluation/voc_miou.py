@@ -1,4 +1,4 @@
-"""mIoU of label maps from one confusion matrix of all pictures, as Pascal VOC defines it (section 4.1, "Metrics")."""
+"""mIoU of label maps from one confusion matrix of all images, as Pascal VOC defines it (section 4.1, "Metrics")."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tseg.evaluation.bootstrap import interval, resample
-from tseg.records import BACKGROUND, decode_mask, pictures_of
+from tseg.records import BACKGROUND_LABEL, decode_mask, images_of
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int, counted: np.ndarray) -> np.ndarray:
@@ -21,25 +21,25 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
 
 
 def score_labels(records: pd.DataFrame, labels: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """One row per picture: image_id and confusion, a list of the (K + 1)^2 pixel counts of its matrix, row by row.
+    """One row per image: image_id and confusion, a list of the (K + 1)^2 pixel counts of its matrix, row by row.
 
     `records` have one of the K `classes` as their expression and its pixels as their mask; what no mask covers is
-    background, pixels in any of a picture's `ignore` are left out. `labels` are `label_records`' rows. Raises
-    ValueError unless they are of exactly the records' pictures, and where a class is unknown or two masks overlap.
+    background, pixels in any of an image's `ignore` are left out. `labels` are `label_records`' rows. Raises
+    ValueError unless they are of exactly the records' images, and where a class is unknown or two masks overlap.
     """
-    predicted, pictures = dict(list(labels.groupby("image_id"))), set(records["image_id"])
-    if set(predicted) != pictures:
+    predicted, images = dict(list(labels.groupby("image_id"))), set(records["image_id"])
+    if set(predicted) != images:
         raise ValueError(
-            f"there are label maps of {len(predicted)} pictures, of {len(pictures & set(predicted))} of the "
-            f"{len(pictures)} pictures to score; predict these records again"
+            f"there are label maps of {len(predicted)} images, of {len(images & set(predicted))} of the "
+            f"{len(images)} images to score; predict these records again"
         )
     rows = []
-    for _, of_picture, _ in pictures_of(records, "evaluate"):
-        image_id, *size = of_picture[["image_id", "height", "width"]].iloc[0]
+    for _, of_image, _ in images_of(records, "evaluate"):
+        image_id, *size = of_image[["image_id", "height", "width"]].iloc[0]
         found = predicted[image_id]
-        truth = _label_map(image_id, of_picture["expression"], of_picture["mask"], size, classes)
+        truth = _label_map(image_id, of_image["expression"], of_image["mask"], size, classes)
         prediction = _label_map(image_id, found["label"], found["mask"], size, classes)
-        ignored = [decode_mask(ignore, *size) for ignore in of_picture["ignore"].dropna()]
+        ignored = [decode_mask(ignore, *size) for ignore in of_image["ignore"].dropna()]
         counted = ~np.any([np.zeros(size, bool), *ignored], axis=0)
         rows.append((image_id, confusion_matrix(truth, prediction, len(classes) + 1, counted).ravel().tolist()))
     return pd.DataFrame(rows, columns=["image_id", "confusion"])
@@ -48,11 +48,11 @@ def score_labels(records: pd.DataFrame, labels: pd.DataFrame, classes: Sequence[
 def summarise_labels(scores: pd.DataFrame, classes: Sequence[str], num_bootstrap: int, seed: int) -> dict[str, Any]:
     """Metrics of `score_labels`' rows, all but the count in [0, 1].
 
-    mIoU, the mean over background and classes of their IoU, pixels of all pictures summed first, with the 95%
-    percentile interval of `num_bootstrap` resamplings of the pictures; pixel_accuracy; classes, the IoU of each by
+    mIoU, the mean over background and classes of their IoU, pixels of all images summed first, with the 95%
+    percentile interval of `num_bootstrap` resamplings of the images; pixel_accuracy; classes, the IoU of each by
     name. A class that neither truth nor prediction has is left out of the mean, its IoU None.
     """
-    names = [BACKGROUND, *classes]
+    names = [BACKGROUND_LABEL, *classes]
     confusions = np.array(scores["confusion"].tolist(), dtype=np.int64)
     total = confusions.sum(axis=0).reshape(len(names), len(names))
     ious = _ious(total)
@@ -64,7 +64,7 @@ def summarise_labels(scores: pd.DataFrame, classes: Sequence[str], num_bootstrap
         "mIoU_high": high,
         "pixel_accuracy": float(total.trace() / total.sum()),
         "classes": {name: None if np.isnan(iou) else float(iou) for name, iou in zip(names, ious, strict=True)},
-        "num_pictures": len(scores),
+        "num_images": len(scores),
     }
 
 
@@ -72,15 +72,15 @@ def _label_map(
     image_id: str, labels: Iterable[str], masks: Iterable[str], size: list[int], classes: Sequence[str]
 ) -> np.ndarray:
     """The class of each pixel, int64 (H, W): 0 where no mask says another."""
-    names = [BACKGROUND, *classes]
+    names = [BACKGROUND_LABEL, *classes]
     found = np.zeros(size, np.int64)
     covered = np.zeros(size, bool)
     for label, counts in zip(labels, masks, strict=True):
         if label not in names:
-            raise ValueError(f"picture {image_id}: {label!r} is none of the classes; prepare the records with it")
+            raise ValueError(f"image {image_id}: {label!r} is none of the classes; prepare the records with it")
         mask = decode_mask(counts, *size)
         if (mask & covered).any():
-            raise ValueError(f"picture {image_id}: the mask of {label!r} overlaps another's; a pixel has one class")
+            raise ValueError(f"image {image_id}: the mask of {label!r} overlaps another's; a pixel has one class")
         found[mask] = names.index(label)
         covered |= mask
     return found

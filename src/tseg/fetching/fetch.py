@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tseg.catalogue import FilesSource
 from tseg.fetching.obtain import Wanted, by_hand, link, obtain, sha256_of, wanted_files
 from tseg.fetching.partial import partial_path
 from tseg.fetching.pins import pins_path, read_pins, write_pins
 from tseg.fetching.unpack import unpack
+from tseg.settings.catalogue import FilesSource
 
 
 def fetch(name: str, source: FilesSource, raw_dir: Path, *, from_dir: Path | None = None) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _build(name: str, source: FilesSource, files: Sequence[Wanted], raw_dir: Pat
                 num_files += 1
         missing = [path for path in source.becomes if not (unfinished / path).exists()]
         if missing:
-            raise ValueError(f"{name}: its files do not become {', '.join(missing)}; mend them, or the catalogue")
+            raise ValueError(f"{name}: its files do not become {', '.join(missing)}; fix them, or the catalogue")
         _replace(raw_dir / name, unfinished, manifest_path(raw_dir, name))
     finally:
         _remove(unfinished)

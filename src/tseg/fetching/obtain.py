@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from tseg.catalogue import FilesSource, SourceFile
-from tseg.data.json_stream import stream_list
+from tseg.datasets.readers.json_stream import stream_list
 from tseg.fetching.download import digest, download, verify
 from tseg.fetching.pins import read_pins
+from tseg.settings.catalogue import FilesSource, SourceFile
 
 
 class Wanted(NamedTuple):

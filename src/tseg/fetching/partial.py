@@ -9,7 +9,7 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-from tseg.files import whole_file
+from tseg.files import atomic_write
 
 
 class Origin(NamedTuple):
@@ -43,7 +43,7 @@ class Partial:
         """Throw away what is there and make ready for the first byte from `origin`."""
         self.discard()
         self.origin = origin
-        with self._writing(), whole_file(self.note) as path:
+        with self._writing(), atomic_write(self.note) as path:
             path.write_text(json.dumps(origin._asdict()))
 
     def discard(self) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from tseg.files import whole_file
+from tseg.files import atomic_write
 
 
 def pins_path(raw_dir: Path, source: str) -> Path:
@@ -26,5 +26,5 @@ def read_pins(raw_dir: Path, source: str) -> dict[str, str]:
 
 def write_pins(raw_dir: Path, source: str, pins: Mapping[str, str]) -> None:
     """Write the pins of a source, whole or not at all."""
-    with whole_file(pins_path(raw_dir, source)) as partial:
+    with atomic_write(pins_path(raw_dir, source)) as partial:
         partial.write_text("".join(f"{sha256}  {source}/{name}\n" for name, sha256 in sorted(pins.items())))

@@ -3,14 +3,14 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from tseg.catalogue import Catalogue, ShapesSource, SourceFile
 from tseg.fetching.fetch import manifest_path
 from tseg.fetching.obtain import file_path
 from tseg.fetching.partial import partial_path
 from tseg.fetching.pins import read_pins
+from tseg.settings.catalogue import Catalogue, ShapesSource, SourceFile
 
 
-class Row(NamedTuple):
+class FileStatus(NamedTuple):
     """A file of a source; `file` is empty for a source that is drawn."""
 
     source: str
@@ -26,19 +26,19 @@ class Row(NamedTuple):
     licence: str
 
 
-def status(catalogue: Catalogue, raw_dir: Path) -> list[Row]:
+def status(catalogue: Catalogue, raw_dir: Path) -> list[FileStatus]:
     """A row for every file of every source, in the order of the catalogue."""
     rows = []
     for name, source in catalogue.items():
         whole = manifest_path(raw_dir, name).exists() and (raw_dir / name).exists()
         if isinstance(source, ShapesSource):
             state = "drawn" if whole else "to be drawn"
-            rows.append(Row(name, "", state, None, 0, "", "MIT, as this project"))
+            rows.append(FileStatus(name, "", state, None, 0, "", "MIT, as this project"))
             continue
         pins = read_pins(raw_dir, name)
         for file, about in source.files.items():
             state, size, num_there = _state(file_path(raw_dir, name, file), about, whole)
-            rows.append(Row(name, file, state, size, num_there, _checksum(about, file in pins), source.licence))
+            rows.append(FileStatus(name, file, state, size, num_there, _checksum(about, file in pins), source.licence))
     return rows
 
 

@@ -1,1 +1,1 @@
-"""Similarities, masks and their refinement for pictures that were not trained on."""
+"""Similarities, masks and their refinement for images that were not trained on."""

@@ -27,34 +27,34 @@ NUM_ITERATIONS = 10
 SMALLEST_PROBABILITY = 1e-5
 
 
-def refine(picture: np.ndarray, probabilities: np.ndarray, preset: str) -> np.ndarray:
+def refine(image: np.ndarray, probabilities: np.ndarray, preset: str) -> np.ndarray:
     """Posterior foreground probabilities, float32 (L, H, W), one binary field per expression.
 
-    `picture` is uint8 (H, W, 3), `probabilities` float32 (L, H, W) in [0, 1]. The lattice depends on the picture alone:
+    `image` is uint8 (H, W, 3), `probabilities` float32 (L, H, W) in [0, 1]. The lattice depends on the image alone:
     it is built once and serves all L fields.
     """
-    field = _field(picture, 2, preset)
+    field = _field(image, 2, preset)
     return np.stack([_posterior(field, np.stack([1 - foreground, foreground]))[1] for foreground in probabilities])
 
 
-def refine_labels(picture: np.ndarray, probabilities: np.ndarray, preset: str) -> np.ndarray:
+def refine_labels(image: np.ndarray, probabilities: np.ndarray, preset: str) -> np.ndarray:
     """Posterior label probabilities, float32 (K + 1, H, W), of one field whose labels exclude each other.
 
-    `picture` is uint8 (H, W, 3), `probabilities` float32 (K + 1, H, W), of sum 1 at every pixel.
+    `image` is uint8 (H, W, 3), `probabilities` float32 (K + 1, H, W), of sum 1 at every pixel.
     """
-    return _posterior(_field(picture, len(probabilities), preset), probabilities)
+    return _posterior(_field(image, len(probabilities), preset), probabilities)
 
 
-def _field(picture: np.ndarray, num_labels: int, preset: str) -> DenseCRF2D:
-    """The pairwise terms of `preset` on a picture, without unary energy."""
+def _field(image: np.ndarray, num_labels: int, preset: str) -> DenseCRF2D:
+    """The pairwise terms of `preset` on an image, without unary energy."""
     terms = PRESETS[preset]
-    height, width, _ = picture.shape
+    height, width, _ = image.shape
     field = DenseCRF2D(width, height, num_labels)
     field.addPairwiseGaussian(sxy=terms.gaussian_sxy, compat=terms.gaussian_compat)
     field.addPairwiseBilateral(
         sxy=terms.bilateral_sxy,
         srgb=terms.bilateral_srgb,
-        rgbim=picture.copy(order="C"),  # pydensecrf wants it writable
+        rgbim=image.copy(order="C"),  # pydensecrf wants it writable
         compat=terms.bilateral_compat,
     )
     return field

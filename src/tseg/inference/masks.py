@@ -1,4 +1,4 @@
-"""From patch-level similarities to masks at the picture's own resolution (section 3.3, "Inference")."""
+"""From patch-level similarities to masks at the image's own resolution (section 3.3, "Inference")."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from tseg.data.transforms import open_picture
+from tseg.images import open_image
 from tseg.inference.crf import refine
 from tseg.model.pooling import POOLINGS
-from tseg.records import encode_mask, pictures_of
+from tseg.records import encode_mask, images_of
 
-# `mask` is COCO's compressed RLE at the picture's own resolution.
+# `mask` is COCO's compressed RLE at the image's own resolution.
 MASKS = pa.schema([("record_id", pa.string()), ("mask", pa.string())])
 
 FOREGROUND = 0.5
@@ -30,7 +30,7 @@ def mask_records(
 ) -> pa.Table:
     """The mask of every record, as `MASKS`, from the rows that `predict_records` made; for the rest see `segment`.
 
-    Raises ValueError where a record's expression was not asked of its picture.
+    Raises ValueError where a record's expression was not asked of its image.
     """
     maps = similarity_maps(predictions)
     questions = zip(records["record_id"], records["image_id"], records["expression"], strict=True)
@@ -41,10 +41,10 @@ def mask_records(
             "predict these records again"
         )
     rows = []
-    for file_name, of_picture, expressions in pictures_of(records, "refine"):
+    for file_name, of_image, expressions in images_of(records, "refine"):
         masks = segment(
-            stack_maps(maps, of_picture["image_id"].iloc[0], expressions),
-            open_picture(file_name),
+            stack_maps(maps, of_image["image_id"].iloc[0], expressions),
+            open_image(file_name),
             pooling=pooling,
             background=background,
             crf=crf,
@@ -52,53 +52,53 @@ def mask_records(
         encoded = dict(zip(expressions, map(encode_mask, masks), strict=True))
         rows += [
             {"record_id": record_id, "mask": encoded[expression]}
-            for record_id, expression in zip(of_picture["record_id"], of_picture["expression"], strict=True)
+            for record_id, expression in zip(of_image["record_id"], of_image["expression"], strict=True)
         ]
     return pa.Table.from_pylist(rows, schema=MASKS)
 
 
 Maps = dict[tuple[str, str], np.ndarray]
-"""For a picture (image_id) and an expression asked of it the similarities, float16 (h, w)."""
+"""For an image (image_id) and an expression asked of it the similarities, float16 (h, w)."""
 
 
 def similarity_maps(predictions: pd.DataFrame) -> Maps:
-    """What `predict_records` found, by picture and expression."""
+    """What `predict_records` found, by image and expression."""
     columns = predictions[["image_id", "expression", "grid_height", "grid_width", "similarities"]].to_numpy()
     return {(image_id, expression): values.reshape(grid) for image_id, expression, *grid, values in columns}
 
 
 def stack_maps(maps: Maps, image_id: str, expressions: Sequence[str]) -> Tensor:
-    """Similarities, float32 (L, h, w), of L expressions in one picture."""
+    """Similarities, float32 (L, h, w), of L expressions in one image."""
     return torch.from_numpy(np.stack([maps[image_id, expression] for expression in expressions]).astype(np.float32))
 
 
 def segment(
-    similarities: Tensor, picture: Image.Image, *, pooling: str | None, background: float, crf: str | None
+    similarities: Tensor, image: Image.Image, *, pooling: str | None, background: float, crf: str | None
 ) -> np.ndarray:
-    """Masks, bool (L, H, W), of L expressions in an RGB picture of W x H pixels.
+    """Masks, bool (L, H, W), of L expressions in an RGB image of W x H pixels.
 
     `similarities` is float32 (L, h, w), by a model trained with `pooling`, or None; `background` concerns gap and gmp
     alone (see `foreground_probabilities`); `crf` names a preset of `crf.PRESETS`, None for no refinement.
     """
-    size = picture.height, picture.width
+    size = image.height, image.width
     probabilities = foreground_probabilities(similarities, pooling, size, background).numpy()
     if crf is not None:
-        probabilities = refine(np.asarray(picture), probabilities, crf)
+        probabilities = refine(np.asarray(image), probabilities, crf)
     return probabilities > FOREGROUND
 
 
 def foreground_probabilities(
     similarities: Tensor, pooling: str | None, size: tuple[int, int], background: float
 ) -> Tensor:
-    """Probability that a pixel belongs to each expression, (L, H, W), of similarities (L, h, w) of one picture.
+    """Probability that a pixel belongs to each expression, (L, H, W), of similarities (L, h, w) of one image.
 
     Both are float32 or both float64. Whatever the pooling, the mask is where the probability exceeds 1/2, and the CRF
     takes it as its unary:
 
     - poolings with masks, as mpa: m of eq. 6, bilinear to (H, W). Above 1/2 where m is, that is, where s > s_bg = 0.
-    - those with exclusive masks, as spa: m of eq. 5 over the picture's expressions and the background, bilinear;
+    - those with exclusive masks, as spa: m of eq. 5 over the image's expressions and the background, bilinear;
       m_j / (m_j + max of the others). Above 1/2 where the argmax is j.
-    - those without, gap and gmp: activation a = relu(s), bilinear, divided by its maximum over the picture;
+    - those without, gap and gmp: activation a = relu(s), bilinear, divided by its maximum over the image;
       a / (a + `background`). Above 1/2 where a > `background` (psa's constant background score).
     - None, full supervision or boxes: s bilinear to (H, W), then its sigmoid, as in training (eq. 9).
     """

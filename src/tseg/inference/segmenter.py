@@ -1,4 +1,4 @@
-"""A trained model as people use it: a picture and phrases in, masks out."""
+"""A trained model as people use it: an image and phrases in, masks out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from tseg.model.tseg import TSEG, load_model
 
 
 class Segmenter:
-    """Segments any phrase in any picture.
+    """Segments any phrase in any image.
 
     >>> segmenter = Segmenter.load(Path("results/runs/phrasecut-mpa/seed0/model.safetensors"))
     >>> masks = segmenter(Image.open("photo.jpg").convert("RGB"), ["red circle", "striped star"])
@@ -29,7 +29,7 @@ class Segmenter:
         background: float = 0.2,
         crf: str | None = None,
     ):
-        """`resolution`: longer side in pixels at which the encoder sees a picture; `crf`: a name in `crf.PRESETS`.
+        """`resolution`: longer side in pixels at which the encoder sees an image; `crf`: a name in `crf.PRESETS`.
 
         `flip_words`: what a flip does to left and right in the phrases, as in training.
         """
@@ -48,22 +48,22 @@ class Segmenter:
 
     def __call__(
         self,
-        picture: Image.Image,
+        image: Image.Image,
         expressions: Sequence[str],
         *,
         scales: Sequence[float] = (1.0,),
         flip: bool = False,
     ) -> np.ndarray:
-        """Masks, bool (L, H, W), of L phrases in an RGB picture of W x H pixels."""
+        """Masks, bool (L, H, W), of L phrases in an RGB image of W x H pixels."""
         if not all(expression.strip() for expression in expressions):
             raise ValueError("an expression is empty; say what to look for")
         similarities = predict_similarities(
             self.model,
-            picture,
+            image,
             list(expressions),
             resolution=self.resolution,
             scales=scales,
             flip=flip,
             flip_words=self.flip_words,
         )
-        return segment(similarities, picture, pooling=self.pooling, background=self.background, crf=self.crf)
+        return segment(similarities, image, pooling=self.pooling, background=self.background, crf=self.crf)

@@ -1,4 +1,4 @@
-"""One class per pixel, from the similarities of all class names to a picture's patches (section 4.6)."""
+"""One class per pixel, from the similarities of all class names to an image's patches (section 4.6)."""
 
 from collections.abc import Sequence
 
@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tseg.data.transforms import open_picture
+from tseg.images import open_image
 from tseg.inference.crf import refine_labels
 from tseg.inference.masks import Maps, foreground_probabilities, pixel_masks, similarity_maps, stack_maps
 from tseg.model.pooling import POOLINGS
-from tseg.records import BACKGROUND, encode_mask, pictures_of
+from tseg.records import BACKGROUND_LABEL, encode_mask, images_of
 
-# One row per picture and class found in it, and one for its background, be it empty; `mask` as in `MASKS`.
+# One row per image and class found in it, and one for its background, be it empty; `mask` as in `MASKS`.
 LABELS = pa.schema([("image_id", pa.string()), ("label", pa.string()), ("mask", pa.string())])
 
 
@@ -35,21 +35,21 @@ def label_records(
     background: float,
     crf: str | None,
 ) -> pa.Table:
-    """The label map of every picture, as `LABELS`, from the rows that `predict_records` made of all words.
+    """The label map of every image, as `LABELS`, from the rows that `predict_records` made of all words.
 
     `labels` maps a class to its words: its own name, or those that stand for it (label engineering). For the rest see
-    `segment_labels`. Raises ValueError where a word was not asked of a picture, and where it stands for two classes.
+    `segment_labels`. Raises ValueError where a word was not asked of an image, and where it stands for two classes.
     """
     maps = similarity_maps(predictions)
     numbers = _class_of_each_word(labels)
     _check_asked(set(records["image_id"]), maps, list(numbers))
-    names = [BACKGROUND, *labels]
+    names = [BACKGROUND_LABEL, *labels]
     rows = []
-    for file_name, of_picture, _ in pictures_of(records, "refine"):
-        image_id = of_picture["image_id"].iloc[0]
+    for file_name, of_image, _ in images_of(records, "refine"):
+        image_id = of_image["image_id"].iloc[0]
         found = segment_labels(
             stack_maps(maps, image_id, list(numbers)),
-            open_picture(file_name),
+            open_image(file_name),
             list(numbers.values()),
             pooling=pooling,
             weighting=weighting,
@@ -57,7 +57,7 @@ def label_records(
             background=background,
             crf=crf,
         )
-        # The background is always there: so a picture in which nothing was found differs from one left out.
+        # The background is always there: so an image in which nothing was found differs from one left out.
         rows += [
             {"image_id": image_id, "label": names[number], "mask": encode_mask(found == number)}
             for number in sorted({0, *np.unique(found)})
@@ -67,7 +67,7 @@ def label_records(
 
 def segment_labels(
     similarities: Tensor,
-    picture: Image.Image,
+    image: Image.Image,
     numbers: Sequence[int],
     *,
     pooling: str,
@@ -76,13 +76,13 @@ def segment_labels(
     background: float,
     crf: str | None,
 ) -> np.ndarray:
-    """The class of each pixel, int64 (H, W), 0 for the background, in an RGB picture of W x H pixels.
+    """The class of each pixel, int64 (H, W), 0 for the background, in an RGB image of W x H pixels.
 
     `similarities` is float32 (L, h, w) of L words by a model trained with `pooling`, whose `POOLINGS` score takes
     `weighting`; `numbers` has the class, 1 to K, of each word. Words of no more than `confidence` are left out; the
     classes of the others compete for each pixel. `background` and `crf` are those of `masks.segment`.
     """
-    size = picture.height, picture.width
+    size = image.height, image.width
     confident = confidences(similarities, pooling, weighting) > confidence
     if not confident.any():
         return np.zeros(size, np.int64)
@@ -92,7 +92,7 @@ def segment_labels(
     if crf is None:
         return classes[probabilities.argmax(dim=0)].numpy()
     # ASSUME: the CRF knows the labels that remain, and takes their probabilities as its unary.
-    refined = refine_labels(np.asarray(picture), probabilities.float().numpy(), crf)
+    refined = refine_labels(np.asarray(image), probabilities.float().numpy(), crf)
     return classes.numpy()[refined.argmax(axis=0)]
 
 
@@ -144,10 +144,10 @@ def _class_of_each_word(labels: dict[str, list[str]]) -> dict[str, int]:
     return numbers
 
 
-def _check_asked(pictures: set[str], maps: Maps, words: Sequence[str]) -> None:
-    missing = {image_id for image_id in pictures if any((image_id, word) not in maps for word in words)}
+def _check_asked(images: set[str], maps: Maps, words: Sequence[str]) -> None:
+    missing = {image_id for image_id in images if any((image_id, word) not in maps for word in words)}
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(pictures)} pictures were not asked for every word, {min(missing)} for one; "
+            f"{len(missing)} of {len(images)} images were not asked for every word, {min(missing)} for one; "
             "predict these records again with the same labels"
         )

@@ -1,6 +1,6 @@
-"""The image encoder: any timm ViT, at any picture size (section 3.1, "Image encoder"), or Table 1's wide ResNet."""
+"""The image encoder: any timm ViT, at any image size (section 3.1, "Image encoder"), or Table 1's wide ResNet."""
 
-import tseg.torchvision_operators  # noqa: F401  (before timm is imported)
+import tseg.model.torchvision_operators  # noqa: F401  (before timm is imported)
 
 # isort: split
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from tseg.model.wide_resnet38 import WideResNet38, build_wide_resnet38
 class ViTEncoder(nn.Module):
     """Patch tokens of a ViT after its last norm.
 
-    The position embeddings are learnt on the ViT's own grid and resized bilinearly to the grid of each picture.
+    The position embeddings are learnt on the ViT's own grid and resized bilinearly to the grid of each image.
     """
 
     mean = (0.5, 0.5, 0.5)
@@ -45,26 +45,26 @@ class ViTEncoder(nn.Module):
         """Size D_I of a patch token."""
         return self.vit.num_features
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Patch tokens (B, N, D_I), in reading order, of pictures (B, 3, H, W) normalised by `mean` and `std`.
+    def forward(self, images: Tensor) -> Tensor:
+        """Patch tokens (B, N, D_I), in reading order, of images (B, 3, H, W) normalised by `mean` and `std`.
 
         H and W are multiples of the patch size; N = HW / patch_size^2.
         """
         assert self.vit.pos_embed is not None, "build_image_encoder refuses a ViT without"
         pos_embed = resample_abs_pos_embed(
             self.vit.pos_embed,
-            new_size=[side // self.patch_size for side in pictures.shape[2:]],
+            new_size=[side // self.patch_size for side in images.shape[2:]],
             old_size=list(self.vit.patch_embed.grid_size),
             num_prefix_tokens=0 if self.vit.no_embed_class else self.vit.num_prefix_tokens,
             interpolation="bilinear",
             antialias=False,
         )
-        tokens: Tensor = functional_call(self.vit, {"pos_embed": pos_embed}, (pictures,))
+        tokens: Tensor = functional_call(self.vit, {"pos_embed": pos_embed}, (images,))
         return tokens[:, self.vit.num_prefix_tokens :]
 
 
 ImageEncoder = ViTEncoder | WideResNet38
-"""What turns pictures into patch tokens; both kinds have the same attributes."""
+"""What turns images into patch tokens; both kinds have the same attributes."""
 
 
 def build_image_encoder(name: str, options: dict[str, int], weights: str | None, drop_path: float) -> ImageEncoder:
@@ -113,7 +113,7 @@ def _load(vit: VisionTransformer, weights: str, name: str, options: dict[str, in
 def hub_weights(weights: str, name: str, options: dict[str, int]) -> Mapping[str, object]:
     """What timm's hub, or the copy of it on this machine, has under the name `weights`.
 
-    Raises ValueError unless they can be had and are for the ViT called `name` and pictures normalised as ours.
+    Raises ValueError unless they can be had and are for the ViT called `name` and images normalised as ours.
     """
     origin = f"image_encoders: weights: {weights!r}"
     fetch = "fetch a file (`tseg fetch vit_small` brings data/raw/vit_small/model.safetensors) and give its path"
@@ -126,8 +126,8 @@ def hub_weights(weights: str, name: str, options: dict[str, int]) -> Mapping[str
         raise ValueError(f"image_encoders: options: {weights!r} has a num_heads of its own; leave the option out")
     if tuple(published.mean) != ViTEncoder.mean or tuple(published.std) != ViTEncoder.std:
         raise ValueError(
-            f"{origin} were trained on pictures normalised by {published.mean} and {published.std}, not by "
+            f"{origin} were trained on images normalised by {published.mean} and {published.std}, not by "
             f"{ViTEncoder.mean} and {ViTEncoder.std}; choose AugReg weights"
         )
-    with parsing(f"{origin} cannot be had from timm's hub", mend=f"; {fetch}"):
+    with parsing(f"{origin} cannot be had from timm's hub", hint=f"; {fetch}"):
         return load_state_dict_from_hf(published.hf_hub_id)

@@ -1,6 +1,6 @@
 """Global pooling: from patch-text similarities S to image-level scores z (section 3.2).
 
-Everything is a pure function of S, float32 (B, N, L): B pictures, N patches, L expressions. Scores are (B, L). A
+Everything is a pure function of S, float32 (B, N, L): B images, N patches, L expressions. Scores are (B, L). A
 function decorated with `@pooling` is a pooling, under its own name. torch is not imported here: tensors bring their
 methods along, and the workflow reads the registry in no time.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from torch import Tensor
 
-BACKGROUND = 0.0
+BACKGROUND_SIMILARITY = 0.0
 """s_bg, the background's constant similarity (below eq. 5)."""
 
 SMALLEST_SIZE = 2.0**-126
@@ -77,7 +77,7 @@ def spa_masks(similarities: Tensor) -> Tensor:
     With the background's own share, 1 - sum_j m_ij, the masks of a patch sum to 1.
     """
     # The expression's share among the expressions, times the share that all of them take from the background.
-    foreground = (similarities.logsumexp(dim=-1, keepdim=True) - BACKGROUND).sigmoid()
+    foreground = (similarities.logsumexp(dim=-1, keepdim=True) - BACKGROUND_SIMILARITY).sigmoid()
     return similarities.softmax(dim=-1) * foreground
 
 
@@ -86,7 +86,7 @@ def mpa_masks(similarities: Tensor) -> Tensor:
 
     The mask of an expression does not depend on the other expressions.
     """
-    return (similarities - BACKGROUND).sigmoid()
+    return (similarities - BACKGROUND_SIMILARITY).sigmoid()
 
 
 def gwp(similarities: Tensor, masks: Tensor, epsilon: float) -> Tensor:

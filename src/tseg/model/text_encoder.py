@@ -1,6 +1,6 @@
 """The text encoder: any transformers BERT with its tokenizer (section 3.1, "Text encoder"), or a vector per class."""
 
-import tseg.torchvision_operators  # noqa: F401  (before transformers is imported)
+import tseg.model.torchvision_operators  # noqa: F401  (before transformers is imported)
 
 # isort: split
 from collections.abc import Callable, Sequence
@@ -181,7 +181,7 @@ def _pretrained(weights: str, load: Callable[..., Any], **arguments: Any) -> Any
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        with parsing(complaint, mend="" if folder.exists() else fetch):
+        with parsing(complaint, hint="" if folder.exists() else fetch):
             return load(weights, **arguments)
     finally:
         logging.set_verbosity(verbosity)

@@ -1,4 +1,4 @@
-"""TSEG: patch-text similarities of pictures and expressions (section 3.1)."""
+"""TSEG: patch-text similarities of images and expressions (section 3.1)."""
 
 import json
 import math
@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from tseg.files import existing, whole_file
+from tseg.files import atomic_write, require_file
 from tseg.model.image_encoder import ImageEncoder, build_image_encoder
 from tseg.model.text_encoder import ClassEncoder, TextEncoder, build_text_encoder, rebuild_text_encoder
 from tseg.model.wide_resnet38 import WideResNet38
@@ -47,18 +47,18 @@ class TSEG(nn.Module):
         """The temperature, a positive scalar; the similarities lie in [-tau, tau]."""
         return self.log_tau.exp()
 
-    def embed_patches(self, pictures: Tensor) -> Tensor:
-        """Unit vectors x, float32 (B, N, D), of normalised pictures (B, 3, H, W)."""
-        return normalize(self.project_patches(self.image_encoder(pictures)).float(), dim=-1)
+    def embed_patches(self, images: Tensor) -> Tensor:
+        """Unit vectors x, float32 (B, N, D), of normalised images (B, 3, H, W)."""
+        return normalize(self.project_patches(self.image_encoder(images)).float(), dim=-1)
 
     def embed_expressions(self, expressions: list[str]) -> Tensor:
         """Unit vectors y, float32 (L, D), of L expressions."""
         return normalize(self.project_expressions(self.text_encoder(expressions)).float(), dim=-1)
 
-    def forward(self, pictures: Tensor, expressions: list[str]) -> Tensor:
-        """S, float32 (B, N, L): s_ij = tau x_i . y_j (eq. 1), every picture against every expression."""
-        patches, texts = self.embed_patches(pictures), self.embed_expressions(expressions)
-        with torch.autocast(pictures.device.type, enabled=False):
+    def forward(self, images: Tensor, expressions: list[str]) -> Tensor:
+        """S, float32 (B, N, L): s_ij = tau x_i . y_j (eq. 1), every image against every expression."""
+        patches, texts = self.embed_patches(images), self.embed_expressions(expressions)
+        with torch.autocast(images.device.type, enabled=False):
             return self.tau * patches @ texts.T
 
 
@@ -95,7 +95,7 @@ def save_model(path: Path, model: TSEG, architecture: dict[str, Any], about: dic
         "tokenizer": text_encoder.tokenizer.to_str() if language else None,
         "about": about,
     }
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         # One key: safetensors writes several in no fixed order, and the same model must give the same bytes.
         save_file(model.state_dict(), partial, metadata={"tseg": json.dumps(header, sort_keys=True)})
 
@@ -105,7 +105,7 @@ def load_model(path: Path) -> tuple[TSEG, dict[str, Any]]:
 
     Raises ValueError where `path` is no such file.
     """
-    existing(path, "train it with `tseg train`")
+    require_file(path, "train it with `tseg train`")
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["tseg"])

@@ -1,6 +1,6 @@
 """Pretrained weights: read without running a file's code, and taken whole or not at all."""
 
-import tseg.torchvision_operators  # noqa: F401  (before timm is imported)
+import tseg.model.torchvision_operators  # noqa: F401  (before timm is imported)
 
 # isort: split
 import re
@@ -59,8 +59,8 @@ def _shape(weight: object) -> object:
 
 
 @contextmanager
-def parsing(complaint: str, mend: str = "") -> Iterator[None]:
-    """Turn any error into a ValueError: `complaint`, the first sentence of the error, `mend`.
+def parsing(complaint: str, hint: str = "") -> Iterator[None]:
+    """Turn any error into a ValueError: `complaint`, the first sentence of the error, `hint`.
 
     For libraries at work on a file that may be damaged: they raise errors of many kinds, of many lines.
     """
@@ -68,4 +68,4 @@ def parsing(complaint: str, mend: str = "") -> Iterator[None]:
         yield
     except Exception as error:
         said = re.split(r"\.\s|\n", str(error).strip(), maxsplit=1)[0][:200].rstrip(".") or type(error).__name__
-        raise ValueError(f"{complaint}: {said}{mend}") from error
+        raise ValueError(f"{complaint}: {said}{hint}") from error

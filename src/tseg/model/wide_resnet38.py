@@ -41,7 +41,7 @@ def _conv(channels: int, out_channels: int, kernel_size: int, stride: int = 1, d
     return nn.Conv2d(channels, out_channels, kernel_size, stride, padding, dilation, bias=False)
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Two 3x3 convolutions, each after batch norm and ReLU, beside a shortcut."""
 
     def __init__(self, channels: int, middle: int, out_channels: int, stride: int, dilations: tuple[int, int]):
@@ -89,10 +89,10 @@ def _layers(width: int) -> Iterator[tuple[str, nn.Module]]:
     yield "conv1a", _conv(3, width, 3)
     channels, dilation_before = width, 1
     for name, num_blocks, middle, out, stride, dilation in _STAGES:
-        yield name, Block(channels, middle * width, out * width, stride, (dilation_before, dilation))
+        yield name, ResidualBlock(channels, middle * width, out * width, stride, (dilation_before, dilation))
         channels, dilation_before = out * width, dilation
         for number in range(1, num_blocks):
-            yield f"{name}_{number}", Block(channels, middle * width, channels, 1, (dilation, dilation))
+            yield f"{name}_{number}", ResidualBlock(channels, middle * width, channels, 1, (dilation, dilation))
     yield "b6", Bottleneck(16 * width, 32 * width, dropout=0.3)
     yield "b7", Bottleneck(32 * width, 64 * width, dropout=0.5)
     yield "bn7", nn.BatchNorm2d(64 * width)
@@ -142,13 +142,13 @@ class WideResNet38(nn.Module):
                 norm.eval()
         return self
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Features (B, N, 64 width), in reading order, of pictures (B, 3, H, W) normalised by `mean` and `std`.
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, N, 64 width), in reading order, of images (B, 3, H, W) normalised by `mean` and `std`.
 
         H and W are multiples of 8; N = HW / 64.
         """
-        # Torch 2.13 crashes on processors where narrow convolutions meet pictures whose channels are stored last.
-        features = pictures.contiguous()
+        # Torch 2.13 crashes on processors where narrow convolutions meet images whose channels are stored last.
+        features = images.contiguous()
         for layer in self.children():
             features = layer(features)
         return features.relu().flatten(2).transpose(1, 2)

@@ -1,1 +1,1 @@
-"""Weights learnt from pictures and expressions."""
+"""Weights learnt from images and expressions."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tseg.files import whole_file
+from tseg.files import atomic_write
 
 _DAMAGED = (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)
 
@@ -14,7 +14,7 @@ _DAMAGED = (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, Lookup
 def save_checkpoint(path: Path, fingerprint: str, parts: dict[str, Any], iteration: int, history: list) -> None:
     """Write the state of the `parts` (model, optimizer, scheduler) after `iteration` iterations."""
     state = {name: part.state_dict() for name, part in parts.items()}
-    with whole_file(path) as partial:
+    with atomic_write(path) as partial:
         torch.save({"fingerprint": fingerprint, "iteration": iteration, "history": history, **state}, partial)
 
 

@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
-from tseg.data.batches import Batch, load_batches
 from tseg.model.tseg import TSEG
 from tseg.progress import progress
+from tseg.training.batches import Batch, load_batches
 from tseg.training.checkpoint import load_checkpoint, save_checkpoint
 from tseg.training.objectives import Objective
 
@@ -56,7 +56,7 @@ def train(
         # Drop path and dropout draw from this generator: seeded per iteration, a resumed run draws the same.
         torch.manual_seed(seed * 1_000_003 + iteration)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            similarities = model(batch.pictures.to(device), batch.expressions)
+            similarities = model(batch.images.to(device), batch.expressions)
         loss = objective(similarities, batch)
         learning_rate, tau = schedule.get_last_lr()[0], model.tau.item()
         losses.append(loss.item())

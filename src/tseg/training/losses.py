@@ -16,7 +16,7 @@ INSIDE = 0.5
 
 
 def classification_loss(scores: Tensor, targets: Tensor) -> Tensor:
-    """Multi-label soft margin of scores z and targets zbar, both (B, L) (section 3.3, L_cls); the mean over pictures.
+    """Multi-label soft margin of scores z and targets zbar, both (B, L) (section 3.3, L_cls); the mean over images.
 
     ASSUME: averaged over expressions, where the paper writes a sum, so that the gradient does not grow with how many
     distinct expressions a batch happens to hold; it is what the library's loss does and what refs. [2, 3] train with.
@@ -25,9 +25,9 @@ def classification_loss(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 def dice_loss(similarities: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
-    """1 - 2 |M * Mbar| / (|M| + |Mbar|) (eq. 9), the mean over P pairs of a picture and an expression.
+    """1 - 2 |M * Mbar| / (|M| + |Mbar|) (eq. 9), the mean over P pairs of an image and an expression.
 
-    `similarities` (P, N), the patches of square pictures in reading order, are interpolated bilinearly to the pixels of
+    `similarities` (P, N), the patches of square images in reading order, are interpolated bilinearly to the pixels of
     the true `masks` Mbar, bool (P, R, R); M is their sigmoid. Where `counted`, bool (P, R, R), is False a pixel counts
     in neither.
 
@@ -45,7 +45,7 @@ def dice_loss(similarities: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
 def box_loss(similarities: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
     """Binary cross-entropy between sigma(s) and whether a patch lies in the box (section 4.4; Table 2e).
 
-    `similarities` (P, N): P pairs of a picture and an expression, the patches of square pictures in reading order;
+    `similarities` (P, N): P pairs of an image and an expression, the patches of square images in reading order;
     `masks`, bool (P, R, R): the boxes filled. The mean over pairs and patches, but for those patches no pixel of which
     is `counted`, bool (P, R, R).
 

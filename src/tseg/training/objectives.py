@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence, Set
 
 from torch import Tensor
 
-from tseg.data.batches import Batch
+from tseg.training.batches import Batch
 from tseg.training.losses import box_loss, classification_loss, dice_loss
 
 Objective = Callable[[Tensor, Batch], Tensor]
@@ -20,9 +20,9 @@ def weak(
     score: Callable[[Tensor], Tensor],
     targets: Callable[[Sequence[Set[str]], Sequence[str]], Tensor],
 ) -> Tensor:
-    """`classification_loss` of every picture against every expression (section 3.3, "Weakly-supervised learning").
+    """`classification_loss` of every image against every expression (section 3.3, "Weakly-supervised learning").
 
-    `score` turns S into z (B, L), `targets` the positives of the pictures and the expressions into zbar (B, L).
+    `score` turns S into z (B, L), `targets` the positives of the images and the expressions into zbar (B, L).
     """
     return classification_loss(score(similarities), targets(batch.positives, batch.expressions).to(similarities.device))
 
@@ -41,5 +41,5 @@ def _of_pairs(similarities: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tenso
     """Similarities (P, N) of the batch's pairs, their masks and which pixels count, all where the similarities are."""
     assert batch.pairs is not None and batch.masks is not None and batch.counted is not None, "of WeakBatches"
     device = similarities.device
-    picture, expression = batch.pairs.to(device).unbind(dim=1)
-    return similarities[picture, :, expression], batch.masks.to(device), batch.counted.to(device)
+    image, expression = batch.pairs.to(device).unbind(dim=1)
+    return similarities[image, :, expression], batch.masks.to(device), batch.counted.to(device)

@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 def identity_targets(positives: Sequence[Set[str]], expressions: Sequence[str]) -> Tensor:
-    """Ground truth zbar, float32 (B, L): 1 where picture b has exactly the expression l in its `positives`, else 0."""
+    """Ground truth zbar, float32 (B, L): 1 where image b has exactly the expression l in its `positives`, else 0."""
     return torch.tensor([[float(expression in own) for expression in expressions] for own in positives])
 
 
 class TfidfTargets:
     """Soft ground truth by the words that expressions share (Table 2c, "tf-idf").
 
-    zbar of picture b and expression l is the largest cosine similarity of the tf-idf vector of l with those of the
-    picture's positives: a picture of a tabby cat is in part positive for "brown cat". It is exactly 1 where l is one of
+    zbar of image b and expression l is the largest cosine similarity of the tf-idf vector of l with those of the
+    image's positives: an image of a tabby cat is in part positive for "brown cat". It is exactly 1 where l is one of
     the positives, whatever its words, and 0 where it shares no known word with any of them.
     """
 

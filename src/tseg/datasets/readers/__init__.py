@@ -1,0 +1,1 @@
+"""Official annotation formats, and pairs of one's own, read into records."""

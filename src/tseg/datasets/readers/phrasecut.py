@@ -1,0 +1,156 @@
+"""PhraseCut's annotation files (Wu et al. 2020, version 0), read into records: one per task."""
+
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from tseg.datasets.readers.annotations import (
+    OpenSplit,
+    Record,
+    RecordError,
+    Skipped,
+    field,
+    image_size,
+    make_record,
+    region_points,
+)
+from tseg.datasets.readers.json_stream import stream_list
+from tseg.datasets.readers.on_disk import Lookup, id_text
+from tseg.files import require_file
+from tseg.records import encode_mask
+
+# fmt: off
+COCO_NAMES = frozenset({
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
+    "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog",
+    "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag",
+    "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite", "baseball bat",
+    "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle", "wine glass", "cup", "fork",
+    "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli", "carrot", "hot dog",
+    "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet", "tv",
+    "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+})
+# fmt: on
+
+
+RANKED = 500
+"""Category names whose rank matters: the evaluator's classes are c20, c21-100, c101-500 and c500+."""
+
+
+class Task(NamedTuple):
+    """A task of `file`, the `number`-th from 0, and its image in img_info.json, if it is there."""
+
+    file: Path
+    number: int
+    content: Record
+    image: Record | None
+
+
+def open_phrasecut(annotations: Path, split: str) -> OpenSplit:
+    """The tasks of `refer_<split>.json` in file order, a record each; `val+miniv` reads both files.
+
+    `file_name` is the bare name of the image. Raises ValueError when a file is missing or damaged.
+    """
+    paths = [split_path(annotations, part) for part in split.split("+")]
+    images = Lookup(stream_list(annotations / "img_info.json"), "image_id")
+    ranks = name_ranks(annotations / "refer_train.json")
+    return OpenSplit(stream_tasks(paths, images), partial(read_task, ranks))
+
+
+def stream_tasks(paths: list[Path], images: Lookup) -> Iterator[Task]:
+    """The tasks of the files in order. Raises ValueError when one is damaged."""
+    for path in paths:
+        for number, task in enumerate(stream_list(path)):
+            yield Task(path, number, task, images.get(id_text(task.get("image_id"))))
+
+
+def split_path(annotations: Path, split: str) -> Path:
+    """The file of one split. Raises ValueError that lists the splits there are."""
+    there = sorted(path.stem.removeprefix("refer_") for path in annotations.glob("refer_*.json"))
+    hint = f"choose among the splits there are: {', '.join(there)}" if there else "place PhraseCut's files there"
+    return require_file(annotations / f"refer_{split}.json", hint)
+
+
+def name_ranks(path: Path) -> dict[str, int]:
+    """The rank of the `RANKED` most frequent category names among the tasks of `path`, the first 0."""
+    # ASSUME the evaluator ranks by name_att_rel_count.json, which is not among the files that we ask for: the
+    # frequency in the training split stands in for it, ties in the order of the file.
+    structures = (task.get("phrase_structure") for task in stream_list(path))
+    names = Counter(id_text(structure.get("name")) for structure in structures if isinstance(structure, dict))
+    return {name: rank for rank, (name, _) in enumerate(names.most_common(RANKED))}
+
+
+def read_task(ranks: dict[str, int], task: Task) -> Iterator[Record | Skipped]:
+    """The record of one task, or why there is none; `ranks` are `name_ranks`."""
+    try:
+        yield make_task_record(task.content, task.image, ranks)
+    except RecordError as reason:
+        name = id_text(task.content.get("task_id", f"number {task.number}"))
+        yield Skipped(task.file, name, str(reason))
+
+
+def make_task_record(task: Record, image: Record | None, ranks: dict[str, int]) -> Record:
+    """The record of one task. Raises RecordError."""
+    image_id, task_id = id_text(task.get("image_id")), field(task, "task_id", str)
+    size = image_size(image, image_id, "img_info.json")
+    assert image is not None, "it has a size"
+    coco_id = image.get("coco_id")  # about half of Visual Genome's images are COCO's
+    instances = field(task, "Polygons", list)
+    mask = rasterise(instances, size)
+    share = np.count_nonzero(mask) / mask.size
+    return make_record(
+        record_id=task_id,
+        image_id=image_id,
+        file_name=f"{image_id}.jpg",
+        size=size,
+        expression=field(task, "phrase", str),
+        group_id=task_id,
+        mask=encode_mask(mask),
+        tags=subset_tags(field(task, "phrase_structure", dict), len(instances), share, ranks),
+        coco_id=None if coco_id is None else id_text(field(image, "coco_id", int)),
+    )
+
+
+def rasterise(instances: list[list], size: tuple[int, int]) -> np.ndarray:
+    """The union (height, width), bool, of all polygons, drawn as PhraseCut's evaluator draws them.
+
+    Coordinates are truncated, outlines belong to the region, a polygon of fewer than two points is skipped.
+    """
+    if not all(isinstance(instance, list) for instance in instances):
+        raise RecordError("one of its Polygons is not a list of polygons; fix it in the file")
+    canvas = Image.new("L", (size[1], size[0]))
+    draw = ImageDraw.Draw(canvas)
+    for polygon in region_points(polygon for instance in instances for polygon in instance):
+        if len(polygon) >= 2:
+            draw.polygon(polygon.astype(int).ravel().tolist(), fill=1, outline=1)
+    return np.asarray(canvas) > 0
+
+
+def subset_tags(structure: Record, num_instances: int, share: float, ranks: dict[str, int]) -> list[str]:
+    """The subsets of PhraseCut's evaluator that a task is in; `share` is its mask's part of the image."""
+    name, kind = field(structure, "name", str), structure.get("type")
+    rank = ranks.get(name, RANKED)  # a name that training has not is a rare one
+    subsets = {
+        "c20": rank < 20,
+        "c21-100": 20 <= rank < 100,
+        "c101-500": 100 <= rank < RANKED,
+        "c500+": rank >= RANKED,
+        "c_coco": name in COCO_NAMES,
+        "i_single": num_instances == 1,
+        "i_multi": 2 <= num_instances <= 4,
+        "i_many": num_instances >= 5,
+        "p_name": kind == "name",  # the name alone tells the region from the rest of the image
+        "p_att": bool(structure.get("attributes")),
+        "p_rel": bool(structure.get("relation_descriptions")),
+        "p_verbose": kind == "verbose",  # not even all that is known of the region does
+        "s_small": share < 0.02,
+        "s_mid": 0.02 <= share <= 0.2,
+        "s_large": share > 0.2,
+    }
+    return [subset for subset, holds in subsets.items() if holds]

@@ -1,0 +1,136 @@
+"""The embedded data set *shapes*: drawn by the project itself, written in the official formats.
+
+One set of images has PhraseCut's annotation, one those of RefCOCO, RefCOCO+ and RefCOCOg (umd), one VOC 2012's.
+"""
+
+import json
+import pickle
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tseg.datasets.shapes.images import DrawnImage, draw_images
+from tseg.datasets.shapes.outlines import coco_segmentation, phrasecut_polygons
+from tseg.datasets.shapes.phrases import SAYINGS, phrasecut_phrases, references
+from tseg.datasets.shapes.scenes import OUTLINES, Thing
+from tseg.datasets.shapes.voc import draw_voc
+
+CATEGORY_IDS = {category: number for number, category in enumerate(OUTLINES, start=1)}
+REFS_NAMES = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
+
+
+def draw_shapes(dir: Path, *, sets: Sequence[str], num_train: int, num_val: int, seed: int) -> dict[str, int]:
+    """Draw `num_train` and `num_val` images per image set into `dir`, replaced when all is drawn.
+
+    `sets` names some of phrasecut, coco and voc. An image and what is said of it depend on `seed`, the set, the
+    split and its place there alone. Returns the numbers of images and expressions, with keys such as
+    `phrasecut train images`.
+    """
+    partial = dir.with_name(f"{dir.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    num_images = {"train": num_train, "val": num_val}
+    counts: dict[str, int] = {}
+    for image_set in sets:
+        counts |= WRITERS[image_set](partial, num_images, seed)
+    shutil.rmtree(dir, ignore_errors=True)
+    partial.rename(dir)
+    return counts
+
+
+def _draw_phrasecut(dir: Path, num_images: dict[str, int], seed: int) -> dict[str, int]:
+    """Images and tasks as in VGPhraseCut_v0; returns their numbers."""
+    dir /= Path("phrasecut", "VGPhraseCut_v0")
+    infos: list[dict[str, Any]] = []
+    tasks: dict[str, list[dict[str, Any]]] = {split: [] for split in num_images}
+    for image in draw_images(dir / "images", "{}.jpg", "phrasecut", num_images, seed):
+        sizes = {key: image.info[key] for key in ("width", "height")}
+        infos.append({"image_id": image.info["id"], **sizes, "split": image.split, "coco_id": None})
+        tasks[image.split] += _phrasecut_tasks(image)
+    _write_json(dir / "img_info.json", infos)
+    counts: dict[str, int] = {}
+    for split, of_split in tasks.items():
+        _write_json(dir / f"refer_{split}.json", of_split)
+        counts[f"phrasecut {split} images"] = num_images[split]
+        counts[f"phrasecut {split} expressions"] = len(of_split)
+    return counts
+
+
+def _phrasecut_tasks(image: DrawnImage) -> Iterator[dict[str, Any]]:
+    for number, (things, fields) in enumerate(phrasecut_phrases(image.things, image.rng)):
+        # As in Visual Genome, whoever names a thing again annotates it again.
+        ann_ids = [100 * image.ann_id(thing) + number for thing in things]
+        yield {
+            "task_id": f"{image.info['id']}__{'_'.join(map(str, ann_ids))}",
+            "image_id": image.info["id"],
+            "ann_ids": ann_ids,
+            "instance_boxes": [thing.box for thing in things],
+            "Polygons": [phrasecut_polygons(thing.visible) for thing in things],
+            **fields,
+        }
+
+
+def _draw_coco(dir: Path, num_images: dict[str, int], seed: int) -> dict[str, int]:
+    """Images as in COCO's train2014 and the three data sets that refer to them; returns their numbers."""
+    dir /= "coco"
+    categories = [{"supercategory": "shape", "id": id, "name": name} for name, id in CATEGORY_IDS.items()]
+    instances: dict[str, Any] = {"info": {"description": "shapes"}, "licenses": [], "categories": categories}
+    instances |= {"images": [], "annotations": []}
+    refs: dict[str, list[dict[str, Any]]] = {dataset: [] for dataset in SAYINGS}
+    file_name = "COCO_train2014_{:012d}.jpg"
+    for image in draw_images(dir / "images" / "train2014", file_name, "coco", num_images, seed):
+        instances["images"].append(image.info)
+        instances["annotations"] += [_coco_annotation(image, thing) for thing in image.things]
+        for dataset in SAYINGS:
+            refs[dataset] += _coco_refs(dataset, image)
+    counts: dict[str, int] = {}
+    for dataset, of_dataset in refs.items():
+        dataset_dir = dir / "refer" / "data" / dataset
+        _write_json(dataset_dir / "instances.json", instances)
+        (dataset_dir / REFS_NAMES[dataset]).write_bytes(pickle.dumps(of_dataset, protocol=2))
+        for split, num in num_images.items():
+            counts[f"{dataset} {split} images"] = num
+            num_expressions = [len(ref["sent_ids"]) for ref in of_dataset if ref["split"] == split]
+            counts[f"{dataset} {split} expressions"] = sum(num_expressions)
+    return counts
+
+
+def _coco_annotation(image: DrawnImage, thing: Thing) -> dict[str, Any]:
+    ann_id = image.ann_id(thing)
+    return {
+        "id": ann_id,
+        "image_id": image.info["id"],
+        "category_id": CATEGORY_IDS[thing.category],
+        "bbox": [float(number) for number in thing.box],
+        "area": float(thing.visible.sum()),
+        "iscrowd": 0,
+        # Both kinds of run lengths occur in the official files.
+        "segmentation": coco_segmentation(thing.visible, compressed=ann_id % 2 == 0),
+    }
+
+
+def _coco_refs(dataset: str, image: DrawnImage) -> Iterator[dict[str, Any]]:
+    for thing, expressions in references(dataset, image.things, image.rng).items():
+        ann_id = image.ann_id(thing)
+        sent_ids = [10 * ann_id + place for place in range(len(expressions))]
+        yield {
+            "ref_id": ann_id,
+            "ann_id": ann_id,
+            "category_id": CATEGORY_IDS[thing.category],
+            "image_id": image.info["id"],
+            "file_name": image.info["file_name"].replace(".jpg", f"_{ann_id}.jpg"),
+            "split": image.split,
+            "sent_ids": sent_ids,
+            "sentences": [
+                {"raw": expression, "sent": expression, "sent_id": sent_id, "tokens": expression.split()}
+                for sent_id, expression in zip(sent_ids, expressions, strict=True)
+            ],
+        }
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+WRITERS = {"phrasecut": _draw_phrasecut, "coco": _draw_coco, "voc": draw_voc}

@@ -1,0 +1,1 @@
+"""Tables, and the notes below them."""

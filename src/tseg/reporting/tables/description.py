@@ -1,0 +1,127 @@
+"""What a file of records holds: how many images and words, how large its masks are, how far they overlap."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pycocotools import mask as coco_mask
+
+from tseg.datasets.leakage import read_records_images
+from tseg.progress import progress
+from tseg.records import read_metadata
+from tseg.reporting.tables.notes import split_name
+
+BATCH_RECORDS = 1_000
+IMAGES_AT_A_TIME = 10_000  # in memory at a time: the records of one image may lie anywhere in the file
+
+
+@dataclass(frozen=True)
+class SplitDescription:
+    """A file of R records, M of which have a mask."""
+
+    metadata: dict[str, Any]
+    """What `tseg prepare` said of them."""
+    num_images: int
+    num_of_coco: int
+    """Images that are known to be COCO's."""
+    num_distinct: int
+    """Expressions that differ, as they are written."""
+    num_distinct_words: int
+    """Words are what spaces part, in lower case."""
+    lengths: np.ndarray
+    """int64 (R,): words of each expression."""
+    sizes: np.ndarray
+    """float64 (M,): the part of its image that each mask covers."""
+    num_overlapping: int
+    """Records whose mask shares a pixel with that of another region (another group_id) of their image."""
+    ious: np.ndarray
+    """float64 (P,): IoU of each pair of regions of one image that share a pixel."""
+
+    @property
+    def name(self) -> str:
+        """Data set and split."""
+        return split_name(self.metadata)
+
+
+class Region(NamedTuple):
+    """What an expression refers to; `mask` is a compressed RLE."""
+
+    group_id: str
+    mask: str
+    height: int
+    width: int
+
+
+def describe_records(path: Path) -> SplitDescription:
+    """Describe what `tseg prepare` wrote to `path`. Memory grows with its images and words, but not with its masks.
+
+    Raises ValueError for a file of another kind or of an earlier version, and for one without a record.
+    """
+    metadata, images = read_metadata(path), read_records_images(path)
+    if images.empty:
+        raise ValueError(f"{path} holds no record; its .skipped.csv says why")
+    lengths, num_distinct, num_distinct_words = _describe_expressions(path)
+    sizes, num_overlapping, ious = _describe_masks(path, list(images["image_id"]))
+    return SplitDescription(
+        metadata,
+        num_images=len(images),
+        num_of_coco=len(images.dropna(subset=["coco_id"])),
+        num_distinct=num_distinct,
+        num_distinct_words=num_distinct_words,
+        lengths=lengths,
+        sizes=sizes,
+        num_overlapping=num_overlapping,
+        ious=ious,
+    )
+
+
+def _describe_expressions(path: Path) -> tuple[np.ndarray, int, int]:
+    """The words of each expression, and how many expressions and words differ."""
+    lengths, expressions, words = [], set[str](), set[str]()
+    for batch in _batches(path, ["expression"]):
+        for expression in batch["expression"].to_pylist():
+            of_expression = expression.lower().split()
+            lengths.append(len(of_expression))
+            expressions.add(expression)
+            words.update(of_expression)
+    return np.array(lengths), len(expressions), len(words)
+
+
+def _describe_masks(path: Path, image_ids: Sequence[str]) -> tuple[np.ndarray, int, np.ndarray]:
+    """The sizes of masks, the number of records whose mask overlaps, and the IoU of the pairs that do."""
+    sizes, num_overlapping, ious = [np.zeros(0)], 0, [np.zeros(0)]
+    for regions in progress(_regions(path, image_ids), f"describe {path}", "images", len(image_ids)):
+        rles: Any = [{"counts": mask.encode("ascii"), "size": size} for _, mask, *size in regions]
+        counts = np.array(list(regions.values()))
+        pixels = np.array([region.height * region.width for region in regions])
+        sizes.append(np.repeat(coco_mask.area(rles) / pixels, counts))
+        groups = np.array([region.group_id for region in regions])
+        shared = np.where(groups[:, None] == groups, 0, coco_mask.iou(rles, rles, [0] * len(rles)))
+        num_overlapping += int(counts[shared.any(axis=0)].sum())
+        ious.append(shared[np.triu(shared) > 0])
+    return np.concatenate(sizes), num_overlapping, np.concatenate(ious)
+
+
+def _regions(path: Path, image_ids: Sequence[str]) -> Iterator[Counter[Region]]:
+    """The regions of each image that has masks, with the number of records of each.
+
+    The file is read once for each group of images.
+    """
+    for start in range(0, len(image_ids), IMAGES_AT_A_TIME):
+        selected = pc.field("image_id").isin(image_ids[start : start + IMAGES_AT_A_TIME]) & pc.field("mask").is_valid()
+        images = defaultdict[str, Counter[Region]](Counter)
+        for batch in _batches(path, ["image_id", *Region._fields]):
+            for record in batch.filter(selected).to_pylist():
+                images[record.pop("image_id")][Region(**record)] += 1
+        yield from images.values()
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """So few records at a time, and by one thread, since more would hold as much memory as the file."""
+    return pq.ParquetFile(path).iter_batches(BATCH_RECORDS, columns=columns, use_threads=False)

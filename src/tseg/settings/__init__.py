@@ -1,0 +1,1 @@
+"""Configuration files: their schema, the runs and experiments that they describe, and the plan."""

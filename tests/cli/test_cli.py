@@ -1,0 +1,61 @@
+"""The command line as users meet it: help at once, mistakes in one sentence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+
+
+def tseg(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from tseg.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = ("torch", "timm", "transformers", "pandas", "mlflow", "matplotlib")
+    probe = f"import sys, tseg.cli; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_every_rule_of_the_workflow_is_a_sub_command() -> None:
+    rules = {
+        line.split()[1].rstrip(":")
+        for path in (ROOT / "workflow/rules").glob("*.smk")
+        for line in path.read_text().splitlines()
+        if line.startswith("rule ")
+    }
+    shown = tseg("--help").stdout
+    assert rules
+    assert all(f" {rule.partition('_')[0]} " in shown for rule in rules)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--config", "nowhere.yaml", "--output", "x"], "nowhere.yaml does not exist"),
+        (["segment", "nowhere.safetensors", "a.jpg", "cat", "--output", "x"], "nowhere.safetensors does not exist"),
+        (["segment", "{text}", "{image}", "cat", "--output", "x"], "is not a model that this `tseg train` wrote"),
+        (["segment", "{text}", "{image}", "cat", "--crf", "psa2", "--output", "x"], "there is no preset 'psa2'"),
+        (["draw", "masks", "{text}", "--label", "a", "--records", "{text}", "--output", "x.png"], "`tseg prepare`"),
+        (["draw", "curves", "run/seed0/history.csv", "--output", "x.png"], "run/seed0/history.csv"),
+        (["configure", "--settings", "{{", "--output", "x.yaml"], "--settings is not YAML"),
+        (["fetch", "web", "--catalogue", "{text}"], "text: tables: "),
+        (["prepare", "own", "train", "--settings", "{{format: coco}}", "--output", "x.parquet"], "data set own: "),
+        (["tabulate", "--layout", "[]", "--published", "x", "--output", "x.csv"], "--layout: "),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_status_1(tmp_path: Path, arguments: list[str], message: str) -> None:
+    text, image = tmp_path / "text", tmp_path / "image.png"
+    text.write_text("tables: 3")
+    Image.new("RGB", (8, 8)).save(image)
+    refused = tseg(*(argument.format(text=text, image=image) for argument in arguments))
+    assert refused.returncode == 1
+    assert message in refused.stderr
+    assert refused.stderr.startswith("tseg: ")
+    assert "Traceback" not in refused.stderr
+    assert not refused.stdout

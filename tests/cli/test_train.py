@@ -1,0 +1,85 @@
+"""`tseg train` says which images its weights have seen."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tseg.cli.train import train
+from tseg.datasets.leakage import read_images
+from tseg.records import read_records, write_records
+
+SETTINGS = {
+    "iterations": 1,
+    "batch_size": 2,
+    "expressions_per_image": 2,
+    "optimizer": {"name": "sgd", "learning_rate": 0.1, "weight_decay": 0, "warmup": 0, "poly_power": 0.9},
+    "resolution": 32,
+    "scale": [1.0, 1.0],
+    "flip": False,
+    "flip_words": "keep",
+    "precision": "float32",
+    "targets": None,
+}
+
+
+def prepare(template: Path, path: Path, dataset: str, coco_ids: dict[str, str | None]) -> str:
+    """The records of the images that `coco_ids` names, as those of a data set."""
+    rows = [
+        row | {"coco_id": coco_ids[row["image_id"]], "box": list(row["box"]), "tags": []}
+        for row in read_records(template).to_dict("records")
+        if row["image_id"] in coco_ids
+    ]
+    about = {"dataset": dataset, "split": path.stem, "sources": [], "classes": None}
+    write_records(path, [row | {"ignore": None} for row in rows], about)
+    return str(path)
+
+
+@pytest.fixture
+def runs(records_path: Path, tmp_path: Path, architecture: dict[str, Any]) -> dict[str, Path]:
+    """Settings of a box pretraining on three images, of which one is excluded, and of a run that starts from it."""
+    coco = prepare(records_path, tmp_path / "coco.parquet", "refcoco", {"a": "1", "b": "2", "c": "3"})
+    own = prepare(records_path, tmp_path / "own.parquet", "phrasecut", {"c": "3", "d": None})
+    evaluated = prepare(records_path, tmp_path / "val.parquet", "refcoco", {"b": "2"})
+    shared = {"model": architecture, "pooling": None}
+    boxes = {"dataset": "refcoco", "supervision": "boxes", "records": coco, "excluded_records": [evaluated]}
+    boxes |= {"run": "refcoco-boxes", "pretraining": None, "training": SETTINGS}
+    full = {"dataset": "phrasecut", "supervision": "full", "records": own, "excluded_records": []}
+    full |= {"run": "phrasecut-full", "pretraining": "refcoco-boxes", "training": SETTINGS | {"share": 0.5}}
+    paths = {}
+    for settings in (boxes, full):
+        paths[settings["supervision"]] = tmp_path / f"{settings['run']}.yaml"
+        paths[settings["supervision"]].write_text(yaml.safe_dump(settings | shared))
+    return paths
+
+
+def seen(folder: Path) -> list[tuple[str, ...]]:
+    return [tuple(row) for row in read_images(folder / "images.csv").fillna("").to_numpy()]
+
+
+def test_images_are_the_pretrainings_and_then_the_runs_own_without_what_was_excluded(runs, tmp_path):
+    train(runs["boxes"], tmp_path / "boxes", device="cpu")
+    assert seen(tmp_path / "boxes") == [("refcoco", "a", "1"), ("refcoco", "c", "3")]
+    train(runs["full"], tmp_path / "full", start=tmp_path / "boxes" / "model.safetensors", device="cpu")
+    pretraining, own = seen(tmp_path / "full")[:2], seen(tmp_path / "full")[2:]
+    assert pretraining == seen(tmp_path / "boxes")
+    assert own in ([("phrasecut", "c", "3")], [("phrasecut", "d", "")])  # a half of two images
+
+
+def test_a_model_is_not_there_before_its_images_are(runs, tmp_path, monkeypatch):
+    def fail(*_: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("tseg.datasets.leakage.write_images", fail)
+    with pytest.raises(OSError, match="no space left"):
+        train(runs["boxes"], tmp_path / "boxes", device="cpu")
+    assert not (tmp_path / "boxes" / "model.safetensors").exists()
+
+
+def test_a_pretraining_that_does_not_say_what_it_has_seen_is_refused_before_training(runs, tmp_path):
+    train(runs["boxes"], tmp_path / "boxes", device="cpu")
+    (tmp_path / "boxes" / "images.csv").unlink()
+    with pytest.raises(ValueError, match=r"boxes/images\.csv does not exist; .* or train it again"):
+        train(runs["full"], tmp_path / "full", start=tmp_path / "boxes" / "model.safetensors", device="cpu")
+    assert not (tmp_path / "full").exists()

@@ -1,0 +1,189 @@
+"""The tables and figures of config/experiments.yaml, and what a grid means."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from tseg.settings.experiments import Cell, Experiments, LabelSets, figure_cells, labels_of, runs_of, table_cells
+from tseg.settings.runs import Evaluation
+from tseg.settings.schema import Settings
+from tseg.settings.validation import parse
+
+CONFIG = Path(__file__).parents[2] / "config"
+
+
+def read(schema: Any, name: str) -> Any:
+    return parse(schema, yaml.safe_load((CONFIG / name).read_text(encoding="utf-8")), name)
+
+
+SETTINGS = read(Settings, "config.yaml")
+LABEL_SETS = read(LabelSets, "label_sets.yaml")
+COLUMNS = {"PhraseCut": {"dataset": "phrasecut"}}
+
+
+def grid(rows: dict[str, Any], columns: dict[str, Any] = COLUMNS, **table: Any) -> list[Cell]:
+    """The cells of one table with the repository's methods."""
+    methods = {name: {"pooling": pooling} for name, pooling in {"GAP": "gap", "SPA": "spa", "TSEG": "mpa"}.items()}
+    described = {"number": "0", "title": "", "rows": rows, "columns": columns} | table
+    experiments = {"methods": methods, "tables": {"own": described}, "figures": {}}
+    return table_cells(parse(Experiments, experiments, "own.yaml"), SETTINGS, LABEL_SETS)["own"]
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "paper.yaml"])
+def test_both_scales_describe_every_table_and_figure_of_the_paper(name: str) -> None:
+    experiments, settings = read(Experiments, "experiments.yaml"), read(Settings, name)
+    tables, figures = (cells(experiments, settings, LABEL_SETS) for cells in (table_cells, figure_cells))
+    assert set(tables) >= {"table1", "table2a", "table2b", "table2c", "table2d", "table2e", "table3"}
+    assert set(figures) == {f"figure{number}" for number in range(3, 10)}
+    assert len(runs_of(cell for cells in (*tables.values(), *figures.values()) for cell in cells)) == 46
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "paper.yaml"])
+def test_the_22_cells_of_table_2_are_18_runs_and_one_pretraining(name: str) -> None:
+    tables = table_cells(read(Experiments, "experiments.yaml"), read(Settings, name), LABEL_SETS)
+    cells = [cell for table, of_table in tables.items() if table.startswith("table2") for cell in of_table]
+    assert len(cells) == 22
+    assert len({cell.run.run for cell in cells}) == 18
+    assert len(runs_of(cells)) == 19
+    shared = {"config.yaml": 5, "paper.yaml": 4}  # 2a has the dimension 384, at the paper's scale not the default
+    assert sum(cell.run.run == "phrasecut-mpa" for cell in cells) == shared[name]
+
+
+def test_table_1_has_the_papers_eight_rows() -> None:
+    cells = table_cells(read(Experiments, "experiments.yaml"), SETTINGS, LABEL_SETS)["table1"]
+    what = {
+        (cell.run.pooling.name, cell.run.model.image_encoder.name, hasattr(cell.run.model.text_encoder, "classes"))
+        for cell in cells
+    }
+    vit, resnet = "vit_tiny_patch16_224", "wide_resnet38"
+    assert what == {
+        *(("gap", vit, False), ("gap", resnet, False), ("gap", resnet, True)),
+        *(("gmp", vit, False), ("gmp", resnet, False)),
+        *(("spa", vit, False), ("spa", resnet, False), ("spa", resnet, True)),
+    }
+    assert all(cell.crf and cell.evaluation.multiscale for cell in cells)
+
+
+def test_a_label_with_method_stands_for_every_method_not_taken_out() -> None:
+    rows = {
+        "{method} narrow": {"settings": {"model.embed_dim": 8}, "without": ["TSEG"]},
+        "{method}": {},
+        "TSEG (CRF)": {"method": "TSEG", "crf": True},
+    }
+    cells = grid(rows)
+    assert [cell.row for cell in cells] == ["GAP narrow", "GAP", "SPA narrow", "SPA", "TSEG", "TSEG (CRF)"]
+    assert [cell.run.run for cell in cells][:2] == ["phrasecut-gap+embed_dim=8", "phrasecut-gap"]
+    assert [cell.row for cell in grid({"{method}": {"methods": ["SPA"]}})] == ["SPA"]
+
+
+def test_a_label_with_class_stands_for_every_class_evaluated_on() -> None:
+    cells = grid({"{class}": {}}, {"TSEG": {"method": "TSEG"}}, cells={"dataset": "phrasecut", "evaluate": "voc"})
+    assert [cell.metric for cell in cells] == [f"classes.{name}" for name in SETTINGS.datasets["voc"].classes]
+    assert {cell.run.run for cell in cells} == {"phrasecut-mpa"}
+    assert {cell.evaluation.name for cell in cells} == {"voc-val"}
+
+
+def test_a_cell_joins_the_settings_of_its_row_and_of_its_column() -> None:
+    columns = {"p": {"dataset": "phrasecut", "settings": {"weighting.size_power": 1}}}
+    (cell,) = grid({"l": {"method": "TSEG", "settings": {"weighting.size_lambda": 0.5}}}, columns)
+    assert cell.run.pooling.weighting is not None
+    assert (cell.run.pooling.weighting.size_lambda, cell.run.pooling.weighting.size_power) == (0.5, 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "complaint"),
+    [
+        ({"method": "SAP"}, "tables.own: row, PhraseCut: there is no method 'SAP'; did you mean SPA?"),
+        ({}, "tables.own: row, PhraseCut: it names no method; say it there"),
+        ({"method": "SPA", "evaluate": "vocc"}, "the configuration knows no data set 'vocc'; did you mean voc?"),
+        ({"method": "SPA", "labels": "words"}, "there is no label set 'words'"),
+        ({"method": "SPA", "labels": "better_words"}, "the label set better_words has none of phrasecut's classes"),
+        ({"supervision": "full", "evaluate": "voc"}, "full supervision scores no class"),
+        (
+            {"method": "SPA", "dataset": "voc", "evaluate": "phrasecut", "settings": {"model.text_encoder": "classes"}},
+            "class encoding knows the classes that it is trained on alone",
+        ),
+        ({"method": "SPA", "without": ["GAP"]}, "put it into the label"),
+        ({"method": "SPA", "settings": {"model.embed": 3}}, "model.embed is no key of the configuration"),
+    ],
+)
+def test_a_mistake_names_the_cell_and_the_nearest_word(row: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        grid({"row": row})
+
+
+def test_two_different_runs_of_one_name_are_refused() -> None:
+    rows = {
+        "weak": {"method": "TSEG", "settings": {"model.embed_dim": 32}},
+        "other": {"method": "TSEG", "settings": {"image_encoders.vit.options.embed_dim": 32}},
+    }
+    with pytest.raises(ValueError, match=r"two different runs are called phrasecut-mpa\+embed_dim=32"):
+        runs_of(grid(rows))
+
+
+def test_a_class_without_better_words_is_asked_for_by_its_name() -> None:
+    labels = labels_of(SETTINGS, LABEL_SETS, Evaluation("voc", "val", labels="better_words"))
+    assert labels is not None
+    assert labels["cool thing"] == ["cyan thing", "blue thing"]
+    assert labels["red thing"] == ["red thing"]
+    assert labels_of(SETTINGS, LABEL_SETS, Evaluation("phrasecut", "val")) is None
+
+
+@pytest.mark.parametrize(
+    ("label", "cells", "complaint"),
+    [
+        ("{class}", {"dataset": "phrasecut"}, "{class} needs a data set with classes"),
+        ("{class}", {"dataset": "vocc"}, "{class} needs a data set with classes"),
+        ("{method}, {class}", {"dataset": "voc"}, "a label stands for methods or for classes"),
+    ],
+)
+def test_a_pattern_that_stands_for_nothing_is_refused(label: str, cells: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        grid({label: {}}, {"TSEG": {"method": "TSEG"}}, cells=cells)
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ({"red thing": ["pink thing"]}, "has 'pink thing' for two classes"),
+        ({"red thing": [" "]}, "it is empty"),
+        ({"person": ["man"]}, "has none of voc's classes"),
+    ],
+)
+def test_words_that_cannot_tell_classes_apart_are_refused(words: dict[str, list[str]], complaint: str) -> None:
+    table = {"number": "0", "title": "", "columns": {"own": {"labels": "own"}}, "rows": {"mIoU": {}}}
+    described = {"dataset": "phrasecut", "evaluate": "voc", "method": "TSEG"}
+    experiments = {"methods": {"TSEG": {"pooling": "mpa"}}, "tables": {"own": table | {"cells": described}}}
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        table_cells(parse(Experiments, experiments | {"figures": {}}, "own.yaml"), SETTINGS, {"own": words})
+
+
+@pytest.mark.parametrize(
+    ("figure", "complaint"),
+    [
+        ({"kind": "masks", "columns": {"a": {"evaluate": "voc"}}}, "kind classes goes with a data set with classes"),
+        ({"kind": "classes", "columns": {"a": {}}}, "kind classes goes with a data set with classes"),
+        ({"kind": "expressions", "columns": {"a": {}, "b": {"crf": True}}}, "shows one run, not 2"),
+        ({"kind": "masks", "columns": {}}, "its columns are of 0 data sets"),
+        ({"kind": "masks", "columns": {"a": {}, "b": {"dataset": "refcoco"}}}, "its columns are of 2 data sets"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_is_refused_before_any_training(figure: dict[str, Any], complaint: str) -> None:
+    described = {"title": "", "caption": "", "cells": {"dataset": "phrasecut", "method": "TSEG"}} | figure
+    experiments = {"methods": {"TSEG": {"pooling": "mpa"}}, "tables": {}, "figures": {"own": described}}
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        figure_cells(parse(Experiments, experiments, "own.yaml"), SETTINGS, LABEL_SETS)
+
+
+def test_every_published_number_of_the_paper_stands_in_a_cell() -> None:
+    experiments = read(Experiments, "experiments.yaml")
+    tables = table_cells(experiments, read(Settings, "paper.yaml"), LABEL_SETS)
+    cells = {(experiments.tables[name].number, cell.row, cell.column) for name in tables for cell in tables[name]}
+    published = pd.read_csv(CONFIG / "published.csv", dtype=str)
+    places = set(published[["table", "row", "column"]].itertuples(index=False, name=None))
+    elsewhere = {place for place in places - cells if not {"MDETR", "VLT", "GroupViT"} & set(place)}
+    assert {row for _, row, _ in elsewhere} == {"CLIP-as-RNN", "GL-CLIP"}

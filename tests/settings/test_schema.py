@@ -1,0 +1,89 @@
+"""Every configuration file is valid; every mistake is one sentence that names the key and the nearest valid one."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tseg.settings.schema import Settings
+from tseg.settings.validation import parse
+
+CONFIG = Path(__file__).parents[2] / "config"
+
+
+def default() -> dict[str, Any]:
+    return yaml.safe_load((CONFIG / "config.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "paper.yaml"])
+def test_a_configuration_of_the_repository_is_valid(name: str) -> None:
+    parse(Settings, yaml.safe_load((CONFIG / name).read_text()), name)
+
+
+def rename(*path: str) -> Callable[[dict[str, Any]], None]:
+    """A change that appends a letter to the last key of `path`."""
+
+    def change(settings: dict[str, Any]) -> None:
+        for key in path[:-1]:
+            settings = settings[key]
+        settings[path[-1] + "x"] = settings.pop(path[-1])
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        (("seeds",), "unknown key seedsx; did you mean seeds?"),
+        (("weighting", "size_lambda"), "unknown key weighting.size_lambdax; did you mean size_lambda?"),
+        (
+            ("image_encoders", "vit", "drop_path"),
+            "unknown key image_encoders.vit.drop_pathx; did you mean drop_path?",
+        ),
+        (("datasets", "refcoco+", "images"), "unknown key datasets.refcoco+.imagesx; did you mean images?"),
+        (
+            ("training", "full", "resolution"),
+            "unknown key training.full.resolutionx; did you mean resolution?",
+        ),
+        (("resources", "train", "mem_mb"), "unknown key resources.train.mem_mbx; did you mean mem_mb?"),
+    ],
+)
+def test_a_misspelt_key_is_named_with_the_one_that_was_meant(path: tuple[str, ...], hint: str) -> None:
+    settings = default()
+    rename(*path)(settings)
+    with pytest.raises(ValueError) as refusal:
+        parse(Settings, settings, "mine.yaml")
+    assert str(refusal.value).startswith("mine.yaml: ")
+    assert hint in str(refusal.value)
+
+
+def test_a_missing_key_and_a_wrong_value_are_both_named() -> None:
+    settings = default()
+    del settings["weighting"]["epsilon"]
+    settings["inference"]["crf"] = "pas"
+    with pytest.raises(ValueError, match=r"the key weighting\.epsilon is missing; inference\.crf: .*'psa'.*'pas'"):
+        parse(Settings, settings, "mine.yaml")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "complaint"),
+    [
+        (("model", "image_encoder"), "vit_s", "image_encoders has no 'vit_s'; did you mean vit?"),
+        (("training", "weak", "pretraining"), "refcocco", "there is no data set 'refcocco'; did you mean refcoco?"),
+        (("datasets", "voc", "classes"), None, "masks and classes go with format voc"),
+        (("datasets", "voc", "classes"), ["cat", "cat"], "classes names a class twice"),
+        (("datasets", "refcoco", "split_by"), None, "split_by goes with format refer"),
+        (("seeds",), [1, 1], "seeds: [1, 1] names one twice"),
+    ],
+)
+def test_names_that_do_not_go_together_are_refused(path: tuple[str, ...], value: Any, complaint: str) -> None:
+    settings = default()
+    place = settings
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        parse(Settings, settings, "mine.yaml")
