@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tseg.records import encode_mask, read_records, write_records
+from tseg.records import encode_mask, read_records
+
+from .provenances import write_records
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread only costs time with tensors as small as these
 
@@ -42,13 +44,13 @@ def records_path(tmp_path: Path) -> Path:
                 ids = {"record_id": f"{name}{len(rows)}", "image_id": name, "group_id": f"{name}-{colour}"}
                 rows.append(ids | row | box | {"ignore": None})
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    write_records(tmp_path / "records.parquet", rows, {"dataset": "squares", "split": "train"})
+    write_records(tmp_path / "records.parquet", rows)
     return tmp_path / "records.parquet"
 
 
 @pytest.fixture
 def records(records_path: Path) -> pd.DataFrame:
-    return read_records(records_path)
+    return read_records(records_path)[0]
 
 
 @pytest.fixture

@@ -9,18 +9,21 @@ import pyarrow.parquet as pq
 import pytest
 from pycocotools import mask as coco_mask
 
+from tseg.provenance import MasksProvenance, ModelProvenance, PredictionsProvenance, Provenance, RecordsProvenance
 from tseg.records import (
-    SCHEMA,
+    RECORDS,
     RecordsWriter,
     decode_mask,
     encode_mask,
-    read_metadata,
+    read,
+    read_provenance,
     read_records,
-    write_records,
-    write_table,
+    write,
 )
 
-ABOUT = {"dataset": "squares", "split": "val", "sources": ["drawn"], "counts": {"records": 2}}
+from .provenances import masks_provenance, model_provenance, predictions_provenance, records_provenance, write_records
+
+CHANGES: dict[str, Any] = {"split": "val", "sources": ["drawn"], "published": {"expressions": 2, "images": None}}
 
 
 def row(number: int, **changed: Any) -> dict[str, Any]:
@@ -60,20 +63,20 @@ def test_a_view_of_a_mask_is_encoded_as_it_reads() -> None:
 
 def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
     rows = [row(number) for number in range(5)]
-    write_records(tmp_path / "records.parquet", rows, ABOUT)
+    write_records(tmp_path / "records.parquet", rows, **CHANGES)
     assert pq.read_table(tmp_path / "records.parquet").to_pylist() == rows
-    records = read_records(tmp_path / "records.parquet")
-    assert list(records.columns) == SCHEMA.names
+    records, _ = read_records(tmp_path / "records.parquet")
+    assert list(records.columns) == RECORDS.names
     assert records["expression"].tolist() == [written["expression"] for written in rows]
     assert records["ignore"].isna().tolist() == [written["ignore"] is None for written in rows]
-    assert read_metadata(tmp_path / "records.parquet") == ABOUT
+    assert read_records(tmp_path / "records.parquet")[1] == records_provenance(**CHANGES)
 
 
 def test_a_record_may_have_no_mask_and_no_box(tmp_path: Path) -> None:
     rows = [row(0), row(1, mask=None, box=None), row(2, mask=None, box=None)]
-    write_records(tmp_path / "records.parquet", rows, ABOUT)
+    write_records(tmp_path / "records.parquet", rows, **CHANGES)
     assert pq.read_table(tmp_path / "records.parquet").to_pylist() == rows
-    records = read_records(tmp_path / "records.parquet")
+    records, _ = read_records(tmp_path / "records.parquet")
     assert records["mask"].isna().tolist() == records["box"].isna().tolist() == [False, True, True]
 
 
@@ -83,11 +86,11 @@ def test_a_file_of_records_does_not_depend_on_how_many_come_at_a_time(
 ) -> None:
     monkeypatch.setattr("tseg.records.ROWS_PER_GROUP", 20)
     rows = [row(number) for number in range(47)]
-    write_records(tmp_path / "whole.parquet", rows, ABOUT)
-    with RecordsWriter(tmp_path / "parts.parquet") as writer:
-        for start in range(0, len(rows), at_a_time):
-            writer.write(pa.Table.from_pylist(rows[start : start + at_a_time], schema=SCHEMA))
-        writer.metadata = ABOUT
+    for name, step in (("whole", len(rows)), ("parts", at_a_time)):
+        with RecordsWriter(tmp_path / f"{name}.parquet") as writer:
+            for start in range(0, len(rows), step):
+                writer.write(pa.Table.from_pylist(rows[start : start + step], schema=RECORDS))
+            writer.finish(records_provenance(**CHANGES))
     assert (tmp_path / "parts.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     file = pq.ParquetFile(tmp_path / "parts.parquet")
     assert [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] == [20, 20, 7]
@@ -95,37 +98,50 @@ def test_a_file_of_records_does_not_depend_on_how_many_come_at_a_time(
 
 
 def test_the_same_records_are_the_same_bytes(tmp_path: Path) -> None:
-    for name, about in (("a", ABOUT), ("b", dict(reversed(ABOUT.items())))):
-        write_records(tmp_path / name, [row(number) for number in range(5)], about)
+    for name, changes in (("a", CHANGES), ("b", dict(reversed(CHANGES.items())))):
+        write_records(tmp_path / name, [row(number) for number in range(5)], **changes)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_records_that_cannot_be_used_are_refused_with_the_mend(tmp_path: Path) -> None:
+def test_records_that_cannot_be_used_are_refused_with_a_hint(tmp_path: Path) -> None:
     path = tmp_path / "records.parquet"
     with pytest.raises(ValueError, match=r"records\.parquet does not exist; make it with `tseg prepare`"):
         read_records(path)
-    write_records(path, [], ABOUT)
+    write_records(path, [])
     with pytest.raises(ValueError, match=r"records\.parquet holds no record"):
         read_records(path)
     for column in ("mask", "coco_id"):  # the second: records that an earlier version prepared
-        write_table(path, pa.Table.from_pylist([row(0)], schema=SCHEMA).drop_columns(column), ABOUT)
+        table = pa.Table.from_pylist([row(0)], schema=RECORDS).drop_columns(column)
+        write(path, table, records_provenance())
         with pytest.raises(ValueError, match=rf"lacks the column '{column}'; make it again with `tseg prepare`"):
             read_records(path)
 
 
-def test_a_table_of_somebody_else_is_refused(tmp_path: Path) -> None:
+def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"record_id": ["r0"]}), tmp_path / "theirs.parquet")
     with pytest.raises(ValueError, match=r"theirs\.parquet is of another kind; give a file that `tseg prepare` wrote"):
-        read_metadata(tmp_path / "theirs.parquet")
+        read_provenance(tmp_path / "theirs.parquet", RecordsProvenance)
     with pytest.raises(ValueError, match=r"absent\.parquet does not exist"):
-        read_metadata(tmp_path / "absent.parquet")
+        read_provenance(tmp_path / "absent.parquet", RecordsProvenance)
     (tmp_path / "text.parquet").write_text("no table")
-    for read in (read_metadata, read_records):
-        with pytest.raises(ValueError, match=r"text\.parquet is .*; .* `tseg prepare`"):
-            read(tmp_path / "text.parquet")
+    with pytest.raises(ValueError, match=r"text\.parquet is .*; .* `tseg prepare`"):
+        read_records(tmp_path / "text.parquet")
 
 
-def test_records_are_not_taken_for_predictions(tmp_path: Path) -> None:
-    write_records(tmp_path / "records.parquet", [row(0)], ABOUT)
-    with pytest.raises(ValueError, match=r"records\.parquet is of another kind; .*`tseg predict`"):
-        read_metadata(tmp_path / "records.parquet", "predict")
+@pytest.mark.parametrize(
+    "provenance", [records_provenance(), predictions_provenance(), masks_provenance()], ids=lambda kind: kind.kind
+)
+def test_a_file_says_its_kind_and_is_not_taken_for_another(tmp_path: Path, provenance: Provenance) -> None:
+    path = tmp_path / "file.parquet"
+    write(path, pa.table({"record_id": ["r0"]}), provenance)
+    rows, found = read(path, type(provenance))
+    assert (rows["record_id"].tolist(), found) == (["r0"], provenance)
+    for kind in {RecordsProvenance, PredictionsProvenance, MasksProvenance} - {type(provenance)}:
+        with pytest.raises(ValueError, match=rf"file\.parquet is of another kind; .*`tseg {kind.command}`"):
+            read_provenance(path, kind)
+
+
+def test_a_provenance_of_another_version_is_refused_with_the_command_that_makes_it_again(tmp_path: Path) -> None:
+    text = model_provenance().to_json().replace('"seed"', '"lot"')
+    with pytest.raises(ValueError, match=r"model is of another version; make it again with `tseg train`"):
+        ModelProvenance.from_json(text, tmp_path / "model")

@@ -1,9 +1,11 @@
-"""Files that are whole or absent: everything is written beside its place and renamed into it."""
+"""Files that are whole or absent: everything is written under a temporary name and renamed."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -13,7 +15,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
     try:
         yield partial
-        # Some libraries write for the owner's eyes only; a colleague shall read it if the umask lets him.
+        # Some libraries make files that only their owner can read; the umask decides instead.
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o666 & ~umask)
@@ -22,8 +24,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` with its keys in order, whole or not at all."""
+    with atomic_write(path) as partial:
+        partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
 def require_file(path: Path, hint: str) -> Path:
-    """`path` itself, or a ValueError that names it and says how to `hint` its absence."""
+    """`path` itself. Raises ValueError with `hint`, advice shown if the file is missing."""
     if not path.exists():
         raise ValueError(f"{path} does not exist; {hint}")
     return path

@@ -1,13 +1,12 @@
-"""The table every data set becomes: one record is one image and one expression.
+"""The workflow's Parquet files: their schemas, their provenance, and how they are read and written.
 
-All tables of the project (records, predictions, masks, scores) are Parquet files with a JSON object under the schema
-key `tseg`, which says what the rows are about: the data set, the split, what the model was trained on.
+A record is one image and one expression, with a mask or a box where the data set has one. Each file says under the
+schema key `tseg` what its rows are and what made them: a `tseg.provenance.Provenance` as JSON.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -17,111 +16,121 @@ from pycocotools import mask as coco_mask
 
 from tseg.files import atomic_write, require_file
 from tseg.progress import progress
+from tseg.provenance import Provenance, RecordsProvenance
 
-SCHEMA = pa.schema(
+RECORDS = pa.schema(
     [
         ("record_id", pa.string()),  # unique in the table
-        ("image_id", pa.string()),  # records of one image share it
+        ("image_id", pa.string()),  # shared by the records of one image
         ("file_name", pa.string()),  # path of the image, absolute or from the working directory
         ("height", pa.int32()),  # pixels
         ("width", pa.int32()),
         ("expression", pa.string()),
-        ("group_id", pa.string()),  # records that describe the same region share it
-        ("mask", pa.string()),  # COCO compressed RLE of (height, width), or null where none is drawn
-        # x, y, width, height in pixels, or null with the mask; pyarrow cannot read a list of fixed size that is null.
+        ("group_id", pa.string()),  # shared by the records that describe one region
+        ("mask", pa.string()),  # COCO compressed RLE of (height, width); null: none is drawn
+        # x, y, width, height in pixels; null with the mask. pyarrow cannot read a null list of fixed size.
         ("box", pa.list_(pa.float32())),
-        ("ignore", pa.string()),  # RLE of pixels that do not count, or null
+        ("ignore", pa.string()),  # RLE of the pixels that are excluded from scores; null: none
         ("tags", pa.list_(pa.string())),  # subsets that the data set's evaluator reports
         ("coco_id", pa.string()),  # the image's id in COCO, or null
     ]
 )
+PREDICTIONS = pa.schema(
+    [
+        ("image_id", pa.string()),
+        ("expression", pa.string()),
+        ("grid_height", pa.int32()),  # patches
+        ("grid_width", pa.int32()),
+        ("similarities", pa.list_(pa.float16())),  # row by row
+    ]
+)
+MASKS = pa.schema([("record_id", pa.string()), ("mask", pa.string())])  # RLE at the image's own resolution
+# One row per image and class found in it, and one for its background, which may be empty.
+LABELS = pa.schema([("image_id", pa.string()), ("label", pa.string()), ("mask", pa.string())])
+SCORES = pa.schema(
+    [
+        ("record_id", pa.string()),
+        ("image_id", pa.string()),
+        ("intersection", pa.int64()),  # pixels; null, as union and iou, without a true mask
+        ("union", pa.int64()),
+        ("iou", pa.float64()),
+        ("empty", pa.bool_()),  # whether the predicted mask is empty
+    ]
+)
+# Pixels by true class and predicted class, the background first: (K + 1)^2 counts, row by row.
+CONFUSIONS = pa.schema([("image_id", pa.string()), ("confusion", pa.list_(pa.int64()))])
 
 ROWS_PER_GROUP = 10_000
-"""Records that are held in memory until they are written: a row group of the file."""
+"""Records held in memory until they are written: a row group of the file."""
 
 BACKGROUND_LABEL = "background"
 """The label of pixels of no class."""
 
-# What each sub-command is the first to tell of its rows.
-_TELLS = {"prepare": "sources", "predict": "scales", "refine": "crf"}
+
+P = TypeVar("P", bound=Provenance)
 
 
-def write_table(path: Path, table: pa.Table, metadata: dict[str, Any]) -> None:
-    """Write `table` to `path`, whole or not at all, with `metadata` under the schema key `tseg`."""
-    text = json.dumps(metadata, sort_keys=True)
+def write(path: Path, table: pa.Table, provenance: Provenance) -> None:
+    """Write `table` and its `provenance` to `path`, whole or not at all."""
     with atomic_write(path) as partial:
-        pq.write_table(table.replace_schema_metadata({"tseg": text}), partial)
+        pq.write_table(table.replace_schema_metadata({"tseg": provenance.to_json()}), partial)
 
 
-def read_table(path: Path, hint: str = "run the rule that makes it") -> pd.DataFrame:
-    """The rows of the Parquet file `path`; `hint` is said to whoever has not got it."""
-    try:
-        return pq.read_table(require_file(path, hint)).to_pandas()
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a whole Parquet file ({error}); {hint}") from None
+def read(path: Path, kind: type[P]) -> tuple[pd.DataFrame, P]:
+    """The rows and the provenance of a file. Raises ValueError as `read_provenance`."""
+    provenance = read_provenance(path, kind)
+    return pq.read_table(path).to_pandas(), provenance
 
 
-def read_metadata(path: Path, maker: str = "prepare") -> dict[str, Any]:
-    """What `write_table` was told of the rows in `path`.
-
-    Raises ValueError for a file that is not of the kind that the sub-command `maker` writes.
-    """
-    hint = f"give a file that `tseg {maker}` wrote"
+def read_provenance(path: Path, kind: type[P]) -> P:
+    """The provenance of a file. Raises ValueError if it is missing, damaged, or of another kind or version."""
+    hint = f"make it with `tseg {kind.command}`"
     try:
         metadata = pq.read_metadata(require_file(path, hint)).metadata or {}
-    except pa.ArrowInvalid:
-        metadata = {}
-    told = json.loads(metadata.get(b"tseg", b"{}"))
-    if _TELLS[maker] not in told:
-        raise ValueError(f"{path} is of another kind; {hint}")
-    return told
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a whole Parquet file ({error}); {hint}") from None
+    return kind.from_json(metadata.get(b"tseg", b"{}"), path)
 
 
-def write_records(path: Path, records: list[dict[str, Any]], metadata: dict[str, Any]) -> None:
-    """Write rows with exactly the columns of `SCHEMA`, whole or not at all, with `metadata` as `write_table` does."""
-    with atomic_write(path) as partial, RecordsWriter(partial) as writer:
-        writer.write(pa.Table.from_pylist(records, schema=SCHEMA))
-        writer.metadata = metadata
+def read_records(path: Path) -> tuple[pd.DataFrame, RecordsProvenance]:
+    """Records in file order, and their provenance. Raises ValueError also if a column is missing or there is no row."""
+    records, provenance = read(path, RecordsProvenance)
+    missing = [name for name in RECORDS.names if name not in records.columns]
+    if missing:
+        raise ValueError(f"{path} lacks the column {missing[0]!r}; make it again with `tseg prepare`")
+    if records.empty:
+        raise ValueError(f"{path} holds no record; its .skipped.csv says why")
+    return records, provenance
 
 
 class RecordsWriter:
-    """A file of records that is written little by little; `metadata` may be set until it is closed."""
+    """Writes a file of records little by little, and at its end their provenance."""
 
     def __init__(self, path: Path):
-        self.writer = pq.ParquetWriter(path, SCHEMA)
-        self.waiting = SCHEMA.empty_table()
-        self.metadata: dict[str, Any] = {}
+        self.writer = pq.ParquetWriter(path, RECORDS)
+        self.waiting = RECORDS.empty_table()
 
     def write(self, records: pa.Table) -> None:
-        """Append records, a table of `SCHEMA`. The file does not depend on how many come at a time."""
+        """Append records, a table of `RECORDS`. The file does not depend on how many come at a time."""
         self.waiting = pa.concat_tables([self.waiting, records])
         while len(self.waiting) >= ROWS_PER_GROUP:
             self.writer.write_table(self.waiting[:ROWS_PER_GROUP])
             self.waiting = self.waiting[ROWS_PER_GROUP:]
 
+    def finish(self, provenance: RecordsProvenance) -> None:
+        """Write what waits and the provenance."""
+        self.writer.write_table(self.waiting)
+        self.writer.add_key_value_metadata({"tseg": provenance.to_json()})
+
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, failure: type[BaseException] | None, *_: object) -> None:
-        if failure is None:
-            self.writer.write_table(self.waiting)
-            self.writer.add_key_value_metadata({"tseg": json.dumps(self.metadata, sort_keys=True)})
+    def __exit__(self, *_: object) -> None:
         self.writer.close()
 
 
-def read_records(path: Path) -> pd.DataFrame:
-    """Records in file order. Raises ValueError when a column is missing or the table is empty."""
-    records = read_table(path, hint="make it with `tseg prepare`")
-    missing = [name for name in SCHEMA.names if name not in records.columns]
-    if missing:
-        raise ValueError(f"{path} lacks the column {missing[0]!r}; make it again with `tseg prepare`")
-    if records.empty:
-        raise ValueError(f"{path} holds no record; its .skipped.csv says why")
-    return records
-
-
 def images_of(records: pd.DataFrame, what: str) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
-    """Each image's file name, records and distinct expressions, under a progress bar that says `what` is done."""
+    """Each image's file name, records and distinct expressions, under a progress bar labelled `what`."""
     images = records.groupby("file_name", sort=False)
     for file_name, of_image in progress(images, what, "images", images.ngroups):
         yield str(file_name), of_image, list(dict.fromkeys(of_image["expression"]))

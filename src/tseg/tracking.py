@@ -121,6 +121,14 @@ class Tracker:
         self._written = time.monotonic()
 
 
+def log_metrics(uri: str | None, model_dir: Path, metrics: Mapping[str, float], *, prefix: str) -> None:
+    """Add `metrics`, their names behind `prefix`, to the MLflow run that trained the model in `model_dir`."""
+    tracker = Tracker(uri)
+    tracker.join(model_dir)
+    tracker.log({prefix + name: value for name, value in metrics.items()})
+    tracker.end("FINISHED")
+
+
 def _metric_name(name: str) -> str:
     return name.replace("+", "plus").replace("=", "-")
 

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from pycocotools import mask as coco_mask
 
-from tseg.evaluation.iou import PRECISION_THRESHOLDS, overlap, score_records, summarise
+from tseg.evaluation.iou import PRECISION_THRESHOLDS, intersection_and_union, score_records, summarise_records
 from tseg.records import encode_mask
 
 SIZES = [(20, 31), (31, 20), (7, 7), (1, 40), (25, 25), (12, 50)]  # height, width
@@ -68,7 +68,9 @@ def test_ignored_pixels_count_nowhere() -> None:
 
 def test_overlap_of_masks_without_ignored_pixels_is_that_of_all_pixels() -> None:
     for truth, prediction in zip(blobs(0), blobs(1), strict=True):
-        assert overlap(truth, prediction, None) == overlap(truth, prediction, np.zeros_like(truth))
+        assert intersection_and_union(truth, prediction, None) == intersection_and_union(
+            truth, prediction, np.zeros_like(truth)
+        )
 
 
 def test_the_truth_scores_one_and_an_empty_prediction_scores_zero() -> None:
@@ -98,15 +100,17 @@ def without_masks(truths: pd.DataFrame, numbers: list[int]) -> pd.DataFrame:
 def test_records_without_a_mask_are_counted_and_change_no_score_of_the_others() -> None:
     some, predictions = without_masks(table(blobs(0)), [0, 3]), table(blobs(1))
     with_masks = some["mask"].notna().tolist()
-    found = summarise(score_records(some, predictions), num_bootstrap=50, seed=0)
-    expected = summarise(score_records(table(blobs(0))[with_masks], predictions[with_masks]), num_bootstrap=50, seed=0)
+    found = summarise_records(score_records(some, predictions), num_bootstrap=50, seed=0)
+    expected = summarise_records(
+        score_records(table(blobs(0))[with_masks], predictions[with_masks]), num_bootstrap=50, seed=0
+    )
     assert (found.pop("num_without_mask"), expected.pop("num_without_mask")) == (2, 0)
     assert found == expected
     assert found["num_records"] == 4
 
 
 def test_records_of_which_none_has_a_mask_are_refused() -> None:
-    with pytest.raises(ValueError, match="none of the 6 records has a mask to be scored against; give some of them"):
+    with pytest.raises(ValueError, match="none of the 6 records has a mask to score against; give some of them"):
         score_records(without_masks(table(blobs(0)), list(range(6))), table(blobs(1)))
 
 
@@ -125,12 +129,12 @@ def test_masks_that_are_not_one_for_each_record_are_refused(wrong: str) -> None:
 
 def test_summary_is_the_mean_over_records_and_the_ratio_of_sums() -> None:
     scores = score_records(table(blobs(0)), table([*blobs(0)[:3], *blobs(1)[3:]]))
-    summary = summarise(scores, num_bootstrap=50, seed=0)
+    summary = summarise_records(scores, num_bootstrap=50, seed=0)
     pairs = list(zip(blobs(0), [*blobs(0)[:3], *blobs(1)[3:]], strict=True))
     ious = [(a & b).sum() / (a | b).sum() for a, b in pairs]
-    assert summary["mIoU"] == pytest.approx(np.mean(ious))
+    assert summary["metrics"]["mIoU"] == pytest.approx(np.mean(ious))
     overall = sum((a & b).sum() for a, b in pairs) / sum((a | b).sum() for a, b in pairs)
-    assert summary["overall_IoU"] == pytest.approx(overall)
+    assert summary["metrics"]["overall_IoU"] == pytest.approx(overall)
     assert (summary["num_records"], summary["num_images"]) == (6, 3)
 
 
@@ -138,14 +142,14 @@ def test_empty_is_the_share_of_records_for_which_nothing_is_predicted() -> None:
     """A mask that lies wholly in ignored pixels is not empty."""
     predictions = [*blobs(1)[:4], *(np.zeros_like(mask) for mask in blobs(1)[4:])]
     ignored = [np.ones_like(predictions[0]), *[None] * 5]
-    summary = summarise(score_records(table(blobs(0), ignored), table(predictions)), num_bootstrap=5, seed=0)
-    assert summary["empty"] == pytest.approx(2 / 6)
+    summary = summarise_records(score_records(table(blobs(0), ignored), table(predictions)), num_bootstrap=5, seed=0)
+    assert summary["metrics"]["empty"] == pytest.approx(2 / 6)
 
 
 def test_precision_counts_records_strictly_above_the_threshold() -> None:
     ious = [0.5, 0.55, 0.6, 0.7, 0.95]
-    summary = summarise(scores_of(ious, list("abcde")), num_bootstrap=5, seed=0)
-    precisions = {threshold: summary[f"precision_{threshold}"] for threshold in PRECISION_THRESHOLDS}
+    summary = summarise_records(scores_of(ious, list("abcde")), num_bootstrap=5, seed=0)
+    precisions = {threshold: summary["metrics"][f"precision_{threshold}"] for threshold in PRECISION_THRESHOLDS}
     assert precisions == pytest.approx({0.5: 4 / 5, 0.6: 2 / 5, 0.7: 1 / 5, 0.8: 1 / 5, 0.9: 1 / 5})
 
 
@@ -157,26 +161,32 @@ def clustered(seed: int) -> pd.DataFrame:
 
 
 def test_interval_is_a_function_of_the_seed() -> None:
-    first, again, other = (summarise(clustered(0), num_bootstrap=200, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (summarise_records(clustered(0), num_bootstrap=200, seed=seed) for seed in (1, 1, 2))
     assert first == again
-    assert first["mIoU_low"] != other["mIoU_low"]
+    assert first["metrics"]["mIoU_low"] != other["metrics"]["mIoU_low"]
 
 
 def test_interval_does_not_depend_on_the_order_of_records() -> None:
     shuffled = clustered(0).sample(frac=1, random_state=0)
-    assert summarise(shuffled, 200, seed=1) == pytest.approx(summarise(clustered(0), 200, seed=1))
+    found, expected = (summarise_records(scores, 200, seed=1)["metrics"] for scores in (shuffled, clustered(0)))
+    assert found == pytest.approx(expected)
 
 
 def test_interval_covers_the_true_mean_about_95_times_in_100() -> None:
     """Drawing single records, which are not independent, would cover it some 60 times."""
     covered = 0
     for seed in range(200):
-        summary = summarise(clustered(seed), num_bootstrap=200, seed=seed)
-        assert summary["mIoU_low"] <= summary["mIoU"] <= summary["mIoU_high"]
-        covered += summary["mIoU_low"] <= 0.5 <= summary["mIoU_high"]
+        summary = summarise_records(clustered(seed), num_bootstrap=200, seed=seed)
+        assert summary["metrics"]["mIoU_low"] <= summary["metrics"]["mIoU"] <= summary["metrics"]["mIoU_high"]
+        covered += summary["metrics"]["mIoU_low"] <= 0.5 <= summary["metrics"]["mIoU_high"]
     assert 0.88 <= covered / 200 <= 0.99
 
 
 def test_interval_of_one_image_is_a_point() -> None:
-    summary = summarise(scores_of([0.2, 0.4], ["a", "a"]), num_bootstrap=20, seed=0)
-    assert summary["mIoU_low"] == summary["mIoU"] == summary["mIoU_high"] == pytest.approx(0.3)
+    summary = summarise_records(scores_of([0.2, 0.4], ["a", "a"]), num_bootstrap=20, seed=0)
+    assert (
+        summary["metrics"]["mIoU_low"]
+        == summary["metrics"]["mIoU"]
+        == summary["metrics"]["mIoU_high"]
+        == pytest.approx(0.3)
+    )

@@ -1,38 +1,32 @@
-"""`tseg segment`: for people with an image and a phrase."""
+"""`tseg segment`: phrases in an image of one's own."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tseg.cli.options import Crf, Device, find_device, preset
+from tseg.cli.options import Crf, Device, preset
 
 
 def segment(
-    model: Annotated[Path, typer.Argument(help="The model.safetensors that `tseg train` wrote.")],
+    model: Annotated[Path, typer.Argument(help="The model.safetensors written by `tseg train`.")],
     image: Annotated[Path, typer.Argument(help="The image.")],
-    expressions: Annotated[list[str], typer.Argument(help="What to look for, such as 'red circle'; several at will.")],
+    expressions: Annotated[list[str], typer.Argument(help="Phrases to look for, such as 'red circle'.")],
     output: Annotated[Path, typer.Option(help="Folder for a black and white PNG and an overlay per phrase.")],
     crf: Crf = "none",
     resolution: Annotated[
-        int | None, typer.Option(min=1, help="Longer side in pixels; absent: as in training.")
+        int | None, typer.Option(min=1, help="Longer side in pixels. Default: as in training.")
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Segment phrases in an image of yours."""
-    from PIL import Image, ImageOps
+    """Segment phrases in an image of your own.
 
-    from tseg.files import atomic_write
-    from tseg.images import open_image
+    tseg segment results/runs/phrasecut-mpa/seed0/model.safetensors photo.jpg "red circle" "striped star" --output masks
+    """
     from tseg.inference.segmenter import Segmenter
-    from tseg.reporting.figures.overlay import PREDICTION, overlay
+    from tseg.model.device import select_device
+    from tseg.reporting.figures.segmentation import write_segmentation
 
-    segmenter = Segmenter.load(model, device=str(find_device(device, 1)), resolution=resolution, crf=preset(crf))
-    # Unlike a data set, whose annotations are of the stored pixels, people see their photographs upright.
-    opened = ImageOps.exif_transpose(open_image(image))
-    for number, (expression, mask) in enumerate(zip(expressions, segmenter(opened, expressions), strict=True), 1):
-        for kind, drawn in {"mask": Image.fromarray(mask), "overlay": overlay(opened, [mask], [PREDICTION])}.items():
-            path = output / f"{image.stem}-{number}-{kind}.png"
-            with atomic_write(path) as partial:
-                drawn.save(partial)
-            print(f"{path}: {expression}, {mask.mean():.1%} of the image")
+    segmenter = Segmenter.load(model, device=str(select_device(device, 1)), resolution=resolution, crf=preset(crf))
+    for file, expression, share in write_segmentation(segmenter, image, expressions, output):
+        print(f"{file}: {expression}, {share:.1%} of the image")

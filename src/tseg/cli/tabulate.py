@@ -1,7 +1,7 @@
 """`tseg tabulate`: a table from the summaries of its cells."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,7 +19,8 @@ def tabulate(
     published: Annotated[Path, typer.Option(help="CSV file of published numbers.")],
     output: Annotated[Path, typer.Option(help="CSV file; .md, .tex, .html, .json and _detail.csv go beside it.")],
 ) -> None:
-    """Write a table of the paper from the metrics of its runs, the published numbers beside them."""
+    """Write a table of the paper from the metrics of its runs, with the published numbers."""
     from tseg.reporting.tables.paper import write_table
+    from tseg.settings.plan import TableLayout
 
-    write_table(parse_text(dict[str, Any], layout, "--layout"), output, published=published)
+    write_table(parse_text(TableLayout, layout, "--layout"), output, published=published)

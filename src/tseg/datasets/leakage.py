@@ -11,7 +11,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from tseg.files import atomic_write, require_file
-from tseg.records import read_metadata
+from tseg.provenance import RecordsProvenance
+from tseg.records import read_provenance
 
 IMAGES = ["dataset", "image_id", "coco_id"]
 """Columns of a list of images, a row each; `coco_id` is null where an image is not known to be COCO's."""
@@ -67,7 +68,7 @@ def read_records_images(path: Path) -> pd.DataFrame:
 
     Raises ValueError for a file of another kind, and for one that an earlier version wrote without ids in COCO.
     """
-    dataset = read_metadata(path)["dataset"]
+    dataset = read_provenance(path, RecordsProvenance).dataset
     if "coco_id" not in pq.read_schema(path).names:
         raise ValueError(f"{path} lacks the column 'coco_id'; make it again with `tseg prepare`")
     return list_images(pq.read_table(path, columns=["image_id", "coco_id"]).to_pandas(), dataset)

@@ -16,6 +16,7 @@ from tseg.datasets.readers.refer import open_refer
 from tseg.datasets.readers.voc import open_voc
 from tseg.datasets.shards import Shard, read_shards
 from tseg.files import atomic_write
+from tseg.provenance import RecordsProvenance
 from tseg.records import RecordsWriter
 
 Format = Literal["phrasecut", "refer", "voc", "pairs"]
@@ -71,15 +72,17 @@ def prepare(
                 raise ValueError(
                     f"{name} {split} in {annotations}: all {found.num_skipped} records are left out; {reason}"
                 )
-            writer.metadata = {
-                "dataset": name,
-                "split": split,
-                "sources": list(sources),
-                "classes": list(classes) if classes else None,
-                "num_skipped": found.num_skipped,
-                "num_images": found.num_images,
-                "published": published,
-            }
+            writer.finish(
+                RecordsProvenance(
+                    dataset=name,
+                    split=split,
+                    sources=list(sources),
+                    classes=list(classes) if classes else None,
+                    num_skipped=found.num_skipped,
+                    num_images=found.num_images,
+                    published=published,
+                )
+            )
     except RecursionError as error:
         raise ValueError(f"{annotations}: one of its files is nested too deep ({error}); fetch it again") from error
     print(

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from tseg.datasets.readers.annotations import OpenSplit, Record, Skipped
 from tseg.images import ImageError, check_orientation, usable_image
-from tseg.records import SCHEMA
+from tseg.records import RECORDS
 
 SHARD = 256
 """Items of a shard."""
@@ -27,7 +27,7 @@ LATELY = 2**14
 
 
 class Shard(NamedTuple):
-    """What became of consecutive items: a table of `SCHEMA`, and what was left out."""
+    """What became of consecutive items: a table of `RECORDS`, and what was left out."""
 
     records: pa.Table
     skipped: list[Skipped]
@@ -86,7 +86,7 @@ class ShardReader:
         for record in (record for item in items for record in self.read(pickle.loads(item))):
             checked = record if isinstance(record, Skipped) else with_image(record, self.check(record["file_name"]))
             (skipped if isinstance(checked, Skipped) else records).append(checked)
-        return Shard(pa.Table.from_pylist(records, schema=SCHEMA), skipped)
+        return Shard(pa.Table.from_pylist(records, schema=RECORDS), skipped)
 
 
 _WORKER: dict[str, ShardReader] = {}

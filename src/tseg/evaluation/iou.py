@@ -1,5 +1,7 @@
 """Intersection over union per record, and what is reported of it (section 4.1, "Metrics")."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -10,24 +12,24 @@ from tseg.records import decode_mask
 PRECISION_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
-def overlap(truth: np.ndarray, prediction: np.ndarray, ignore: np.ndarray | None) -> tuple[int, int]:
-    """Intersection and union in pixels of two boolean masks; those in the mask `ignore` count nowhere."""
+def intersection_and_union(truth: np.ndarray, prediction: np.ndarray, ignore: np.ndarray | None) -> tuple[int, int]:
+    """Intersection and union in pixels of two boolean masks; pixels in the mask `ignore` are excluded."""
     if ignore is not None:
         truth, prediction = truth & ~ignore, prediction & ~ignore
     return int((truth & prediction).sum()), int((truth | prediction).sum())
 
 
 def score_records(records: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
-    """One row per record: record_id, image_id, intersection and union in pixels, IoU, whether its mask is empty.
+    """One row per record: record_id, image_id, intersection and union in pixels, iou, and whether its mask is empty.
 
-    Ignored pixels count nowhere. An empty prediction of a non-empty mask has IoU 0, and so has a union of nothing. The
-    three numbers of a record without a true mask are NaN. Raises ValueError when no record has one, and unless `masks`
-    has exactly one mask for each record.
+    Ignored pixels are excluded. An empty prediction of a non-empty mask scores 0; an empty union also scores 0. A
+    record without a true mask has NaN for the three numbers. Raises ValueError if no record has a true mask, and unless
+    `masks` has exactly one mask for each record.
     """
     if np.all(records["mask"].isna()):
         raise ValueError(
-            f"none of the {len(records)} records has a mask to be scored against; give some of them masks, or look at "
-            "what was predicted with `tseg draw expressions`"
+            f"none of the {len(records)} records has a mask to score against; give some of them masks, or look at the "
+            "predictions with `tseg draw expressions`"
         )
     predicted = dict(zip(masks["record_id"], masks["mask"], strict=True))
     scored = set(records["record_id"])
@@ -43,29 +45,33 @@ def score_records(records: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
         intersection = union = iou = np.nan
         if pd.notna(mask):
             ignored = decode_mask(ignore, *size) if pd.notna(ignore) else None
-            intersection, union = overlap(decode_mask(mask, *size), prediction, ignored)
+            intersection, union = intersection_and_union(decode_mask(mask, *size), prediction, ignored)
             iou = intersection / union if union else 0.0
         rows.append((record_id, image_id, intersection, union, iou, not prediction.any()))
     return pd.DataFrame(rows, columns=["record_id", "image_id", "intersection", "union", "iou", "empty"])
 
 
-def summarise(scores: pd.DataFrame, num_bootstrap: int, seed: int) -> dict[str, float | int]:
-    """Metrics of `score_records`' rows with a true mask, all but the counts in [0, 1]; num_without_mask are the others.
+def summarise_records(scores: pd.DataFrame, num_bootstrap: int, seed: int) -> dict[str, Any]:
+    """Metrics, in [0, 1], and counts of `score_records`' rows with a true mask.
 
-    mIoU, the mean over records, with the 95% percentile interval of `num_bootstrap` resamplings of the images;
-    overall_IoU, the sum of intersections over the sum of unions; precision_t, the share of records with an IoU above t;
-    empty, the share of records whose predicted mask is empty.
+    - mIoU: mean over records, with its 95% percentile interval over `num_bootstrap` resamplings of the images
+    - overall_IoU: sum of intersections over sum of unions
+    - precision_t: share of records with an IoU above t
+    - empty: share of records whose predicted mask is empty
     """
     num_rows, scores = len(scores), scores.dropna(subset="iou")
     low, high = _bootstrap_interval(scores, num_bootstrap, seed)
     ious, intersections, unions = (scores[column].to_numpy() for column in ("iou", "intersection", "union"))
-    return {
+    metrics = {
         "mIoU": float(ious.mean()),
         "mIoU_low": low,
         "mIoU_high": high,
         "overall_IoU": float(intersections.sum() / max(1, unions.sum())),
         **{f"precision_{t}": float((ious > t).mean()) for t in PRECISION_THRESHOLDS},
         "empty": float(np.mean(scores["empty"])),
+    }
+    return {
+        "metrics": metrics,
         "num_records": len(scores),
         "num_images": len(set(scores["image_id"])),
         "num_without_mask": num_rows - len(scores),
@@ -73,7 +79,7 @@ def summarise(scores: pd.DataFrame, num_bootstrap: int, seed: int) -> dict[str, 
 
 
 def _bootstrap_interval(scores: pd.DataFrame, num_bootstrap: int, seed: int) -> tuple[float, float]:
-    """The 95% interval of the mIoU when whole images are drawn with replacement."""
+    """The 95% interval of the mIoU over resamplings of whole images."""
     images = scores.groupby("image_id", sort=True)["iou"].agg(["sum", "size"]).to_numpy()
     totals, counts = resample(images, num_bootstrap, seed).T
     return interval(totals / counts)

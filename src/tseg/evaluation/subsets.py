@@ -5,9 +5,9 @@ import pandas as pd
 
 
 def summarise_subsets(scores: pd.DataFrame, records: pd.DataFrame) -> dict[str, dict[str, float | int]]:
-    """Tag to mIoU, in [0, 1], and num_records, of all records scored with that tag; empty where no record has one.
+    """Tag to the mIoU, in [0, 1], and num_records of the scored records that have it.
 
-    `scores` are the rows that `score_records` made of `records`.
+    `scores` are `score_records`' rows of `records`.
     """
     tagged = scores.dropna(subset="iou").merge(records[["record_id", "tags"]], on="record_id").explode("tags")
     return {

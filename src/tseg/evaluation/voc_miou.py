@@ -11,10 +11,10 @@ from tseg.records import BACKGROUND_LABEL, decode_mask, images_of
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int, counted: np.ndarray) -> np.ndarray:
-    """Pixels by true class (row) and predicted class (column), int64 (num_classes, num_classes).
+    """Number of pixels by true class (row) and predicted class (column), int64 (num_classes, num_classes).
 
-    `truth` and `prediction` hold the classes of pixels, 0 to num_classes - 1; those not in the mask `counted` are left
-    out.
+    `truth` and `prediction` hold the class of each pixel, 0 to num_classes - 1. Pixels outside the mask `counted` are
+    excluded.
     """
     pairs = num_classes * truth[counted] + prediction[counted]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
@@ -23,15 +23,16 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
 def score_labels(records: pd.DataFrame, labels: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
     """One row per image: image_id and confusion, a list of the (K + 1)^2 pixel counts of its matrix, row by row.
 
-    `records` have one of the K `classes` as their expression and its pixels as their mask; what no mask covers is
-    background, pixels in any of an image's `ignore` are left out. `labels` are `label_records`' rows. Raises
-    ValueError unless they are of exactly the records' images, and where a class is unknown or two masks overlap.
+    Each of the `records` has one of the K `classes` as its expression and the class's pixels as its mask. Pixels that
+    no mask covers are background; pixels in any of an image's `ignore` are excluded. `labels` are the rows of
+    `label_records`. Raises ValueError unless they cover exactly the records' images, for an unknown class, and if two
+    masks overlap.
     """
     predicted, images = dict(list(labels.groupby("image_id"))), set(records["image_id"])
     if set(predicted) != images:
         raise ValueError(
-            f"there are label maps of {len(predicted)} images, of {len(images & set(predicted))} of the "
-            f"{len(images)} images to score; predict these records again"
+            f"there are label maps for {len(images & set(predicted))} of the {len(images)} images to score, and "
+            f"{len(set(predicted) - images)} for other images; predict these records again"
         )
     rows = []
     for _, of_image, _ in images_of(records, "evaluate"):
@@ -46,11 +47,13 @@ def score_labels(records: pd.DataFrame, labels: pd.DataFrame, classes: Sequence[
 
 
 def summarise_labels(scores: pd.DataFrame, classes: Sequence[str], num_bootstrap: int, seed: int) -> dict[str, Any]:
-    """Metrics of `score_labels`' rows, all but the count in [0, 1].
+    """Metrics, in [0, 1], and the number of images of `score_labels`' rows.
 
-    mIoU, the mean over background and classes of their IoU, pixels of all images summed first, with the 95%
-    percentile interval of `num_bootstrap` resamplings of the images; pixel_accuracy; classes, the IoU of each by
-    name. A class that neither truth nor prediction has is left out of the mean, its IoU None.
+    - mIoU: mean IoU of the background and the classes, the pixels of all images summed first, with its 95% percentile
+      interval over `num_bootstrap` resamplings of the images. A class that neither truth nor prediction has is left
+      out of the mean.
+    - pixel_accuracy
+    - classes: IoU by name, None for a class that is left out
     """
     names = [BACKGROUND_LABEL, *classes]
     confusions = np.array(scores["confusion"].tolist(), dtype=np.int64)
@@ -58,11 +61,14 @@ def summarise_labels(scores: pd.DataFrame, classes: Sequence[str], num_bootstrap
     ious = _ious(total)
     resampled = resample(confusions, num_bootstrap, seed).reshape(-1, len(names), len(names))
     low, high = interval(np.nanmean(_ious(resampled), axis=1))
-    return {
+    metrics = {
         "mIoU": float(np.nanmean(ious)),
         "mIoU_low": low,
         "mIoU_high": high,
         "pixel_accuracy": float(total.trace() / total.sum()),
+    }
+    return {
+        "metrics": metrics,
         "classes": {name: None if np.isnan(iou) else float(iou) for name, iou in zip(names, ious, strict=True)},
         "num_images": len(scores),
     }
@@ -71,13 +77,13 @@ def summarise_labels(scores: pd.DataFrame, classes: Sequence[str], num_bootstrap
 def _label_map(
     image_id: str, labels: Iterable[str], masks: Iterable[str], size: list[int], classes: Sequence[str]
 ) -> np.ndarray:
-    """The class of each pixel, int64 (H, W): 0 where no mask says another."""
+    """The class of each pixel, int64 (H, W): 0 where no mask lies."""
     names = [BACKGROUND_LABEL, *classes]
     found = np.zeros(size, np.int64)
     covered = np.zeros(size, bool)
     for label, counts in zip(labels, masks, strict=True):
         if label not in names:
-            raise ValueError(f"image {image_id}: {label!r} is none of the classes; prepare the records with it")
+            raise ValueError(f"image {image_id}: {label!r} is not one of the classes; prepare the records with it")
         mask = decode_mask(counts, *size)
         if (mask & covered).any():
             raise ValueError(f"image {image_id}: the mask of {label!r} overlaps another's; a pixel has one class")
@@ -87,7 +93,7 @@ def _label_map(
 
 
 def _ious(confusions: np.ndarray) -> np.ndarray:
-    """IoU of each class, float64 (..., C), of confusion matrices (..., C, C); NaN of a class that does not occur."""
+    """IoU of each class, float64 (..., C), of confusion matrices (..., C, C); NaN for a class that does not occur."""
     hits = np.diagonal(confusions, axis1=-2, axis2=-1)
     unions = confusions.sum(axis=-1) + confusions.sum(axis=-2) - hits
     return np.where(unions > 0, hits / np.maximum(unions, 1), np.nan)

@@ -13,16 +13,13 @@ from torch.nn.functional import interpolate
 from tseg.images import open_image
 from tseg.inference.crf import refine
 from tseg.model.pooling import POOLINGS
-from tseg.records import encode_mask, images_of
-
-# `mask` is COCO's compressed RLE at the image's own resolution.
-MASKS = pa.schema([("record_id", pa.string()), ("mask", pa.string())])
+from tseg.records import MASKS, encode_mask, images_of
 
 FOREGROUND = 0.5
 """A pixel belongs to the mask where its foreground probability is strictly above this."""
 
 COMPARISON = f"foreground probability > {FOREGROUND}"
-"""What is said of masks where they are scored."""
+"""When a pixel belongs to a mask; summaries and tables state it."""
 
 
 def mask_records(

@@ -13,18 +13,8 @@ from torch.nn.functional import interpolate
 
 from tseg.images import normalised, open_image
 from tseg.model.tseg import TSEG
-from tseg.records import images_of
+from tseg.records import PREDICTIONS, images_of
 from tseg.transforms import mirror_words
-
-PREDICTIONS = pa.schema(
-    [
-        ("image_id", pa.string()),
-        ("expression", pa.string()),
-        ("grid_height", pa.int32()),  # patches
-        ("grid_width", pa.int32()),
-        ("similarities", pa.list_(pa.float16())),  # row by row
-    ]
-)
 
 
 def predict_records(

@@ -42,9 +42,14 @@ class Segmenter:
         cls, path: Path, *, device: str = "cpu", resolution: int | None = None, crf: str | None = None
     ) -> "Segmenter":
         """The model that `tseg train` wrote to `path`, at the resolution it was trained at unless another is given."""
-        model, about = load_model(path)
-        told = {key: about[key] for key in ("pooling", "flip_words")}
-        return cls(model.to(device), resolution=resolution or about["resolution"], crf=crf, **told)
+        model, trained = load_model(path)
+        return cls(
+            model.to(device),
+            pooling=trained.pooling,
+            resolution=resolution or trained.resolution,
+            flip_words=trained.flip_words,
+            crf=crf,
+        )
 
     def __call__(
         self,

@@ -13,10 +13,7 @@ from tseg.images import open_image
 from tseg.inference.crf import refine_labels
 from tseg.inference.masks import Maps, foreground_probabilities, pixel_masks, similarity_maps, stack_maps
 from tseg.model.pooling import POOLINGS
-from tseg.records import BACKGROUND_LABEL, encode_mask, images_of
-
-# One row per image and class found in it, and one for its background, be it empty; `mask` as in `MASKS`.
-LABELS = pa.schema([("image_id", pa.string()), ("label", pa.string()), ("mask", pa.string())])
+from tseg.records import BACKGROUND_LABEL, LABELS, encode_mask, images_of
 
 
 def comparison(confidence: float) -> str:
@@ -30,7 +27,7 @@ def label_records(
     *,
     labels: dict[str, list[str]],
     pooling: str,
-    weighting: dict[str, float],
+    options: dict[str, float],
     confidence: float,
     background: float,
     crf: str | None,
@@ -52,7 +49,7 @@ def label_records(
             open_image(file_name),
             list(numbers.values()),
             pooling=pooling,
-            weighting=weighting,
+            options=options,
             confidence=confidence,
             background=background,
             crf=crf,
@@ -71,7 +68,7 @@ def segment_labels(
     numbers: Sequence[int],
     *,
     pooling: str,
-    weighting: dict[str, float],
+    options: dict[str, float],
     confidence: float,
     background: float,
     crf: str | None,
@@ -79,11 +76,11 @@ def segment_labels(
     """The class of each pixel, int64 (H, W), 0 for the background, in an RGB image of W x H pixels.
 
     `similarities` is float32 (L, h, w) of L words by a model trained with `pooling`, whose `POOLINGS` score takes
-    `weighting`; `numbers` has the class, 1 to K, of each word. Words of no more than `confidence` are left out; the
+    `options`; `numbers` has the class, 1 to K, of each word. Words of no more than `confidence` are left out; the
     classes of the others compete for each pixel. `background` and `crf` are those of `masks.segment`.
     """
     size = image.height, image.width
-    confident = confidences(similarities, pooling, weighting) > confidence
+    confident = confidences(similarities, pooling, options) > confidence
     if not confident.any():
         return np.zeros(size, np.int64)
     # ASSUME: exclusive masks are a softmax over the words that remain, as if the others had never been asked.
@@ -96,13 +93,13 @@ def segment_labels(
     return classes.numpy()[refined.argmax(axis=0)]
 
 
-def confidences(similarities: Tensor, pooling: str, weighting: dict[str, float]) -> Tensor:
+def confidences(similarities: Tensor, pooling: str, options: dict[str, float]) -> Tensor:
     """sigmoid(z), (L), of similarities (L, h, w): the probability by which the words were trained to be present.
 
     ASSUME: this is section 4.6's "confidence score", each word of a class having its own.
     """
     patches = similarities.flatten(1).T
-    return POOLINGS[pooling].score(patches[None], **weighting)[0].sigmoid()
+    return POOLINGS[pooling].score(patches[None], **options)[0].sigmoid()
 
 
 def label_probabilities(similarities: Tensor, pooling: str, size: tuple[int, int], background: float) -> Tensor:

@@ -16,6 +16,7 @@ from tseg.files import atomic_write, require_file
 from tseg.model.image_encoder import ImageEncoder, build_image_encoder
 from tseg.model.text_encoder import ClassEncoder, TextEncoder, build_text_encoder, rebuild_text_encoder
 from tseg.model.wide_resnet38 import WideResNet38
+from tseg.provenance import ModelProvenance
 
 
 class TSEG(nn.Module):
@@ -82,26 +83,23 @@ def build_tseg(
     )
 
 
-def save_model(path: Path, model: TSEG, architecture: dict[str, Any], about: dict[str, Any]) -> None:
-    """Write weights, tokenizer, `architecture` (the arguments of `build_tseg`) and `about` to one safetensors file.
-
-    `about` is JSON: what the model was trained on, with which pooling.
-    """
+def save_model(path: Path, model: TSEG, architecture: dict[str, Any], provenance: ModelProvenance) -> None:
+    """Write weights, tokenizer, `architecture` (the arguments of `build_tseg`) and `provenance` to a safetensors file."""
     text_encoder = model.text_encoder
     language = isinstance(text_encoder, TextEncoder)
     header = {
         "architecture": architecture,
         "bert": text_encoder.bert.config.to_dict() if language else None,
         "tokenizer": text_encoder.tokenizer.to_str() if language else None,
-        "about": about,
+        "provenance": provenance.to_json(),
     }
     with atomic_write(path) as partial:
         # One key: safetensors writes several in no fixed order, and the same model must give the same bytes.
         save_file(model.state_dict(), partial, metadata={"tseg": json.dumps(header, sort_keys=True)})
 
 
-def load_model(path: Path) -> tuple[TSEG, dict[str, Any]]:
-    """The model that `save_model` wrote, ready for inference on the CPU, and what it said `about` it.
+def load_model(path: Path) -> tuple[TSEG, ModelProvenance]:
+    """The model that `save_model` wrote, ready for inference on the CPU, and its provenance.
 
     Raises ValueError where `path` is no such file.
     """
@@ -110,7 +108,7 @@ def load_model(path: Path) -> tuple[TSEG, dict[str, Any]]:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["tseg"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        architecture, about = header["architecture"], header["about"]
+        architecture, provenance = header["architecture"], ModelProvenance.from_json(header["provenance"], path)
         model = TSEG(
             build_image_encoder(**architecture["image_encoder"] | {"weights": None}),
             rebuild_text_encoder(architecture["text_encoder"], header["bert"], header["tokenizer"]),
@@ -122,4 +120,4 @@ def load_model(path: Path) -> tuple[TSEG, dict[str, Any]]:
             model.image_encoder.freeze()
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is not a model that this `tseg train` wrote: {error}; train it again") from error
-    return model.eval(), about
+    return model.eval(), provenance

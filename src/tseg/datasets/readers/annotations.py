@@ -93,7 +93,7 @@ def make_record(
     ignore: str | None = None,
     coco_id: str | None = None,
 ) -> Record:
-    """A row of `tseg.records.SCHEMA`.
+    """A row of `tseg.records.RECORDS`.
 
     `size` is (height, width) in pixels, None where only the image tells it; `mask` a compressed RLE of that size,
     or None where none is drawn; `box` the mask's own if none is given; `ignore` the RLE of the pixels that do not

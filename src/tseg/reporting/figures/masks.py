@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tseg.evaluation.iou import overlap
+from tseg.evaluation.iou import intersection_and_union
 from tseg.images import open_image
 from tseg.records import decode_mask
 from tseg.reporting.figures.overlay import LOOKS, PREDICTION, TRUTH, Look, overlay, pale, working_mask, working_size
@@ -29,7 +29,7 @@ def draw_masks(
 ) -> None:
     """Write a PNG with a row per record: its image, its truth, and each method's mask with its IoU.
 
-    `records` has the columns of `records.SCHEMA`; `masks` maps a method's label to a frame of record_id and mask (COCO
+    `records` has the columns of `records.RECORDS`; `masks` maps a method's label to a frame of record_id and mask (COCO
     compressed RLE). Records are drawn at random from `seed`, at most one per image, whatever their score. A record
     without a mask has no truth and no IoU. Raises ValueError when the image of a drawn record is missing, or a
     method's mask of it.
@@ -112,7 +112,7 @@ def _iou(record: Any, prediction: np.ndarray) -> str:
     truth = _decoded(record, "mask")
     if truth is None:
         return ""
-    intersection, union = overlap(truth, prediction, _decoded(record, "ignore"))
+    intersection, union = intersection_and_union(truth, prediction, _decoded(record, "ignore"))
     return f"IoU {intersection / max(1, union):.2f}"
 
 

@@ -7,63 +7,51 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from tseg.evaluation.score import Summary, read_summary
 from tseg.files import require_file
 from tseg.reporting.tables.formats import RowGroup, Sheet, html_page, latex, markdown, write_texts
 from tseg.reporting.tables.notes import data_met, how_measured, provenance, remarks, words_asked
+from tseg.settings.plan import TableLayout
 
 PAPER = "Strudel et al. 2022"
-METRICS = [
-    "mIoU",
-    "mIoU_low",
-    "mIoU_high",
-    "overall_IoU",
-    *(f"precision_0.{tenth}" for tenth in range(5, 10)),
-    "empty",
-    "pixel_accuracy",
-]
-FACTS = ["run", "supervision", "pooling", "scales", "flip", "crf", "num_records", "num_images"]
-FACTS += ["num_excluded", "num_seen", "seen_excluded", "num_without_mask", "comparison", "resolution"]
-NEEDED = ["seed", "run", "trained_on", "evaluated_on", "image_encoder", "comparison", "resolution"]
 
 
-def write_table(layout: dict[str, Any], output: Path, *, published: Path) -> None:
+def write_table(layout: TableLayout, output: Path, *, published: Path) -> None:
     """Write a grid of metrics in percent: means over the seeds and, of several, ± their sample standard deviation.
 
-    `layout` has number, title, corner, note, rows and columns (labels), best ("column", "row" or "table": the best of
-    which is bold) and cells {row, column, metric, summaries}: the name of a metric ("mIoU", "subsets.c20") in the
-    summaries that `tseg evaluate` wrote, one per seed. `output` is the CSV. Beside it go the same table as .md, .tex,
-    .html and .json, and `<stem of output>_detail.csv` with every seed. `published` is a CSV of printed results: those
-    of table `number` stand below ours, a block per source. A metric that no record has a part in is printed as "-".
+    `output` is the CSV. Beside it go the same table as .md, .tex, .html and .json, and `<stem of output>_detail.csv`
+    with every seed. `published` is a CSV of printed results: those of the table's number stand below ours, a group of
+    rows per source. A metric that no record has a part in is printed as "-".
 
-    Raises ValueError when a cell has no place, or not one summary for each seed that another cell has.
+    Raises ValueError if a cell has no row or column, or not exactly one summary for each seed that another cell has.
     """
-    _check_places(layout)
-    summaries, detail = _collect(layout["cells"])
+    _check_cells(layout)
+    summaries, detail = _collect(layout)
     means, deviations = _over_seeds(detail, layout)
-    printed = _printed(published, layout["number"])
-    of_paper = printed.loc[printed["source"] == PAPER, ["row", "column", "value"]]
-    detail = detail.merge(of_paper.rename(columns={"value": "published"}), how="left", on=["row", "column"])
+    printed = _printed(published, layout.number)
+    from_paper = printed.loc[printed["source"] == PAPER, ["row", "column", "value"]]
+    detail = detail.merge(from_paper.rename(columns={"value": "published"}), how="left", on=["row", "column"])
     detail_path = output.with_name(f"{output.stem}_detail.csv")
-    place = f"{'Section' if '.' in layout['number'] else 'Table'} {layout['number']} of {PAPER}"
+    reference = f"{'Section' if '.' in layout.number else 'Table'} {layout.number} of {PAPER}"
     sheet = Sheet(
-        caption=f"{layout['title']}, in percent{f' ({place})' if PAPER in set(printed['source']) else ''}",
+        caption=f"{layout.title}, in percent{f' ({reference})' if PAPER in set(printed['source']) else ''}",
         data=provenance(summaries),
         notes=[
-            *how_measured(summaries, layout["best"], num_missing=int(np.isnan(detail["value"].to_numpy()).sum())),
-            *([layout["note"]] if layout["note"] else []),
+            *how_measured(summaries, layout.best, num_missing=int(np.isnan(detail["value"].to_numpy()).sum())),
+            *([layout.note] if layout.note else []),
             f"Every seed and the other metrics: {detail_path.name}.",
             *remarks(printed),
         ],
-        corner=layout["corner"],
-        best=layout["best"],
-        blocks=[RowGroup("Reproduced", means, _texts(means, deviations)), *_published_blocks(printed, layout)],
+        corner=layout.corner,
+        best=layout.best,
+        blocks=[RowGroup("Reproduced", means, _texts(means, deviations)), *_published_rows(printed, layout)],
     )
     several = len(set(detail["seed"])) > 1
     comment = f"# {' '.join(sheet.data)}\n"
     plain = means.join(deviations.add_suffix(" std")) if several else means
     write_texts(
         {
-            output: comment + plain.to_csv(index_label=layout["corner"], float_format="%.2f"),
+            output: comment + plain.to_csv(index_label=layout.corner, float_format="%.2f"),
             detail_path: comment + detail.to_csv(index=False, float_format="%.6g"),
             output.with_suffix(".md"): markdown(sheet),
             output.with_suffix(".tex"): latex(sheet),
@@ -73,75 +61,84 @@ def write_table(layout: dict[str, Any], output: Path, *, published: Path) -> Non
     )
 
 
-def _check_places(layout: dict[str, Any]) -> None:
-    places = [(cell["row"], cell["column"]) for cell in layout["cells"]]
-    for row, column in places:
-        if row not in layout["rows"] or column not in layout["columns"] or places.count((row, column)) > 1:
-            raise ValueError(f"the cell {row}, {column} needs one place among rows and columns; fix the layout")
+def _check_cells(layout: TableLayout) -> None:
+    labels = [(cell.row, cell.column) for cell in layout.cells]
+    for row, column in labels:
+        if row not in layout.rows or column not in layout.columns or labels.count((row, column)) > 1:
+            raise ValueError(
+                f"the cell {row}, {column} must stand once, in one of the layout's rows and columns; fix the layout"
+            )
 
 
-def _collect(cells: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], pd.DataFrame]:
-    """The summaries, and of each a line with its cell, its seed and its metrics in percent."""
-    found = [[_summary(Path(path)) for path in cell["summaries"]] for cell in cells]
-    seeds = sorted({summary["seed"] for of_cell in found for summary in of_cell}) or [0]
-    summaries, lines = [], []
-    for cell, of_cell in zip(cells, found, strict=True):
+def _collect(layout: TableLayout) -> tuple[list[Summary], pd.DataFrame]:
+    """The summaries, and for each a line with its cell, its seed and its metrics in percent."""
+    paths = {path: read_summary(Path(path)) for cell in layout.cells for path in cell.summaries}
+    seeds = sorted({summary.model.seed for summary in paths.values()}) or [0]
+    summaries: list[Summary] = []
+    lines: list[dict[str, Any]] = []
+    for cell in layout.cells:
         for seed in seeds:
-            of_seed = [summary for summary in of_cell if summary["seed"] == seed]
+            of_seed = [path for path in cell.summaries if paths[path].model.seed == seed]
             if len(of_seed) != 1:
-                paths = "; ".join(summary["path"] for summary in of_seed) or "none"
                 raise ValueError(
-                    f"the cell {cell['row']}, {cell['column']} needs one summary of seed {seed} and has"
-                    f" {len(of_seed)} ({paths}); evaluate that run, or leave out all but one"
+                    f"the cell {cell.row}, {cell.column} needs one summary of seed {seed} and has {len(of_seed)} "
+                    f"({'; '.join(of_seed) or 'none'}); evaluate that run, or leave out all but one"
                 )
-            summaries += of_seed
-            lines.append(_line(cell, of_seed[0]))
+            summary = paths[of_seed[0]]
+            summaries.append(summary)
+            try:
+                value = summary.metric(cell.metric)
+            except ValueError as error:
+                raise ValueError(f"{of_seed[0]}: {error}") from None
+            lines.append(
+                {"row": cell.row, "column": cell.column, "metric": cell.metric, "seed": seed}
+                | {"value": np.nan if value is None else 100 * value}
+                | _details(summary)
+            )
     return summaries, pd.DataFrame(lines)
 
 
-def _summary(path: Path) -> dict[str, Any]:
-    summary = json.loads(require_file(path, "make it with `tseg evaluate`").read_text(encoding="utf-8"))
-    missing = [key for key in NEEDED if key not in summary]
-    if missing:
-        raise ValueError(f"{path} lacks {missing[0]!r}; make it again with `tseg evaluate`")
-    return summary | {"path": str(path)}
+def _details(summary: Summary) -> dict[str, Any]:
+    """All metrics of a summary in percent, and the facts behind them."""
+    model, predictions = summary.model, summary.predictions
+    of_records = {"num_records": summary.num_records, "num_without_mask": summary.num_without_mask}
+    facts: dict[str, Any] = {
+        "run": model.run,
+        "supervision": model.supervision,
+        "pooling": model.pooling,
+        "scales": predictions.scales,
+        "flip": predictions.flip,
+        "crf": summary.masks.crf,
+        "num_records": summary.num_records,
+        "num_images": summary.num_images,
+        "num_excluded": model.num_excluded,
+        "num_seen": summary.num_seen,
+        "seen_excluded": summary.seen_excluded,
+        "num_without_mask": summary.num_without_mask,
+        "comparison": summary.masks.comparison,
+        "resolution": "the image's own",
+        "labels": words_asked(predictions.labels),
+        "trained_on": data_met(model.trained_on),
+        "evaluated_on": data_met(predictions.evaluated_on),
+    }
+    unknown = [name for name, count in of_records.items() if count is None]  # a data set with classes has neither
+    return {name: 100 * value for name, value in summary.metrics.items()} | {
+        name: fact for name, fact in facts.items() if name not in unknown
+    }
 
 
-def _line(cell: dict[str, Any], summary: dict[str, Any]) -> dict[str, Any]:
-    return (
-        {key: cell[key] for key in ("row", "column", "metric")}
-        | {"seed": summary["seed"], "value": 100 * _value(summary, cell["metric"])}
-        | {metric: 100 * summary[metric] for metric in METRICS if metric in summary}
-        | {fact: summary[fact] for fact in FACTS if fact in summary}
-        | {"labels": words_asked(summary.get("labels"))}
-        | {step: data_met(summary[step]) for step in ("trained_on", "evaluated_on")}
-    )
-
-
-def _value(summary: dict[str, Any], metric: str) -> float:
-    """The metric, in [0, 1]; NaN where no record has a part in it."""
-    group, _, name = metric.partition(".")
-    # A class is always there; a subset that no record is in is not.
-    known = name in summary.get(group, {}) if group == "classes" else isinstance(summary.get(group), dict)
-    if metric not in summary and not known:
-        raise ValueError(f"{summary['path']} has no metric {metric}; name one that it has")
-    found = summary[metric] if metric in summary else summary[group].get(name)
-    found = found["mIoU"] if isinstance(found, dict) else found
-    return float("nan") if found is None else float(found)
-
-
-def _over_seeds(detail: pd.DataFrame, layout: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _over_seeds(detail: pd.DataFrame, layout: TableLayout) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Means and sample standard deviations, rows by columns, to the two decimals that are printed."""
     by_seed = detail.pivot(index=["row", "column"], columns="seed", values="value")
     means, deviations = (
-        values.unstack("column").reindex(index=layout["rows"], columns=layout["columns"]).round(2)
+        values.unstack("column").reindex(index=layout.rows, columns=layout.columns).round(2)
         for values in (by_seed.mean(axis=1, skipna=False), by_seed.std(axis=1, ddof=1, skipna=False))
     )
     return means, deviations
 
 
 def _texts(means: pd.DataFrame, deviations: pd.DataFrame) -> pd.DataFrame:
-    """To two decimals; of one seed there is no deviation."""
+    """Two decimals each; one seed has no deviation."""
     spread = deviations.map(" ± {:.2f}".format).mask(deviations.isna(), "")
     return (means.map("{:.2f}".format) + spread).mask(means.isna(), "-")
 
@@ -152,19 +149,19 @@ def _printed(path: Path, number: str) -> pd.DataFrame:
     return values.loc[values["table"] == number, ["source", "row", "column", "value", "note"]]
 
 
-def _published_blocks(printed: pd.DataFrame, layout: dict[str, Any]) -> list[RowGroup]:
-    """A block per source in the layout's order; rows and columns that we have not come last."""
-    blocks = []
+def _published_rows(printed: pd.DataFrame, layout: TableLayout) -> list[RowGroup]:
+    """A group of rows per source in the layout's order; rows and columns that only the source has come last."""
+    groups: list[RowGroup] = []
     for source, own in printed.groupby("source", sort=False):
         texts = own.pivot(index="row", columns="column", values="value")
-        rows = [row for row in dict.fromkeys([*layout["rows"], *own["row"]]) if row in texts.index]
-        texts = texts.reindex(index=rows, columns=list(dict.fromkeys([*layout["columns"], *own["column"]])))
-        blocks.append(RowGroup(f"Published by {source}", texts.astype(float), texts.mask(texts.isna(), "-")))
-    return blocks
+        rows = [row for row in dict.fromkeys([*layout.rows, *own["row"]]) if row in texts.index]
+        texts = texts.reindex(index=rows, columns=list(dict.fromkeys([*layout.columns, *own["column"]])))
+        groups.append(RowGroup(f"Published by {source}", texts.astype(float), texts.mask(texts.isna(), "-")))
+    return groups
 
 
 def _json(data: list[str], tables: dict[str, pd.DataFrame]) -> str:
-    """For `dvc metrics show`."""
+    """The table for `dvc metrics show`."""
     numbers = {
         name: {row: values.dropna().to_dict() for row, values in table.iterrows()} for name, table in tables.items()
     }

@@ -1,6 +1,5 @@
-"""`tseg evaluate` leaves out exactly the images that the run has seen in another data set, and says so."""
+"""An evaluation leaves out exactly the images that the run has seen in another data set, and counts them."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,16 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-import tseg.tracking
-from tseg.cli.evaluate import evaluate
 from tseg.datasets.leakage import write_images
-from tseg.records import encode_mask, read_metadata, read_table, write_records, write_table
+from tseg.evaluation.score import Summary, read_summary, score_masks
+from tseg.provenance import MasksProvenance, ScoresProvenance
+from tseg.records import LABELS, MASKS, encode_mask, read, write
+
+from ..provenances import masks_provenance, predictions_provenance, records_provenance, write_records
 
 SIZE = (6, 8)
 COCO_IDS = {"a": "1", "b": "2", "c": None, "d": "4"}
 CLASSES = ["cat", "dog"]
-TOLD = ("run", "seed", "supervision", "pooling", "crf", "labels", "scales", "flip", "image_encoder")
-TOLD += ("trained_on", "pretrained_on", "num_excluded", "comparison")
 
 
 class Evaluated:
@@ -27,15 +26,16 @@ class Evaluated:
 
     def __init__(self, folder: Path, classes: list[str] | None):
         self.folder, self.classes = folder, classes
-        about: dict[str, Any] = {"dataset": "refcoco", "split": "val", "sources": [], "classes": classes}
+        about: dict[str, Any] = {"dataset": "refcoco", "split": "val", "classes": classes}
         rng = np.random.default_rng(0)
         masks = {f"{image}{number}": rng.random(SIZE) < 0.5 for image in COCO_IDS for number in range(2)}
         if classes:  # a pixel has one class
             masks |= {f"{image}1": ~masks[f"{image}0"] for image in COCO_IDS}
-        write_records(folder / "val.parquet", [self.record(name, mask) for name, mask in masks.items()], about)
+        write_records(folder / "val.parquet", [self.record(name, mask) for name, mask in masks.items()], **about)
         predicted = [self.prediction(name, np.roll(mask, 1, axis=0)) for name, mask in masks.items()]
-        refined = dict.fromkeys(TOLD) | {"evaluated_on": about}
-        write_table(folder / "masks.parquet", pa.Table.from_pylist(predicted), refined)
+        predictions = predictions_provenance(evaluated_on=records_provenance(**about))
+        table = pa.Table.from_pylist(predicted, LABELS if classes else MASKS)
+        write(folder / "masks.parquet", table, masks_provenance(predictions=predictions))
 
     def record(self, name: str, mask: np.ndarray) -> dict[str, Any]:
         ids = {"record_id": name, "image_id": name[0], "group_id": name, "coco_id": COCO_IDS[name[0]]}
@@ -47,23 +47,23 @@ class Evaluated:
         whose = {"image_id": name[0], "label": CLASSES[int(name[1])]} if self.classes else {"record_id": name}
         return whose | {"mask": encode_mask(mask)}
 
-    def __call__(self, *seen: tuple[str, str, str | None], **options: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
-        """The rows and the summary of an evaluation, when the run has seen these: dataset, image_id, coco_id."""
+    def __call__(self, *seen: tuple[str, str, str | None], **options: Any) -> tuple[pd.DataFrame, Summary]:
+        """The rows and the summary of an evaluation of a run that has seen these: dataset, image_id, coco_id."""
         images = None
         if seen:
             images = self.folder / "images.csv"
             write_images(images, pd.DataFrame(seen, columns=["dataset", "image_id", "coco_id"]))
-        scores, summary = self.folder / "scores.parquet", self.folder / "summary.json"
-        evaluate(
+        summary = score_masks(
             self.folder / "masks.parquet",
             self.folder / "val.parquet",
-            scores,
-            summary,
+            output=self.folder / "scores.parquet",
+            summary=self.folder / "summary.json",
             num_bootstrap=20,
             images=images,
             **options,
         )
-        return read_table(scores), json.loads(summary.read_text())
+        assert read_summary(self.folder / "summary.json") == summary
+        return read(self.folder / "scores.parquet", ScoresProvenance)[0], summary
 
 
 @pytest.fixture
@@ -74,38 +74,34 @@ def make(tmp_path: Path) -> Callable[[list[str] | None], Evaluated]:
 LEAK = [("phrasecut", "77", "2"), ("phrasecut", "78", "99"), ("phrasecut", "c", None), ("refcocog", "4", "4")]
 
 
-def test_the_planted_images_are_left_out_and_every_other_row_stays(make, capsys):
+def test_the_planted_images_are_left_out_and_every_other_row_stays(make):
     evaluated = make(None)
     everything, _ = evaluated()
     scores, summary = evaluated(*LEAK)
-    assert (summary["num_seen"], summary["seen_excluded"]) == (2, True)
+    assert (summary.num_seen, summary.seen_excluded) == (2, True)
     expected = everything.loc[everything["image_id"].isin(["a", "c"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(scores, expected)
-    assert (summary["num_records"], summary["num_images"]) == (4, 2)
-    assert summary["mIoU"] == pytest.approx(expected["iou"].mean())
-    assert "masks.parquet: 2 images that the run was trained on, in other data sets, left out" in (
-        capsys.readouterr().out
-    )
+    assert (summary.num_records, summary.num_images) == (4, 2)
+    assert summary.metrics["mIoU"] == pytest.approx(expected["iou"].mean())
 
 
-def test_kept_images_are_scored_and_counted_all_the_same(make, capsys):
+def test_kept_images_are_scored_and_counted_all_the_same(make):
     evaluated = make(None)
     everything, unchecked = evaluated()
     scores, summary = evaluated(*LEAK, exclude_seen=False)
     pd.testing.assert_frame_equal(scores, everything)
-    assert summary == unchecked | {"num_seen": 2}
-    assert "2 images that the run was trained on, in other data sets, scored all the same" in capsys.readouterr().out
+    assert summary == unchecked.model_copy(update={"num_seen": 2})
 
 
 def test_what_was_seen_of_the_evaluated_data_set_itself_is_its_own_affair(make):
     scores, summary = make(None)(("refcoco", "b", "2"), ("refcoco", "d", "4"))
-    assert (summary["num_seen"], len(scores)) == (0, 8)
+    assert (summary.num_seen, len(scores)) == (0, 8)
 
 
 def test_unchecked_is_not_the_same_as_none_seen(make):
     _, summary = make(None)()
-    assert summary["num_seen"] is None
-    assert summary["seen_excluded"] is False
+    assert summary.num_seen is None
+    assert summary.seen_excluded is False
 
 
 def test_label_maps_of_the_planted_images_are_left_out(make):
@@ -115,14 +111,14 @@ def test_label_maps_of_the_planted_images_are_left_out(make):
     pd.testing.assert_frame_equal(
         scores, everything.loc[everything["image_id"].isin(["a", "c"])].reset_index(drop=True)
     )
-    assert (summary["num_seen"], summary["num_images"]) == (2, 2)
+    assert (summary.num_seen, summary.num_images) == (2, 2)
 
 
 @pytest.mark.parametrize("classes", [None, CLASSES])
 def test_a_run_that_has_seen_every_image_is_refused_before_anything_is_written(make, tmp_path, classes):
     evaluated = make(classes)
     records = pd.read_parquet(tmp_path / "val.parquet").query("coco_id == '1' or coco_id == '2'")
-    write_records(tmp_path / "val.parquet", records.replace({np.nan: None}).to_dict("records"), {"sources": []})
+    write_records(tmp_path / "val.parquet", records.replace({np.nan: None}).to_dict("records"))
     with pytest.raises(ValueError, match=r"images\.csv: the run was trained on all 2 images .*--keep-seen"):
         evaluated(("voc", "x", "1"), ("phrasecut", "y", "2"))
     assert not (tmp_path / "scores.parquet").exists()
@@ -130,15 +126,21 @@ def test_a_run_that_has_seen_every_image_is_refused_before_anything_is_written(m
 
 def test_masks_of_other_records_are_refused_although_images_are_left_out(make, tmp_path):
     evaluated = make(None)
-    masks = read_table(tmp_path / "masks.parquet").replace("a0", "z0")
-    about = read_metadata(tmp_path / "masks.parquet", "refine")
-    write_table(tmp_path / "masks.parquet", pa.Table.from_pandas(masks, preserve_index=False), about)
+    masks, provenance = read(tmp_path / "masks.parquet", MasksProvenance)
+    table = pa.Table.from_pandas(masks.replace("a0", "z0"), preserve_index=False)
+    write(tmp_path / "masks.parquet", table, provenance)
     with pytest.raises(ValueError, match="predict these records again"):
         evaluated(*LEAK)
 
 
-def test_the_number_of_seen_images_is_logged(make, tmp_path, monkeypatch):
-    logged = {}
-    monkeypatch.setattr(tseg.tracking.Tracker, "log", lambda self, metrics: logged.update(metrics))
-    make(None)(*LEAK, model_dir=tmp_path)
-    assert logged["masks/num_seen"] == 2
+def test_counts_and_metrics_are_numbers_by_name(make):
+    _, summary = make(None)(*LEAK)
+    numbers = summary.numbers()
+    assert (numbers["num_seen"], numbers["num_records"], numbers["mIoU"]) == (2, 4, summary.metrics["mIoU"])
+    assert all(isinstance(number, int | float) for number in numbers.values())
+
+
+def test_a_file_that_is_no_summary_is_refused_by_name(tmp_path):
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"other\.json is not a summary .*; make it with `tseg evaluate`"):
+        read_summary(tmp_path / "other.json")

@@ -1,14 +1,19 @@
-"""`tseg train` says which images its weights have seen."""
+"""A run lists the images that its weights have seen, and refuses a pretraining that is not its own."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
-from tseg.cli.train import train
 from tseg.datasets.leakage import read_images
-from tseg.records import read_records, write_records
+from tseg.records import read_records
+from tseg.settings.schema import RunSettings
+from tseg.settings.validation import parse
+from tseg.training.run import train_run
+
+from ..provenances import write_records
 
 SETTINGS = {
     "iterations": 1,
@@ -28,11 +33,10 @@ def prepare(template: Path, path: Path, dataset: str, coco_ids: dict[str, str | 
     """The records of the images that `coco_ids` names, as those of a data set."""
     rows = [
         row | {"coco_id": coco_ids[row["image_id"]], "box": list(row["box"]), "tags": []}
-        for row in read_records(template).to_dict("records")
+        for row in read_records(template)[0].to_dict("records")
         if row["image_id"] in coco_ids
     ]
-    about = {"dataset": dataset, "split": path.stem, "sources": [], "classes": None}
-    write_records(path, [row | {"ignore": None} for row in rows], about)
+    write_records(path, [row | {"ignore": None} for row in rows], dataset=dataset, split=path.stem)
     return str(path)
 
 
@@ -54,14 +58,20 @@ def runs(records_path: Path, tmp_path: Path, architecture: dict[str, Any]) -> di
     return paths
 
 
+def train(config: Path, output: Path, start: Path | None = None) -> None:
+    run = parse(RunSettings, yaml.safe_load(config.read_text()), str(config))
+    options: dict[str, Any] = {"tracking_uri": None, "device": torch.device("cpu"), "num_workers": 0}
+    train_run(run, seed=0, config=config, output=output, start=start, **options)
+
+
 def seen(folder: Path) -> list[tuple[str, ...]]:
     return [tuple(row) for row in read_images(folder / "images.csv").fillna("").to_numpy()]
 
 
 def test_images_are_the_pretrainings_and_then_the_runs_own_without_what_was_excluded(runs, tmp_path):
-    train(runs["boxes"], tmp_path / "boxes", device="cpu")
+    train(runs["boxes"], tmp_path / "boxes")
     assert seen(tmp_path / "boxes") == [("refcoco", "a", "1"), ("refcoco", "c", "3")]
-    train(runs["full"], tmp_path / "full", start=tmp_path / "boxes" / "model.safetensors", device="cpu")
+    train(runs["full"], tmp_path / "full", start=tmp_path / "boxes" / "model.safetensors")
     pretraining, own = seen(tmp_path / "full")[:2], seen(tmp_path / "full")[2:]
     assert pretraining == seen(tmp_path / "boxes")
     assert own in ([("phrasecut", "c", "3")], [("phrasecut", "d", "")])  # a half of two images
@@ -71,15 +81,15 @@ def test_a_model_is_not_there_before_its_images_are(runs, tmp_path, monkeypatch)
     def fail(*_: Any) -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr("tseg.datasets.leakage.write_images", fail)
+    monkeypatch.setattr("tseg.training.run.write_images", fail)
     with pytest.raises(OSError, match="no space left"):
-        train(runs["boxes"], tmp_path / "boxes", device="cpu")
+        train(runs["boxes"], tmp_path / "boxes")
     assert not (tmp_path / "boxes" / "model.safetensors").exists()
 
 
 def test_a_pretraining_that_does_not_say_what_it_has_seen_is_refused_before_training(runs, tmp_path):
-    train(runs["boxes"], tmp_path / "boxes", device="cpu")
+    train(runs["boxes"], tmp_path / "boxes")
     (tmp_path / "boxes" / "images.csv").unlink()
     with pytest.raises(ValueError, match=r"boxes/images\.csv does not exist; .* or train it again"):
-        train(runs["full"], tmp_path / "full", start=tmp_path / "boxes" / "model.safetensors", device="cpu")
+        train(runs["full"], tmp_path / "full", start=tmp_path / "boxes" / "model.safetensors")
     assert not (tmp_path / "full").exists()

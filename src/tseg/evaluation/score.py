@@ -1,0 +1,150 @@
+"""Masks scored against records: rows, and a summary that says what was measured."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tseg.datasets.leakage import list_images, read_images, shared_images
+from tseg.evaluation.iou import score_records, summarise_records
+from tseg.evaluation.subsets import summarise_subsets
+from tseg.evaluation.voc_miou import score_labels, summarise_labels
+from tseg.files import require_file, write_json
+from tseg.provenance import MasksProvenance, ModelProvenance, PredictionsProvenance, ScoresProvenance
+from tseg.records import CONFUSIONS, SCORES, read, read_records, write
+
+
+class Summary(BaseModel):
+    """What an evaluation measured, and of what."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    masks: MasksProvenance
+    metrics: dict[str, float]
+    """In [0, 1], in the order in which tables list them; mIoU and its interval come first."""
+    num_images: int
+    num_records: int | None = None
+    """Records with a true mask; None for a data set with classes, as are the next two."""
+    num_without_mask: int | None = None
+    """Records without a true mask, which have no score."""
+    subsets: dict[str, dict[str, float | int]] | None = None
+    """Tag to the mIoU and num_records of the records that have it."""
+    classes: dict[str, float | None] | None = None
+    """Class to its IoU, the background first; the IoU is None if neither truth nor prediction has the class."""
+    num_seen: int | None = None
+    """Images that the run was trained on as part of another data set; None: unchecked."""
+    seen_excluded: bool = False
+    """Whether those images are left out."""
+
+    @property
+    def predictions(self) -> PredictionsProvenance:
+        """How the similarities were predicted."""
+        return self.masks.predictions
+
+    @property
+    def model(self) -> ModelProvenance:
+        """How the model was trained."""
+        return self.predictions.model
+
+    def numbers(self) -> dict[str, float]:
+        """Metrics and counts by name."""
+        counts = {"num_records", "num_images", "num_without_mask", "num_seen"}
+        return self.metrics | self.model_dump(include=counts, exclude_none=True)
+
+    def metric(self, name: str) -> float | None:
+        """A metric by its dotted name (mIoU, subsets.c20, classes.cat), in [0, 1]; None if no record has a part in it.
+
+        Raises ValueError if there is no such metric.
+        """
+        group, _, member = name.partition(".")
+        if name in self.metrics:
+            return self.metrics[name]
+        if group == "subsets" and self.subsets is not None:  # an empty subset is not listed
+            return self.subsets[member]["mIoU"] if member in self.subsets else None
+        if group == "classes" and self.classes is not None and member in self.classes:
+            return self.classes[member]
+        raise ValueError(f"there is no metric {name}; choose one of {', '.join(self.metrics)}, subsets or classes")
+
+
+def read_summary(path: Path) -> Summary:
+    """The summary that `score_masks` wrote. Raises ValueError for a missing file and for one of another kind."""
+    hint = "make it with `tseg evaluate`"
+    values = json.loads(require_file(path, hint).read_text(encoding="utf-8"))
+    try:
+        masks = MasksProvenance(**values.pop("masks"))
+        return Summary(masks=masks, **values)
+    except (KeyError, TypeError, ValidationError) as error:
+        raise ValueError(f"{path} is not a summary of this version ({_first_line(error)}); {hint}") from None
+
+
+def score_masks(
+    masks: Path,
+    records: Path,
+    *,
+    output: Path,
+    summary: Path,
+    num_bootstrap: int,
+    images: Path | None = None,
+    exclude_seen: bool = True,
+) -> Summary:
+    """Score the masks in the file `masks` against `records`: a row each to `output`, the metrics to `summary` (JSON).
+
+    `images` is the images.csv beside the model. Images that the run has seen as part of another data set, known by
+    their ids in COCO, are left out if `exclude_seen`, else counted only. Raises ValueError if none remains.
+    """
+    found, provenance = read(masks, MasksProvenance)
+    truth, _ = read_records(records)
+    num_seen = None
+    if images is not None:
+        seen = _seen_images(truth, provenance.predictions.evaluated_on.dataset, images)
+        num_seen = len(seen)
+        if exclude_seen:
+            truth, found = _without_images(seen, truth, found, images)
+    rows, measured = _score(truth, found, provenance, num_bootstrap)
+    result = Summary(masks=provenance, num_seen=num_seen, seen_excluded=images is not None and exclude_seen, **measured)
+    write(output, rows, ScoresProvenance(masks=provenance))
+    write_json(summary, result.model_dump(mode="json"))
+    return result
+
+
+def _score(
+    truth: pd.DataFrame, found: pd.DataFrame, provenance: MasksProvenance, num_bootstrap: int
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The rows and the measured fields of the summary: of records or, for a data set with classes, of images."""
+    classes = provenance.predictions.evaluated_on.classes
+    if classes is None:
+        scores = score_records(truth, found)
+        measured = summarise_records(scores, num_bootstrap, seed=0) | {"subsets": summarise_subsets(scores, truth)}
+        return pa.Table.from_pandas(scores, SCORES, preserve_index=False), measured
+    scores = score_labels(truth, found, classes)
+    measured = summarise_labels(scores, classes, num_bootstrap, seed=0)
+    return pa.Table.from_pandas(scores, CONFUSIONS, preserve_index=False), measured
+
+
+def _seen_images(records: pd.DataFrame, dataset: str, images: Path) -> frozenset[str]:
+    """The image_id of each image of `records` that the run has seen as part of another data set than `dataset`."""
+    seen = read_images(images)
+    return shared_images(seen.loc[seen["dataset"] != dataset], list_images(records, dataset))
+
+
+def _without_images(
+    image_ids: frozenset[str], records: pd.DataFrame, masks: pd.DataFrame, images: Path
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Records and masks of the other images. Raises ValueError if there is none."""
+    excluded = records["image_id"].isin(list(image_ids))
+    if np.all(excluded):
+        raise ValueError(
+            f"{images}: the run was trained on all {len(image_ids)} images to score; evaluate it on others, or pass "
+            "--keep-seen"
+        )
+    key = "image_id" if "image_id" in masks else "record_id"  # a label map belongs to an image
+    excluded_masks = masks[key].isin(list(records.loc[excluded, key]))
+    return records.loc[~excluded].reset_index(drop=True), masks.loc[~excluded_masks].reset_index(drop=True)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

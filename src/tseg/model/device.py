@@ -1,0 +1,22 @@
+"""The device to compute on."""
+
+import os
+
+import torch
+
+
+def select_device(name: str, num_threads: int) -> torch.device:
+    """The device `name` (auto: a GPU if there is one), with torch set to deterministic algorithms and `num_threads`.
+
+    Raises ValueError if the machine has no such device.
+    """
+    # cuBLAS reads it when CUDA starts; without it sums are taken in varying order.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(num_threads)
+    torch.use_deterministic_algorithms(True)
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}; choose auto or cpu") from None

@@ -1,0 +1,217 @@
+"""A run's settings become a training, and the training becomes a model file.
+
+The parts (`build_model`, `build_objective`, `build_optimizer`) serve benches as well.
+"""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch.optim import SGD, AdamW, Optimizer
+from torch.utils.data import Dataset
+
+from tseg.datasets.leakage import coco_ids, list_images, read_images, read_records_images, without_images, write_images
+from tseg.files import atomic_write
+from tseg.model.pooling import POOLINGS
+from tseg.model.text_encoder import learn_wordpiece, load_tokenizer
+from tseg.model.tseg import TSEG, build_tseg, load_model, save_model
+from tseg.provenance import EncoderProvenance, ModelProvenance, RecordsProvenance
+from tseg.records import read_records
+from tseg.settings.schema import LanguageModelSettings, RunSettings, RunTrainingSettings
+from tseg.tracking import Tracker
+from tseg.training import objectives
+from tseg.training.batches import Batch, PixelBatches, Sampling, WeakBatches, share_of
+from tseg.training.loop import train
+from tseg.training.objectives import Objective
+from tseg.training.schedule import poly_schedule
+from tseg.training.targets import TfidfTargets, identity_targets
+
+IMAGES_FILE = "images.csv"
+"""Beside a model: every image that its weights have seen, its pretraining's first."""
+LOGGED = ("loss", "learning_rate", "tau")
+
+
+def train_run(
+    run: RunSettings,
+    *,
+    seed: int,
+    config: Path,
+    output: Path,
+    start: Path | None,
+    tracking_uri: str | None,
+    device: torch.device,
+    num_workers: int,
+) -> None:
+    """Train `run` and write model.safetensors, history.csv and images.csv to the folder `output`.
+
+    `config` is the file that `run` was read from; `start` is the model of its pretraining. A training that was killed
+    resumes from last.ckpt. Raises ValueError if `start` does not go with the run, if the records do not go with its
+    supervision, and at a loss that is not finite.
+    """
+    model, pretrained = _load_start(run, config, start)
+    seen = [read_images(start.parent / IMAGES_FILE)] if start else []
+    records, trained_on, num_excluded = _training_records(run)
+    provenance = ModelProvenance(
+        run=run.run,
+        seed=seed,
+        supervision=run.supervision,
+        pooling=run.pooling.name if run.pooling else None,
+        pooling_options=run.pooling.options if run.pooling else {},
+        resolution=run.training.resolution,
+        flip_words=run.training.flip_words if trained_on.classes is None else "keep",
+        image_encoder=EncoderProvenance(name=run.model.image_encoder.name, options=run.model.image_encoder.options),
+        trained_on=trained_on,
+        pretrained_on=pretrained.trained_on if pretrained else None,
+        num_excluded=pretrained.num_excluded if pretrained else num_excluded,
+    )
+    seen.append(list_images(records, trained_on.dataset))
+    tracker = Tracker(tracking_uri)
+    if (output / "last.ckpt").exists():
+        tracker.join(output)
+    if tracker.run_id is None:
+        tracker.start(run.dataset, f"{run.run}/seed{seed}", run.model_dump() | {"seed": seed}, config, output)
+    try:
+        torch.manual_seed(seed)
+        model = (model or build_model(run, records)).to(device)
+        history = _train(run, model, records, provenance, output, tracker, num_workers)
+    except BaseException:
+        tracker.end("FAILED")
+        raise
+    with atomic_write(output / "history.csv") as partial_file:
+        pd.DataFrame(history).to_csv(partial_file, index=False)
+    write_images(output / IMAGES_FILE, pd.concat(seen))
+    save_model(output / "model.safetensors", model, run.model.model_dump(), provenance)
+    (output / "last.ckpt").unlink(missing_ok=True)
+    tracker.end("FINISHED")
+
+
+def build_model(run: RunSettings, records: pd.DataFrame) -> TSEG:
+    """The model with its encoders' weights, before its first iteration.
+
+    A language model without pretrained weights learns its vocabulary from the expressions of `records`.
+    """
+    text_encoder, tokenizer = run.model.text_encoder, None
+    if isinstance(text_encoder, LanguageModelSettings):
+        if text_encoder.weights is None:
+            tokenizer = learn_wordpiece(list(records["expression"]), text_encoder.vocabulary_size)
+        else:
+            tokenizer = load_tokenizer(text_encoder.weights)
+    return build_tseg(**run.model.model_dump(), tokenizer=tokenizer)
+
+
+def build_objective(run: RunSettings, records: pd.DataFrame) -> Objective:
+    """The loss that `run` minimises. Targets by tf-idf learn the weights of words from the expressions of `records`."""
+    match run.supervision:
+        case "weak":
+            assert run.pooling is not None, "make_run gives one to weak supervision"
+            score = partial(POOLINGS[run.pooling.name].score, **run.pooling.options)
+            soft = run.training.targets == "tf-idf"
+            targets = TfidfTargets(list(records["expression"])) if soft else identity_targets
+            return partial(objectives.weak, score=score, targets=targets)
+        case "full":
+            return objectives.full
+        case "boxes":
+            return objectives.boxes
+
+
+def build_optimizer(settings: RunTrainingSettings, model: TSEG) -> Optimizer:
+    """SGD or AdamW over all parameters of `model`."""
+    rate: dict[str, Any] = {"lr": settings.optimizer.learning_rate, "weight_decay": settings.optimizer.weight_decay}
+    match settings.optimizer.name:
+        case "sgd":
+            return SGD(model.parameters(), momentum=settings.optimizer.momentum, **rate)
+        case "adamw":
+            return AdamW(model.parameters(), fused=True, **rate)
+
+
+def build_batches(
+    run: RunSettings, seed: int, records: pd.DataFrame, classes: list[str] | None, model: TSEG
+) -> Dataset[Batch]:
+    """The batches of `run`, their images normalised as the image encoder of `model` expects."""
+    settings, encoder = run.training, model.image_encoder
+    sampling = Sampling(
+        batch_size=settings.batch_size,
+        expressions_per_image=settings.expressions_per_image,
+        resolution=settings.resolution,
+        scale=settings.scale,
+        flip=settings.flip,
+        flip_words=settings.flip_words,
+        mean=encoder.mean,
+        std=encoder.std,
+        seed=seed,
+    )
+    if run.supervision == "weak":
+        return WeakBatches(records, sampling, classes=classes)
+    return PixelBatches(records, sampling, region="mask" if run.supervision == "full" else "box")
+
+
+def _load_start(run: RunSettings, config: Path, start: Path | None) -> tuple[TSEG | None, ModelProvenance | None]:
+    """The model of the run's pretraining and its provenance. Raises ValueError if it belongs to another run."""
+    if (start is None) != (run.pretraining is None):
+        raise ValueError(
+            f"--start: {config} says pretraining: {run.pretraining}; pass the model of that run, or none if it is null"
+        )
+    if start is None:
+        return None, None
+    model, provenance = load_model(start)
+    if provenance.run != run.pretraining:
+        raise ValueError(f"--start: {start} belongs to the run {provenance.run}; pass that of {run.pretraining}")
+    return model, provenance
+
+
+def _training_records(run: RunSettings) -> tuple[pd.DataFrame, RecordsProvenance, int | None]:
+    """The records to train on, their provenance, and the number of images excluded (None: none are looked for)."""
+    records, provenance = read_records(Path(run.records))
+    num_excluded = None
+    if run.excluded_records:
+        evaluated = [read_records_images(Path(path)) for path in run.excluded_records]
+        records, num_excluded = without_images(records, frozenset().union(*map(coco_ids, evaluated)))
+        print(f"{run.run}: {num_excluded:,} images excluded because an evaluation has them")
+    records = share_of(records, run.training.share)
+    return records, provenance.model_copy(update={"num_images": records["file_name"].nunique()}), num_excluded
+
+
+def _train(
+    run: RunSettings,
+    model: TSEG,
+    records: pd.DataFrame,
+    provenance: ModelProvenance,
+    output: Path,
+    tracker: Tracker,
+    num_workers: int,
+) -> list[dict[str, float]]:
+    """Train `model` in place; returns its history."""
+    settings = run.training
+    if settings.resolution % model.patch_size:
+        raise ValueError(
+            f"training.{run.supervision}.resolution: {settings.resolution} pixels are not a whole number of patches; "
+            f"choose a multiple of {model.patch_size}"
+        )
+    optimizer = build_optimizer(settings, model)
+    return train(
+        model,
+        build_batches(run, provenance.seed, records, provenance.trained_on.classes, model),
+        build_objective(run, records),
+        optimizer,
+        poly_schedule(optimizer, settings.iterations, settings.optimizer.poly_power, settings.optimizer.warmup),
+        iterations=settings.iterations,
+        seed=provenance.seed,
+        precision=getattr(torch, settings.precision),
+        num_workers=num_workers,
+        checkpoint=output / "last.ckpt",
+        fingerprint=_fingerprint(run, model, records, provenance),
+        log=lambda row: tracker.log({key: row[key] for key in LOGGED}, int(row["iteration"])),
+    )
+
+
+def _fingerprint(run: RunSettings, model: TSEG, records: pd.DataFrame, provenance: ModelProvenance) -> str:
+    """A hash of everything that decides the training: a checkpoint of another one is not resumed."""
+    device = model.log_tau.device.type
+    fingerprint = hashlib.sha256(f"{run.model_dump_json()} {provenance.to_json()} {device}".encode())
+    fingerprint.update(Path(run.records).read_bytes() + "\n".join(records["record_id"]).encode())
+    for weight in model.state_dict().values():
+        fingerprint.update(weight.cpu().numpy().tobytes())
+    return fingerprint.hexdigest()
