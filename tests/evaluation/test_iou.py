@@ -183,10 +183,5 @@ def test_interval_covers_the_true_mean_about_95_times_in_100() -> None:
 
 
 def test_interval_of_one_image_is_a_point() -> None:
-    summary = summarise_records(scores_of([0.2, 0.4], ["a", "a"]), num_bootstrap=20, seed=0)
-    assert (
-        summary["metrics"]["mIoU_low"]
-        == summary["metrics"]["mIoU"]
-        == summary["metrics"]["mIoU_high"]
-        == pytest.approx(0.3)
-    )
+    metrics = summarise_records(scores_of([0.2, 0.4], ["a", "a"]), num_bootstrap=20, seed=0)["metrics"]
+    assert metrics["mIoU_low"] == metrics["mIoU"] == metrics["mIoU_high"] == pytest.approx(0.3)

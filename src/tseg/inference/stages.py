@@ -32,9 +32,7 @@ def predict_file(
     loaded, trained = load_model(model)
     rows, evaluated_on = read_records(records)
     if (labels is None) != (evaluated_on.classes is None):
-        raise ValueError(
-            f"--labels goes with a data set with classes, and only with one; check whether {records} is one"
-        )
+        raise ValueError(f"--labels goes with a data set with classes, and only with one; check {records}")
     words = None if labels is None else list(dict.fromkeys(word for of_class in labels.values() for word in of_class))
     similarities = predict_records(
         loaded.to(device),

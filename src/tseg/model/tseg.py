@@ -84,7 +84,7 @@ def build_tseg(
 
 
 def save_model(path: Path, model: TSEG, architecture: dict[str, Any], provenance: ModelProvenance) -> None:
-    """Write weights, tokenizer, `architecture` (the arguments of `build_tseg`) and `provenance` to a safetensors file."""
+    """Write weights, tokenizer, `architecture` (the arguments of `build_tseg`) and `provenance` as safetensors."""
     text_encoder = model.text_encoder
     language = isinstance(text_encoder, TextEncoder)
     header = {
