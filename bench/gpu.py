@@ -86,7 +86,7 @@ def seconds_of_step(model: str, kind: str, precision: str, resolution: int, batc
     expressions = text["classes"] if not is_language else [f"{EXPRESSION} {i}" for i in range(batch_size * per_image)]
     batch = _batch(expressions, batch_size, resolution)
     supervision, pooling = kind.split()
-    weights = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0} if POOLINGS[pooling].weighted else {}
+    weights = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0} if pooling in ("spa", "mpa") else {}
     score = partial(POOLINGS[pooling].score, **weights)
     objective = {
         "weak": partial(objectives.weak, score=score, targets=identity_targets),

@@ -18,8 +18,9 @@ from tseg.inference.crf import PRESETS, refine
 from tseg.model.pooling import POOLINGS
 from tseg.model.text_encoder import learn_wordpiece
 from tseg.model.tseg import build_tseg
+from tseg.settings.experiments import Experiments
 from tseg.settings.runs import make_run
-from tseg.settings.schema import Settings
+from tseg.settings.schema import PoolingSettings, Settings
 from tseg.settings.validation import parse
 from tseg.training.losses import classification_loss
 
@@ -39,9 +40,8 @@ def median_milliseconds(step: Callable[[], object], repetitions: int) -> float:
 
 def training_step(
     settings: Settings,
-    pooling: str,
+    pooling: PoolingSettings,
     varied: dict[str, str],
-    weighted: bool,
     images: torch.Tensor,
     expressions: list[str],
     targets: torch.Tensor,
@@ -50,7 +50,7 @@ def training_step(
     architecture = make_run(settings, "phrasecut", "weak", pooling, varied).model.model_dump()
     model = build_tseg(**architecture, tokenizer=learn_wordpiece(expressions, 512))
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    score = partial(POOLINGS[pooling].score, **settings.weighting.model_dump() if weighted else {})
+    score = partial(POOLINGS[pooling.name].score, **pooling.options)
 
     def step() -> None:
         optimizer.zero_grad()
@@ -67,11 +67,14 @@ def main() -> None:
     expressions = [" ".join(generator.choice(WORDS, 4)) for _ in range(NUM_EXPRESSIONS)]
     images = torch.randn(16, 3, *[settings.training.weak.resolution] * 2)
     targets = (torch.rand(16, NUM_EXPRESSIONS) < 0.1).float()
-    for name, pooling in POOLINGS.items():
-        step = training_step(settings, name, {}, pooling.weighted, images, expressions, targets)
-        print(f"training step, {name}: {median_milliseconds(step, 30):.1f} ms")
+    experiments = parse(Experiments, yaml.safe_load(Path(settings.experiments).read_text()), settings.experiments)
+    for method in experiments.methods.values():
+        step = training_step(settings, method, {}, images, expressions, targets)
+        print(f"training step, {method.name}: {median_milliseconds(step, 30):.1f} ms")
     for encoder in settings.image_encoders:
-        step = training_step(settings, "gap", {"model.image_encoder": encoder}, False, images, expressions, targets)
+        step = training_step(
+            settings, experiments.methods["GAP"], {"model.image_encoder": encoder}, images, expressions, targets
+        )
         print(f"training step, gap, {encoder}: {median_milliseconds(step, 10):.1f} ms")
 
     for height, width in ((128, 128), (480, 640)):

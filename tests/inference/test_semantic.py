@@ -25,7 +25,7 @@ from tseg.records import decode_mask
 
 HEIGHT, WIDTH = 37, 53
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
-WEIGHTING = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0}
+SIZE_TERM = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0}
 POOLINGS = ["gmp", "gap", "spa", "mpa"]
 EVERY = -1.0  # a confidence that every word has
 
@@ -40,8 +40,8 @@ def to_pixels(maps: Tensor) -> np.ndarray:
 
 
 def rules(pooling: str, confidence: float = EVERY, crf: str | None = None) -> dict[str, Any]:
-    weighting = WEIGHTING if pooling in ("spa", "mpa") else {}
-    return {"pooling": pooling, "weighting": weighting, "confidence": confidence, "background": 0.2, "crf": crf}
+    options = SIZE_TERM if pooling in ("spa", "mpa") else {}
+    return {"pooling": pooling, "options": options, "confidence": confidence, "background": 0.2, "crf": crf}
 
 
 def label_map(similarities: Tensor, numbers: list[int] | None = None, **how: Any) -> np.ndarray:
@@ -129,7 +129,7 @@ def test_of_two_nearly_certain_words_the_more_similar_one_wins() -> None:
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_confidence_is_the_sigmoid_of_the_score_among_all_words(pooling: str) -> None:
     s = random_similarities()
-    found = confidences(s, pooling, rules(pooling)["weighting"])
+    found = confidences(s, pooling, rules(pooling)["options"])
     np.testing.assert_allclose(found, reference_confidences(s.numpy(), pooling), rtol=1e-5)
 
 

@@ -25,8 +25,8 @@ from tseg.model.pooling import (
 
 MASKS = {"spa": spa_masks, "mpa": mpa_masks}
 SIZE_TERMS = [(size_lambda, power) for size_lambda in (0.0, 0.01, 0.1) for power in (0.0, 1.0, 3.0, 5.0)]
-SETTINGS = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0}
-SCORES = {name: partial(POOLINGS[name].score, **(SETTINGS if POOLINGS[name].weighted else {})) for name in POOLINGS}
+OPTIONS = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0}
+SCORES = {name: partial(POOLINGS[name].score, **(OPTIONS if name in MASKS else {})) for name in POOLINGS}
 
 
 def random_similarities(images: int = 3, patches: int = 12, expressions: int = 5, tau: float = 5.0) -> Tensor:
@@ -58,10 +58,10 @@ def reference_scores(s: np.ndarray, assignment: str, epsilon: float, size_lambda
 
 def test_the_papers_poolings_are_registered() -> None:
     papers = {
-        "gmp": Pooling(gmp, masks=None, exclusive=False, weighted=False),
-        "gap": Pooling(gap, masks=None, exclusive=False, weighted=False),
-        "spa": Pooling(spa, masks=spa_masks, exclusive=True, weighted=True),
-        "mpa": Pooling(mpa, masks=mpa_masks, exclusive=False, weighted=True),
+        "gmp": Pooling(gmp, masks=None, exclusive=False),
+        "gap": Pooling(gap, masks=None, exclusive=False),
+        "spa": Pooling(spa, masks=spa_masks, exclusive=True),
+        "mpa": Pooling(mpa, masks=mpa_masks, exclusive=False),
     }
     assert papers == POOLINGS
 
@@ -75,21 +75,12 @@ def test_a_decorated_function_is_a_pooling(monkeypatch: pytest.MonkeyPatch) -> N
         return similarities.median(dim=1).values
 
     @pooling(masks=mpa_masks, exclusive=True)
-    def heavy(similarities: Tensor, *, epsilon: float, size_lambda: float, size_power: float) -> Tensor:
-        return similarities.sum(dim=1) * epsilon * size_lambda * size_power
+    def sharp(similarities: Tensor, *, temperature: float) -> Tensor:
+        return similarities.sum(dim=1) / temperature
 
-    assert registry == {"middle": Pooling(middle, None, False, False), "heavy": Pooling(heavy, mpa_masks, True, True)}
-    with pytest.raises(AssertionError, match="middle already"):
+    assert registry == {"middle": Pooling(middle, None, False), "sharp": Pooling(sharp, mpa_masks, True)}
+    with pytest.raises(AssertionError, match="middle exists already"):
         pooling(middle)
-
-
-def test_a_pooling_that_would_be_told_anything_else_by_name_is_refused() -> None:
-    def sharp(similarities: Tensor, *, epsilon: float) -> Tensor:
-        return similarities.sum(dim=1) / epsilon
-
-    with pytest.raises(AssertionError, match="by name or nothing"):
-        pooling(sharp)
-    assert "sharp" not in POOLINGS
 
 
 def test_the_registry_is_read_without_torch() -> None:
@@ -153,10 +144,10 @@ def test_a_mask_of_the_whole_image_is_not_penalised() -> None:
 @pytest.mark.parametrize(("size_lambda", "power"), SIZE_TERMS)
 def test_weighted_score_is_equation_8(assignment: str, size_lambda: float, power: float) -> None:
     s = random_similarities()
-    settings = {"epsilon": 1.0, "size_lambda": size_lambda, "size_power": power}
+    options = {"epsilon": 1.0, "size_lambda": size_lambda, "size_power": power}
     expected = [reference_scores(image, assignment, 1.0, size_lambda, power) for image in s.numpy()]
-    np.testing.assert_allclose(POOLINGS[assignment].score(s, **settings), expected, rtol=1e-11)
-    np.testing.assert_allclose(POOLINGS[assignment].score(s.float(), **settings), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(POOLINGS[assignment].score(s, **options), expected, rtol=1e-11)
+    np.testing.assert_allclose(POOLINGS[assignment].score(s.float(), **options), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_spa_masks_sum_with_the_background_to_one() -> None:

@@ -1,4 +1,4 @@
-"""The tables and figures of config/experiments.yaml, and what a grid means."""
+"""The tables and figures of config/experiments.yaml, and the cells of a grid."""
 
 import re
 from pathlib import Path
@@ -21,13 +21,14 @@ def read(schema: Any, name: str) -> Any:
 
 
 SETTINGS = read(Settings, "config.yaml")
+METHODS = yaml.safe_load((CONFIG / "experiments.yaml").read_text(encoding="utf-8"))["methods"]
 LABEL_SETS = read(LabelSets, "label_sets.yaml")
 COLUMNS = {"PhraseCut": {"dataset": "phrasecut"}}
 
 
 def grid(rows: dict[str, Any], columns: dict[str, Any] = COLUMNS, **table: Any) -> list[Cell]:
-    """The cells of one table with the repository's methods."""
-    methods = {name: {"pooling": pooling} for name, pooling in {"GAP": "gap", "SPA": "spa", "TSEG": "mpa"}.items()}
+    """The cells of one table with three of the repository's methods."""
+    methods = {name: METHODS[name] for name in ("GAP", "SPA", "TSEG")}
     described = {"number": "0", "title": "", "rows": rows, "columns": columns} | table
     experiments = {"methods": methods, "tables": {"own": described}, "figures": {}}
     return table_cells(parse(Experiments, experiments, "own.yaml"), SETTINGS, LABEL_SETS)["own"]
@@ -87,28 +88,62 @@ def test_a_label_with_class_stands_for_every_class_evaluated_on() -> None:
     assert {cell.evaluation.name for cell in cells} == {"voc-val"}
 
 
-def test_a_cell_joins_the_settings_of_its_row_and_of_its_column() -> None:
-    columns = {"p": {"dataset": "phrasecut", "settings": {"weighting.size_power": 1}}}
-    (cell,) = grid({"l": {"method": "TSEG", "settings": {"weighting.size_lambda": 0.5}}}, columns)
-    assert cell.run.pooling.weighting is not None
-    assert (cell.run.pooling.weighting.size_lambda, cell.run.pooling.weighting.size_power) == (0.5, 1)
+def test_a_cell_merges_the_options_and_settings_of_its_row_and_of_its_column() -> None:
+    columns = {"p": {"dataset": "phrasecut", "options": {"size_power": 1}, "settings": {"model.tau": 5}}}
+    (cell,) = grid(
+        {"l": {"method": "TSEG", "options": {"size_lambda": 0.5}, "settings": {"model.embed_dim": 8}}}, columns
+    )
+    assert cell.run.pooling is not None
+    assert cell.run.pooling.options == {"epsilon": 1.0, "size_lambda": 0.5, "size_power": 1.0}
+    assert cell.run.run == "phrasecut-mpa+embed_dim=8+tau=5+size_lambda=0.5+size_power=1"
+
+
+def test_options_of_a_row_of_methods_must_suit_each_of_them() -> None:
+    suited = {"options": {"size_power": 1}, "methods": ["SPA", "TSEG"]}
+    assert [cell.run.run for cell in grid({"{method}": suited})] == [
+        f"phrasecut-{pooling}+size_power=1" for pooling in ("spa", "mpa")
+    ]
+    with pytest.raises(ValueError, match=r"own: GAP, PhraseCut: options of the pooling gap: unknown key size_power"):
+        grid({"{method}": {"options": {"size_power": 1}}})
+
+
+@pytest.mark.parametrize(
+    ("method", "complaint"),
+    [
+        ({"pooling": "mp"}, "methods.own: tseg.model.pooling has no pooling 'mp'; did you mean mpa?"),
+        ({"poling": "mpa"}, "unknown key methods.own.poling; did you mean pooling?"),
+        (
+            {"pooling": "mpa", "options": {"epsilon": 1}},
+            "methods.own: options of the pooling mpa: the key size_lambda is",
+        ),
+        ({"pooling": "gap", "options": {"epsilon": 1}}, "methods.own: options of the pooling gap: unknown key epsilon"),
+        ({"pooling": "spa", "options": METHODS["SPA"]["options"] | {"epsilonn": 1}}, "did you mean epsilon?"),
+        (
+            {"pooling": "spa", "options": METHODS["SPA"]["options"] | {"epsilon": -1}},
+            "pooling spa: epsilon: Input should",
+        ),
+    ],
+)
+def test_a_method_whose_options_do_not_fit_its_pooling_is_refused(method: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        parse(Experiments, {"methods": {"own": method}, "tables": {}, "figures": {}}, "own.yaml")
 
 
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
         ({"method": "SAP"}, "tables.own: row, PhraseCut: there is no method 'SAP'; did you mean SPA?"),
-        ({}, "tables.own: row, PhraseCut: it names no method; say it there"),
-        ({"method": "SPA", "evaluate": "vocc"}, "the configuration knows no data set 'vocc'; did you mean voc?"),
+        ({}, "tables.own: row, PhraseCut: the method is missing; add it"),
+        ({"method": "SPA", "evaluate": "vocc"}, "the configuration has no data set 'vocc'; did you mean voc?"),
         ({"method": "SPA", "labels": "words"}, "there is no label set 'words'"),
         ({"method": "SPA", "labels": "better_words"}, "the label set better_words has none of phrasecut's classes"),
-        ({"supervision": "full", "evaluate": "voc"}, "full supervision scores no class"),
+        ({"supervision": "full", "evaluate": "voc"}, "full supervision does not score classes"),
         (
             {"method": "SPA", "dataset": "voc", "evaluate": "phrasecut", "settings": {"model.text_encoder": "classes"}},
-            "class encoding knows the classes that it is trained on alone",
+            "class encoding only knows its training classes",
         ),
-        ({"method": "SPA", "without": ["GAP"]}, "put it into the label"),
-        ({"method": "SPA", "settings": {"model.embed": 3}}, "model.embed is no key of the configuration"),
+        ({"method": "SPA", "without": ["GAP"]}, "methods and without need a label with {method}"),
+        ({"method": "SPA", "settings": {"model.embed": 3}}, "the configuration has no key model.embed"),
     ],
 )
 def test_a_mistake_names_the_cell_and_the_nearest_word(row: dict[str, Any], complaint: str) -> None:
@@ -138,7 +173,7 @@ def test_a_class_without_better_words_is_asked_for_by_its_name() -> None:
     [
         ("{class}", {"dataset": "phrasecut"}, "{class} needs a data set with classes"),
         ("{class}", {"dataset": "vocc"}, "{class} needs a data set with classes"),
-        ("{method}, {class}", {"dataset": "voc"}, "a label stands for methods or for classes"),
+        ("{method}, {class}", {"dataset": "voc"}, "a label cannot hold both {method} and {class}"),
     ],
 )
 def test_a_pattern_that_stands_for_nothing_is_refused(label: str, cells: dict[str, Any], complaint: str) -> None:
@@ -149,7 +184,7 @@ def test_a_pattern_that_stands_for_nothing_is_refused(label: str, cells: dict[st
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ({"red thing": ["pink thing"]}, "has 'pink thing' for two classes"),
+        ({"red thing": ["pink thing"]}, "has the expression 'pink thing' more than once"),
         ({"red thing": [" "]}, "it is empty"),
         ({"person": ["man"]}, "has none of voc's classes"),
     ],
@@ -157,7 +192,7 @@ def test_a_pattern_that_stands_for_nothing_is_refused(label: str, cells: dict[st
 def test_words_that_cannot_tell_classes_apart_are_refused(words: dict[str, list[str]], complaint: str) -> None:
     table = {"number": "0", "title": "", "columns": {"own": {"labels": "own"}}, "rows": {"mIoU": {}}}
     described = {"dataset": "phrasecut", "evaluate": "voc", "method": "TSEG"}
-    experiments = {"methods": {"TSEG": {"pooling": "mpa"}}, "tables": {"own": table | {"cells": described}}}
+    experiments = {"methods": METHODS, "tables": {"own": table | {"cells": described}}}
     with pytest.raises(ValueError, match=re.escape(complaint)):
         table_cells(parse(Experiments, experiments | {"figures": {}}, "own.yaml"), SETTINGS, {"own": words})
 
@@ -165,16 +200,16 @@ def test_words_that_cannot_tell_classes_apart_are_refused(words: dict[str, list[
 @pytest.mark.parametrize(
     ("figure", "complaint"),
     [
-        ({"kind": "masks", "columns": {"a": {"evaluate": "voc"}}}, "kind classes goes with a data set with classes"),
-        ({"kind": "classes", "columns": {"a": {}}}, "kind classes goes with a data set with classes"),
+        ({"kind": "masks", "columns": {"a": {"evaluate": "voc"}}}, "a data set with classes needs kind classes"),
+        ({"kind": "classes", "columns": {"a": {}}}, "a data set with classes needs kind classes"),
         ({"kind": "expressions", "columns": {"a": {}, "b": {"crf": True}}}, "shows one run, not 2"),
-        ({"kind": "masks", "columns": {}}, "its columns are of 0 data sets"),
-        ({"kind": "masks", "columns": {"a": {}, "b": {"dataset": "refcoco"}}}, "its columns are of 2 data sets"),
+        ({"kind": "masks", "columns": {}}, "its columns have 0 data sets"),
+        ({"kind": "masks", "columns": {"a": {}, "b": {"dataset": "refcoco"}}}, "its columns have 2 data sets"),
     ],
 )
 def test_a_figure_that_cannot_be_drawn_is_refused_before_any_training(figure: dict[str, Any], complaint: str) -> None:
     described = {"title": "", "caption": "", "cells": {"dataset": "phrasecut", "method": "TSEG"}} | figure
-    experiments = {"methods": {"TSEG": {"pooling": "mpa"}}, "tables": {}, "figures": {"own": described}}
+    experiments = {"methods": METHODS, "tables": {}, "figures": {"own": described}}
     with pytest.raises(ValueError, match=re.escape(complaint)):
         figure_cells(parse(Experiments, experiments, "own.yaml"), SETTINGS, LABEL_SETS)
 
@@ -184,6 +219,6 @@ def test_every_published_number_of_the_paper_stands_in_a_cell() -> None:
     tables = table_cells(experiments, read(Settings, "paper.yaml"), LABEL_SETS)
     cells = {(experiments.tables[name].number, cell.row, cell.column) for name in tables for cell in tables[name]}
     published = pd.read_csv(CONFIG / "published.csv", dtype=str)
-    places = set(published[["table", "row", "column"]].itertuples(index=False, name=None))
-    elsewhere = {place for place in places - cells if not {"MDETR", "VLT", "GroupViT"} & set(place)}
+    numbered = set(published[["table", "row", "column"]].itertuples(index=False, name=None))
+    elsewhere = {cell for cell in numbered - cells if not {"MDETR", "VLT", "GroupViT"} & set(cell)}
     assert {row for _, row, _ in elsewhere} == {"CLIP-as-RNN", "GL-CLIP"}

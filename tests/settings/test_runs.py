@@ -1,13 +1,16 @@
-"""A run holds what decides its weights, and its name says what is not the scale's."""
+"""A run holds what determines its weights; its name lists what differs from the configuration and from `methods`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import PositiveFloat
 
+from tseg.model.pooling import POOLINGS, Pooling
 from tseg.settings.runs import Evaluation, make_run, pretraining_run, vary
-from tseg.settings.schema import RunSettings, Settings
+from tseg.settings.schema import PoolingSettings, RunSettings, Settings, pooling_options
 from tseg.settings.validation import parse
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -17,62 +20,108 @@ def default(**changes: Any) -> Settings:
     return parse(Settings, yaml.safe_load((CONFIG / "config.yaml").read_text()) | changes, "config.yaml")
 
 
-def weak(settings: Settings, dataset: str, pooling: str, **varied: Any) -> RunSettings:
+GAP = PoolingSettings(name="gap")
+MPA = PoolingSettings(name="mpa", options={"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5})
+
+
+def weak(settings: Settings, dataset: str, pooling: PoolingSettings, **varied: Any) -> RunSettings:
     return make_run(
         settings, dataset, "weak", pooling, {key.replace("__", "."): value for key, value in varied.items()}
     )
 
 
+def with_options(**options: Any) -> RunSettings:
+    return make_run(default(), "phrasecut", "weak", MPA, {}, options)
+
+
 def test_a_run_holds_nothing_that_does_not_concern_it() -> None:
     before = default()
-    after = vary(before, {"weighting.size_lambda": 0.5, "training.full.resolution": 64})
-    assert weak(before, "refcoco", "gap") == weak(after, "refcoco", "gap")
-    assert weak(before, "refcoco", "mpa") != weak(after, "refcoco", "mpa")
+    after = vary(before, {"training.full.resolution": 64})
+    assert weak(before, "refcoco", GAP) == weak(after, "refcoco", GAP)
     assert make_run(before, "refcoco", "full", None, {}) != make_run(after, "refcoco", "full", None, {})
 
 
-def test_a_name_says_what_differs_from_the_scale_and_nothing_else() -> None:
+def test_a_name_lists_what_differs_and_nothing_else() -> None:
     settings = default()
-    assert weak(settings, "phrasecut", "mpa").run == "phrasecut-mpa"
-    assert weak(settings, "phrasecut", "mpa", weighting__size_lambda=0.1).run == "phrasecut-mpa+size_lambda=0.1"
-    as_the_scale = weak(settings, "phrasecut", "mpa", weighting__size_lambda=settings.weighting.size_lambda)
-    assert as_the_scale == weak(settings, "phrasecut", "mpa")
-    both = weak(settings, "phrasecut", "mpa", weighting__size_power=0, weighting__size_lambda=0.0)
-    assert both.run == "phrasecut-mpa+size_lambda=0+size_power=0"
+    assert weak(settings, "phrasecut", MPA).run == "phrasecut-mpa"
+    assert weak(settings, "phrasecut", MPA, model__tau=5).run == "phrasecut-mpa+tau=5"
+    assert weak(settings, "phrasecut", MPA, model__tau=settings.model.tau) == weak(settings, "phrasecut", MPA)
     assert make_run(settings, "refcoco", "full", None, {}).run == "refcoco-full"
 
 
+def test_options_that_differ_from_the_methods_close_the_name_in_alphabetical_order() -> None:
+    assert with_options(size_lambda=0.1).run == "phrasecut-mpa+size_lambda=0.1"
+    assert with_options(size_power=0, size_lambda=0.0).run == "phrasecut-mpa+size_lambda=0+size_power=0"
+    assert with_options(size_lambda=0.01, size_power=5.0) == weak(default(), "phrasecut", MPA)
+    narrow = make_run(default(), "phrasecut", "weak", MPA, {"training.weak.share": 0.5}, {"epsilon": 0})
+    assert narrow.run == "phrasecut-mpa+share=0.5+epsilon=0"
+
+
+def test_an_overridden_option_leaves_the_others_as_the_method_has_them() -> None:
+    pooling = with_options(size_power="1").pooling
+    assert pooling == PoolingSettings(name="mpa", options={"epsilon": 1.0, "size_lambda": 0.01, "size_power": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("pooling", "options", "complaint"),
+    [
+        (MPA, {"size_lamda": 0.1}, "options of the pooling mpa: unknown key size_lamda; did you mean size_lambda?"),
+        (MPA, {"size_lambda": -1}, "options of the pooling mpa: size_lambda: Input should be greater than or equal"),
+        (MPA, {"size_lambda": "x"}, "options of the pooling mpa: size_lambda: Input should be a valid number"),
+        (GAP, {"size_lambda": 0.1}, "options of the pooling gap: unknown key size_lambda"),
+        (None, {"size_lambda": 0.1}, "only weak supervision has a pooling"),
+    ],
+)
+def test_an_option_that_the_pooling_does_not_take_is_refused(
+    pooling: PoolingSettings | None, options: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        make_run(default(), "phrasecut", "weak" if pooling else "full", pooling, {}, options)
+
+
+def test_an_option_with_a_default_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lse(similarities: Any, *, temperature: PositiveFloat = 5.0, shift: int) -> Any: ...
+
+    monkeypatch.setitem(POOLINGS, "lse", Pooling(lse, masks=None, exclusive=False))
+    assert PoolingSettings(name="lse", options={"shift": 2}).options == {"temperature": 5.0, "shift": 2}
+    with pytest.raises(
+        ValueError, match=r"options of the pooling lse: temperature: .* greater than 0 .*; the key shift is"
+    ):
+        pooling_options("lse", {"temperature": 0})
+
+
 def test_a_varied_setting_that_does_not_concern_a_run_is_not_in_its_name() -> None:
-    assert weak(default(), "phrasecut", "gap", weighting__size_lambda=0.5) == weak(default(), "phrasecut", "gap")
+    varied = {"training.weak.share": 0.5}
+    assert make_run(default(), "refcoco", "full", None, varied) == make_run(default(), "refcoco", "full", None, {})
 
 
 def test_a_varied_setting_reaches_the_run() -> None:
-    run = weak(default(), "voc", "gap", model__image_encoder="wide_resnet38", model__text_encoder="classes")
+    run = weak(default(), "voc", GAP, model__image_encoder="wide_resnet38", model__text_encoder="classes")
     assert run.model.image_encoder.name == "wide_resnet38"
     assert run.model.text_encoder.model_dump()["classes"] == default().datasets["voc"].classes
-    assert weak(default(), "phrasecut", "mpa", training__weak__share=0.1).training.share == 0.1
+    assert weak(default(), "phrasecut", MPA, training__weak__share=0.1).training.share == 0.1
 
 
 @pytest.mark.parametrize(
     ("key", "value", "complaint"),
     [
-        ("weighting.size_lamda", 0.1, "did you mean size_lambda?"),
-        ("weighting.size_lambda.x", 0.1, "its part size_lambda leads nowhere"),
-        ("weighting.size_lambda", -1, "weighting.size_lambda: "),
+        ("model.embed_dims", 32, r"did you mean embed_dim\?"),
+        ("model.embed_dim.x", 32, "embed_dim is not a group of keys"),
+        ("model.embed_dim", -1, r"model\.embed_dim: "),
         ("model.image_encoder", "resnet", "image_encoders has no 'resnet'"),
-        ("inference.crf", "irn", r"inference\.crf does not decide a run's weights; vary keys of model, "),
+        ("inference.crf", "irn", r"inference\.crf does not determine a run's weights; vary keys of model, "),
         ("image_encoders.vit.weights", "some/where.pth", "cannot be part of a run's name"),
         ("model.text_encoder", "classes", "the data set phrasecut has no classes"),
     ],
 )
 def test_a_key_or_value_that_is_none_is_refused(key: str, value: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        make_run(default(), "phrasecut", "weak", "mpa", {key: value})
+        make_run(default(), "phrasecut", "weak", MPA, {key: value})
 
 
 def test_a_pooling_that_is_none_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"there is no pooling 'mp'.*did you mean mpa\?"):
-        weak(default(), "phrasecut", "mp")
+    with pytest.raises(ValueError, match=r"no pooling 'mp'; did you mean mpa\?"):
+        PoolingSettings(name="mp")
 
 
 def test_a_data_set_without_iterations_is_refused() -> None:
@@ -82,7 +131,7 @@ def test_a_data_set_without_iterations_is_refused() -> None:
 
 def test_box_pretraining_excludes_every_evaluation_split() -> None:
     settings = default()
-    run = weak(settings, "phrasecut", "mpa", training__weak__pretraining="refcoco")
+    run = weak(settings, "phrasecut", MPA, training__weak__pretraining="refcoco")
     boxes = pretraining_run(settings, "refcoco", {"training.weak.pretraining": "refcoco"})
     assert run.pretraining == boxes.run == "refcoco-boxes"
     assert boxes.excluded_records == [
@@ -93,8 +142,8 @@ def test_box_pretraining_excludes_every_evaluation_split() -> None:
 
 
 def test_pretraining_has_the_architecture_of_the_run_that_starts_from_it() -> None:
-    varied = {"training.weak.pretraining": "refcoco", "model.embed_dim": 32, "weighting.size_power": 1}
-    run = make_run(default(), "phrasecut", "weak", "mpa", varied)
+    varied = {"training.weak.pretraining": "refcoco", "model.embed_dim": 32}
+    run = make_run(default(), "phrasecut", "weak", MPA, varied, {"size_power": 1})
     boxes = pretraining_run(default(), "refcoco", varied)
     assert boxes.run == run.pretraining == "refcoco-boxes+embed_dim=32"
     assert boxes.model == run.model

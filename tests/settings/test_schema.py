@@ -1,4 +1,4 @@
-"""Every configuration file is valid; every mistake is one sentence that names the key and the nearest valid one."""
+"""Every configuration file is valid; every error is one sentence with the key and the nearest valid one."""
 
 import re
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def rename(*path: str) -> Callable[[dict[str, Any]], None]:
     ("path", "hint"),
     [
         (("seeds",), "unknown key seedsx; did you mean seeds?"),
-        (("weighting", "size_lambda"), "unknown key weighting.size_lambdax; did you mean size_lambda?"),
+        (("model", "embed_dim"), "unknown key model.embed_dimx; did you mean embed_dim?"),
         (
             ("image_encoders", "vit", "drop_path"),
             "unknown key image_encoders.vit.drop_pathx; did you mean drop_path?",
@@ -62,9 +62,9 @@ def test_a_misspelt_key_is_named_with_the_one_that_was_meant(path: tuple[str, ..
 
 def test_a_missing_key_and_a_wrong_value_are_both_named() -> None:
     settings = default()
-    del settings["weighting"]["epsilon"]
+    del settings["model"]["tau"]
     settings["inference"]["crf"] = "pas"
-    with pytest.raises(ValueError, match=r"the key weighting\.epsilon is missing; inference\.crf: .*'psa'.*'pas'"):
+    with pytest.raises(ValueError, match=r"the key model\.tau is missing; inference\.crf: .*'psa'.*'pas'"):
         parse(Settings, settings, "mine.yaml")
 
 
@@ -73,17 +73,17 @@ def test_a_missing_key_and_a_wrong_value_are_both_named() -> None:
     [
         (("model", "image_encoder"), "vit_s", "image_encoders has no 'vit_s'; did you mean vit?"),
         (("training", "weak", "pretraining"), "refcocco", "there is no data set 'refcocco'; did you mean refcoco?"),
-        (("datasets", "voc", "classes"), None, "masks and classes go with format voc"),
-        (("datasets", "voc", "classes"), ["cat", "cat"], "classes names a class twice"),
-        (("datasets", "refcoco", "split_by"), None, "split_by goes with format refer"),
-        (("seeds",), [1, 1], "seeds: [1, 1] names one twice"),
+        (("datasets", "voc", "classes"), None, "format voc needs masks and classes"),
+        (("datasets", "voc", "classes"), ["cat", "cat"], "classes has a duplicate"),
+        (("datasets", "refcoco", "split_by"), None, "format refer needs split_by"),
+        (("seeds",), [1, 1], "seeds: [1, 1] has a duplicate"),
     ],
 )
 def test_names_that_do_not_go_together_are_refused(path: tuple[str, ...], value: Any, complaint: str) -> None:
     settings = default()
-    place = settings
+    node = settings
     for key in path[:-1]:
-        place = place[key]
-    place[path[-1]] = value
+        node = node[key]
+    node[path[-1]] = value
     with pytest.raises(ValueError, match=re.escape(complaint)):
         parse(Settings, settings, "mine.yaml")

@@ -28,8 +28,8 @@ SUPERVISIONS = ["weak", "full", "boxes"]
 
 def weak(pooling: str, targets: Any = identity_targets) -> Objective:
     chosen = POOLINGS[pooling]
-    weighting = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0} if chosen.weighted else {}
-    return functools.partial(objectives.weak, score=functools.partial(chosen.score, **weighting), targets=targets)
+    options = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0} if pooling in ("spa", "mpa") else {}
+    return functools.partial(objectives.weak, score=functools.partial(chosen.score, **options), targets=targets)
 
 
 OBJECTIVES: dict[str, Objective] = {"weak": weak("mpa"), "full": objectives.full, "boxes": objectives.boxes}

@@ -1,4 +1,4 @@
-"""What docs/extending.md tells a reader to do works as it stands there."""
+"""The example of docs/extending.md works as printed."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from .reader import blocks_of, copy_project, run
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project in which a reader has followed the page, at the smallest scale."""
+    """A copy of the project with the example of the page, at the smallest scale."""
     folder = tmp_path_factory.mktemp("reader")
     copy_project(folder)
     function, line, table = [text for kind, text in blocks_of("docs/extending.md") if kind != "sh"]
@@ -44,9 +44,21 @@ def test_one_function_and_one_line_put_a_method_into_all_tables_of_methods(proje
     assert "--label=LSE" in snakemake(project, "--dry-run", "-p", "results/figures/figure4.png")
 
 
+def test_an_invalid_option_stops_the_workflow_before_any_work(project: Path) -> None:
+    path = project / "config/experiments.yaml"
+    experiments = path.read_text(encoding="utf-8")
+    (project / "config/wrong.yaml").write_text(experiments.replace("{temperature: 5}", "{temperatur: 5}"))
+    command = ["snakemake", "--dry-run", "--config", "experiments=config/wrong.yaml"]
+    with pytest.raises(AssertionError, match="unknown key temperatur; did you mean temperature"):
+        run(project, *command)
+
+
 def test_the_new_table_is_made_by_its_own_runs(project: Path) -> None:
     snakemake(project, "results/temperature.csv", "results/scores/phrasecut-lse/seed0/phrasecut-val-plain.json")
     rows = (project / "results/temperature.csv").read_text().splitlines()[2:]
     assert [row.split(",")[0] for row in rows] == ["5", "10"]
-    assert (project / "results/runs/phrasecut-mpa+tau=5/seed0/model.safetensors").exists()
+    assert {path.parts[-3] for path in (project / "results/runs").glob("*/seed0/model.safetensors")} == {
+        *("phrasecut-lse", "phrasecut-lse+tau=5"),
+        *("phrasecut-lse+temperature=1", "phrasecut-lse+tau=5+temperature=1"),
+    }
     assert json.loads((project / "results/tracking.json").read_text()) == {"uri": None}

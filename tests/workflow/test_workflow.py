@@ -18,7 +18,8 @@ import yaml
 ROOT = Path(__file__).parents[2]
 NUM_VAL = 4
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-METHODS = {"GAP": {"pooling": "gap"}, "SPA": {"pooling": "spa"}, "TSEG": {"pooling": "mpa"}}
+METHODS = yaml.safe_load((ROOT / "config/experiments.yaml").read_text(encoding="utf-8"))["methods"]
+del METHODS["GMP"]
 ON_REFCOCO = {"RefCOCO+": {"dataset": "refcoco+"}}
 NARROW = {"model.image_encoder": "wide_resnet38", "model.text_encoder": "classes"}
 TABLES = {
@@ -175,9 +176,10 @@ def test_another_crf_preset_refines_again_and_trains_nothing(finished):
 
 def test_another_lambda_concerns_spa_and_mpa_alone(finished):
     folder, settings = finished
-    changed = copy.deepcopy(settings)
-    changed["weighting"]["size_lambda"] = 0.1
-    trained = {path for path in planned(folder, changed) if path.startswith(("runs", "predictions", "masks"))}
+    experiments = (folder / "experiments.yaml").read_text().replace("size_lambda: 0.01", "size_lambda: 0.1")
+    (folder / "others.yaml").write_text(experiments)
+    again = planned(folder, settings | {"experiments": f"{folder}/others.yaml"})
+    trained = {path for path in again if path.startswith(("runs", "predictions", "masks"))}
     assert {path.split("/")[1] for path in trained} == {"refcoco+-spa", "refcoco+-mpa"}
 
 
@@ -255,7 +257,7 @@ def test_training_survives_a_store_that_is_away_and_says_so_once(finished, tmp_p
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"wieghting": {}}, "unknown key wieghting; did you mean weighting?"),
+        ({"inferense": {}}, "unknown key inferense; did you mean inference?"),
         ({"seeds": "many"}, "seeds: "),
         ({"inference": {"crf": "pas"}}, "inference.crf: "),
         ({"published": "nowhere.csv"}, "nowhere.csv"),

@@ -1,6 +1,7 @@
 """One class per pixel, from the similarities of all class names to an image's patches (section 4.6)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +28,7 @@ def label_records(
     *,
     labels: dict[str, list[str]],
     pooling: str,
-    options: dict[str, float],
+    options: dict[str, Any],
     confidence: float,
     background: float,
     crf: str | None,
@@ -68,16 +69,16 @@ def segment_labels(
     numbers: Sequence[int],
     *,
     pooling: str,
-    options: dict[str, float],
+    options: dict[str, Any],
     confidence: float,
     background: float,
     crf: str | None,
 ) -> np.ndarray:
     """The class of each pixel, int64 (H, W), 0 for the background, in an RGB image of W x H pixels.
 
-    `similarities` is float32 (L, h, w) of L words by a model trained with `pooling`, whose `POOLINGS` score takes
-    `options`; `numbers` has the class, 1 to K, of each word. Words of no more than `confidence` are left out; the
-    classes of the others compete for each pixel. `background` and `crf` are those of `masks.segment`.
+    `similarities` is float32 (L, h, w) of L words by a model trained with `pooling` and its `options`; `numbers` has
+    the class, 1 to K, of each word. Words of no more than `confidence` are left out; the classes of the others compete
+    for each pixel. `background` and `crf` are those of `masks.segment`.
     """
     size = image.height, image.width
     confident = confidences(similarities, pooling, options) > confidence
@@ -93,7 +94,7 @@ def segment_labels(
     return classes.numpy()[refined.argmax(axis=0)]
 
 
-def confidences(similarities: Tensor, pooling: str, options: dict[str, float]) -> Tensor:
+def confidences(similarities: Tensor, pooling: str, options: dict[str, Any]) -> Tensor:
     """sigmoid(z), (L), of similarities (L, h, w): the probability by which the words were trained to be present.
 
     ASSUME: this is section 4.6's "confidence score", each word of a class having its own.

@@ -1,16 +1,17 @@
 """Global pooling: from patch-text similarities S to image-level scores z (section 3.2).
 
-Everything is a pure function of S, float32 (B, N, L): B images, N patches, L expressions. Scores are (B, L). A
-function decorated with `@pooling` is a pooling, under its own name. torch is not imported here: tensors bring their
-methods along, and the workflow reads the registry in no time.
+Every function here is pure. S is float32 (B, N, L): B images, N patches, L expressions. Scores are (B, L). `@pooling`
+registers a function under its own name; its keyword-only parameters are the options of the pooling, and their
+annotations are checked when a configuration sets them. This module does not import torch, so that planning is fast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pydantic import NonNegativeFloat
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,27 +20,22 @@ BACKGROUND_SIMILARITY = 0.0
 """s_bg, the background's constant similarity (below eq. 5)."""
 
 SMALLEST_SIZE = 2.0**-126
-"""The smallest normal float32: a mask so small that its size rounds to 0 counts as this large."""
-
-WEIGHTING = {"epsilon", "size_lambda", "size_power"}
-"""What a weighted pooling is told by name."""
+"""The smallest normal float32, the lower bound of a mask's size in the logarithm of eq. 7."""
 
 
 class Pooling(NamedTuple):
-    """A way to score, and the masks that go with it."""
+    """A score function and the masks that belong to it."""
 
     score: Callable[..., Tensor]
-    """z (B, L) of S (B, N, L); takes `WEIGHTING` by name iff `weighted`."""
+    """Maps S (B, N, L) to z (B, L); its keyword-only parameters are the options."""
     masks: Callable[[Tensor], Tensor] | None
-    """m of S, (..., L) to (..., L); None: masks come from normalised activations, as GAP's and GMP's."""
+    """Maps S to m, (..., L) to (..., L). None: masks are normalised activations, as for GAP and GMP."""
     exclusive: bool
     """Whether the masks of a patch and its background sum to 1."""
-    weighted: bool
-    """Whether `score` is a weighted sum with a size term (eq. 8)."""
 
 
 POOLINGS: dict[str, Pooling] = {}
-"""Every pooling by its name, in the order of definition."""
+"""Every pooling by name, in order of definition."""
 
 
 def pooling(
@@ -48,14 +44,11 @@ def pooling(
     masks: Callable[[Tensor], Tensor] | None = None,
     exclusive: bool = False,
 ) -> Any:
-    """Enter `score` into `POOLINGS` under its own name and return it; decorates with or without arguments."""
+    """Register `score` in `POOLINGS` under its own name and return it. Use as `@pooling` or `@pooling(masks=...)`."""
     if score is None:
         return partial(pooling, masks=masks, exclusive=exclusive)
-    parameters = signature(score).parameters
-    by_name = {name for name, parameter in parameters.items() if parameter.kind is Parameter.KEYWORD_ONLY}
-    assert by_name in (set(), WEIGHTING), f"a pooling is told {sorted(WEIGHTING)} by name or nothing"
-    assert score.__name__ not in POOLINGS, f"there is a pooling {score.__name__} already"
-    POOLINGS[score.__name__] = Pooling(score, masks, exclusive, weighted=bool(by_name))
+    assert score.__name__ not in POOLINGS, f"the pooling {score.__name__} exists already"
+    POOLINGS[score.__name__] = Pooling(score, masks, exclusive)
     return score
 
 
@@ -74,9 +67,9 @@ def gap(similarities: Tensor) -> Tensor:
 def spa_masks(similarities: Tensor) -> Tensor:
     """m_ij = exp(s_ij) / (exp(s_bg) + sum_k exp(s_ik)): single-label patch assignment (eq. 5), (..., L) to (..., L).
 
-    With the background's own share, 1 - sum_j m_ij, the masks of a patch sum to 1.
+    The background has the rest, 1 - sum_j m_ij.
     """
-    # The expression's share among the expressions, times the share that all of them take from the background.
+    # The share among the expressions, times the share of all expressions against the background.
     foreground = (similarities.logsumexp(dim=-1, keepdim=True) - BACKGROUND_SIMILARITY).sigmoid()
     return similarities.softmax(dim=-1) * foreground
 
@@ -100,10 +93,10 @@ def gwp(similarities: Tensor, masks: Tensor, epsilon: float) -> Tensor:
 def size_penalty(masks: Tensor, size_lambda: float, size_power: float) -> Tensor:
     """z_j = (1 - mbar_j)^p log(lambda + mbar_j), mbar_j = 1/N sum_i m_ij: the size term (eq. 7).
 
-    Finite for any mask, as is its gradient.
+    The value and its gradient are finite for every mask.
     """
     size = masks.mean(dim=1)
-    # With lambda = 0 the logarithm of an empty mask, and its slope, would be infinite.
+    # Without the clamp, lambda = 0 and an empty mask give log 0.
     return (1 - size) ** size_power * (size_lambda + size).clamp(min=SMALLEST_SIZE).log()
 
 
@@ -115,12 +108,16 @@ def weighted_score(
 
 
 @pooling(masks=spa_masks, exclusive=True)
-def spa(similarities: Tensor, *, epsilon: float, size_lambda: float, size_power: float) -> Tensor:
-    """Scores (eq. 8) by single-label patch assignment, the rival."""
+def spa(
+    similarities: Tensor, *, epsilon: NonNegativeFloat, size_lambda: NonNegativeFloat, size_power: NonNegativeFloat
+) -> Tensor:
+    """Score (eq. 8) with single-label patch assignment (SPA), the paper's baseline."""
     return weighted_score(similarities, spa_masks(similarities), epsilon, size_lambda, size_power)
 
 
 @pooling(masks=mpa_masks)
-def mpa(similarities: Tensor, *, epsilon: float, size_lambda: float, size_power: float) -> Tensor:
-    """Scores (eq. 8) by multi-label patch assignment, the paper's own."""
+def mpa(
+    similarities: Tensor, *, epsilon: NonNegativeFloat, size_lambda: NonNegativeFloat, size_power: NonNegativeFloat
+) -> Tensor:
+    """Score (eq. 8) with multi-label patch assignment (MPA), the paper's method TSEG."""
     return weighted_score(similarities, mpa_masks(similarities), epsilon, size_lambda, size_power)

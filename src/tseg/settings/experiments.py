@@ -1,7 +1,7 @@
 """config/experiments.yaml: the tables and figures as grids of runs.
 
-A cell joins what the table, its column and its row say; a label with {method} or {class} stands for one each. Cells
-that ask for the same run share it, by its name.
+A cell merges the settings of its table, its column and its row. A label with {method} or {class} is repeated for every
+method or class. Cells with the same run share it, by its name.
 """
 
 from collections.abc import Iterable
@@ -10,66 +10,71 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from tseg.settings.runs import Evaluation, make_run, pretraining_run, vary
-from tseg.settings.schema import RunSettings, Settings, StrictModel
+from tseg.settings.schema import PoolingSettings, RunSettings, Settings, StrictModel
 from tseg.settings.validation import check_known
 
 
-class MethodSettings(StrictModel):
-    """One line of `methods`."""
+class MethodSettings(PoolingSettings):
+    """One line of `methods`: a pooling and its options."""
 
-    pooling: str
-    """A function of `tseg.model.pooling` under @pooling."""
+    name: str = Field(alias="pooling")
+    """A pooling of `tseg.model.pooling`."""
 
 
 class CellSettings(StrictModel):
-    """A part of the description of a cell."""
+    """Settings of a cell, a column, a row, or of all cells of a table."""
 
     method: str | None = None
     """A key of `methods`."""
     dataset: str | None = None
-    """What it is trained on."""
+    """Data set to train on."""
     supervision: Literal["weak", "full"] | None = None
-    """weak unless said."""
+    """Default: weak."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Options of the method's pooling that differ from `methods`, such as size_power: 0."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Dotted keys of the configuration with values in place of the scale's, such as model.embed_dim: 384."""
+    """Settings that differ from the configuration's, by dotted keys, such as model.embed_dim: 384."""
     evaluate: str | None = None
-    """Data set that it is evaluated on; the one it is trained on unless said."""
+    """Data set to evaluate on. Default: the one trained on."""
     multiscale: bool | None = None
+    """Average over scales and flips. Default: no."""
     crf: bool | None = None
+    """Refine the masks with a dense CRF. Default: no."""
     labels: str | None = None
-    """A label set: the words to ask for in place of the names of classes."""
+    """A label set: expressions that replace class names."""
     metric: str | None = None
-    """Dotted path in the summary; mIoU unless said."""
+    """Dotted path in the summary. Default: mIoU."""
 
 
 class PatternSettings(CellSettings):
-    """A row or a column."""
+    """A row or a column. Its `options` must be valid for every method that {method} stands for."""
 
     methods: list[str] | None = None
-    """Which methods {method} stands for; all unless said."""
+    """The methods that {method} stands for. Default: all."""
     without: list[str] = Field(default_factory=list)
-    """Which methods it does not stand for."""
+    """Methods that {method} does not stand for."""
 
 
 class TableSettings(StrictModel):
     """One table."""
 
     number: str
-    """As the paper numbers it: the published numbers are found by it."""
+    """Its number in the paper and in published.csv."""
     title: str
     corner: str = "Method"
-    """What stands over the labels of the rows."""
+    """Header of the column of row labels."""
     best: Literal["column", "row", "table"] = "column"
-    """Among which cells the best is marked."""
+    """Group of cells in which the best is marked."""
     note: str = ""
+    """Text below the table."""
     cells: CellSettings = CellSettings()
-    """What all cells share."""
+    """Settings of all cells."""
     columns: dict[str, PatternSettings]
     rows: dict[str, PatternSettings]
 
 
 class FigureSettings(StrictModel):
-    """One figure: the masks of its columns on the images of one data set."""
+    """One figure: the masks of its columns on images of one data set."""
 
     kind: Literal["masks", "expressions", "classes", "assignment"]
     title: str
@@ -77,12 +82,12 @@ class FigureSettings(StrictModel):
     cells: CellSettings = CellSettings()
     columns: dict[str, PatternSettings]
     seed: NonNegativeInt = 0
-    """Another seed draws other images."""
+    """Selects the images."""
     num_panels: PositiveInt = 6
 
 
 class Experiments(StrictModel):
-    """The whole file."""
+    """The file experiments.yaml."""
 
     methods: dict[str, MethodSettings]
     tables: dict[str, TableSettings]
@@ -90,7 +95,7 @@ class Experiments(StrictModel):
 
 
 LabelSets = dict[str, dict[str, Annotated[list[str], Field(min_length=1)]]]
-"""config/label_sets.yaml: name of a set, class, words to ask for in its place."""
+"""config/label_sets.yaml: name of the set to class to the expressions that replace its name."""
 
 
 class Cell(NamedTuple):
@@ -106,7 +111,7 @@ class Cell(NamedTuple):
 
 
 def table_cells(experiments: Experiments, settings: Settings, label_sets: LabelSets) -> dict[str, list[Cell]]:
-    """The cells of every table. Raises ValueError, naming the place, for what the settings do not know."""
+    """Return the cells of every table. Raises ValueError, naming the cell, if it does not fit the settings."""
     return {
         name: [
             _cell(f"tables.{name}", experiments, settings, label_sets, (row, column), (table.cells, column_of, row_of))
@@ -120,7 +125,7 @@ def table_cells(experiments: Experiments, settings: Settings, label_sets: LabelS
 
 
 def figure_cells(experiments: Experiments, settings: Settings, label_sets: LabelSets) -> dict[str, list[Cell]]:
-    """The columns of every figure, all of one data set. Raises ValueError as `table_cells`."""
+    """Return the columns of every figure. Raises ValueError as `table_cells`, and if a figure mixes data sets."""
     cells = {
         name: [
             _cell(f"figures.{name}", experiments, settings, label_sets, ("", column), (figure.cells, of_column))
@@ -135,28 +140,31 @@ def figure_cells(experiments: Experiments, settings: Settings, label_sets: Label
     return cells
 
 
-def _check_figure(place: str, kind: str, columns: list[Cell], settings: Settings) -> None:
+def _check_figure(origin: str, kind: str, columns: list[Cell], settings: Settings) -> None:
     datasets = {cell.evaluation.dataset for cell in columns}
     if len(datasets) != 1:
-        raise ValueError(f"{place}: its columns are of {len(datasets)} data sets; draw one")
+        raise ValueError(f"{origin}: its columns have {len(datasets)} data sets; a figure shows one")
     if kind in ("expressions", "assignment") and len(columns) > 1:
-        raise ValueError(f"{place}: a figure of kind {kind} shows one run, not {len(columns)}; name one column")
+        raise ValueError(f"{origin}: a figure of kind {kind} shows one run, not {len(columns)}; keep one column")
     if (kind == "classes") != (settings.datasets[datasets.pop()].classes is not None):
-        raise ValueError(f"{place}: kind classes goes with a data set with classes, and only with it; choose another")
+        raise ValueError(f"{origin}: a data set with classes needs kind classes, other data sets another kind")
 
 
 def runs_of(cells: Iterable[Cell]) -> dict[str, RunSettings]:
-    """Every run of the cells by its name, with those that they start from. Raises ValueError where two share a name."""
+    """Return the runs of the cells and their pretrainings, by name. Raises ValueError if two runs share a name."""
     runs: dict[str, RunSettings] = {}
     for cell in cells:
         for run in filter(None, (cell.pretraining, cell.run)):
             if runs.setdefault(run.run, run) != run:
-                raise ValueError(f"two different runs are called {run.run}; vary keys whose last parts differ")
+                raise ValueError(
+                    f"two different runs are called {run.run}; vary keys whose last parts differ, and vary the "
+                    "options of one method rather than define two methods of one pooling"
+                )
     return runs
 
 
 def labels_of(settings: Settings, label_sets: LabelSets, evaluation: Evaluation) -> dict[str, list[str]] | None:
-    """Class to the words that stand for it; None for a data set without classes."""
+    """Return the expressions of each class; None for a data set without classes."""
     classes = settings.datasets[evaluation.dataset].classes
     words = label_sets[evaluation.labels] if evaluation.labels else {}
     return {name: words.get(name, [name]) for name in classes} if classes else None
@@ -169,7 +177,7 @@ def _expand(
     experiments: Experiments,
     settings: Settings,
 ) -> list[tuple[str, CellSettings]]:
-    """Labels and their descriptions: first, method by method, the patterns that hold {method}, then the others."""
+    """Return labels with their settings: labels with {method} first, method by method, then the others."""
     for label, pattern in patterns.items():
         _check_pattern(f"{origin}: {label}", label, pattern, experiments)
     by_method: list[tuple[str, CellSettings]] = [
@@ -189,31 +197,32 @@ def _expand(
     return by_method + others
 
 
-def _check_pattern(place: str, label: str, pattern: PatternSettings, experiments: Experiments) -> None:
+def _check_pattern(origin: str, label: str, pattern: PatternSettings, experiments: Experiments) -> None:
     named = (*(pattern.methods or []), *pattern.without)
     for name in named:
-        check_known(name, experiments.methods, f"{place}: there is no method")
+        check_known(name, experiments.methods, f"{origin}: there is no method")
     if "{method}" in label and "{class}" in label:
-        raise ValueError(f"{place}: a label stands for methods or for classes; put one of them into the columns")
+        raise ValueError(f"{origin}: a label cannot hold both {{method}} and {{class}}; move one to the columns")
     if named and "{method}" not in label:
-        raise ValueError(f"{place}: methods and without say what {{method}} stands for; put it into the label")
+        raise ValueError(f"{origin}: methods and without need a label with {{method}}; add it to the label")
 
 
-def _classes(place: str, shared: CellSettings, settings: Settings) -> list[str]:
-    """What {class} stands for."""
+def _classes(origin: str, shared: CellSettings, settings: Settings) -> list[str]:
+    """Return the classes that {class} stands for."""
     dataset = shared.evaluate or shared.dataset
     classes = settings.datasets[dataset].classes if dataset in settings.datasets else None
     if not classes:
-        raise ValueError(f"{place}: {{class}} needs a data set with classes; name one in cells, under evaluate")
+        raise ValueError(f"{origin}: {{class}} needs a data set with classes; set evaluate in cells")
     return classes
 
 
 def _join(*parts: CellSettings) -> CellSettings:
-    """What the parts say together; of two that say the same the later holds."""
+    """Merge the parts; later parts override earlier ones, and `options` and `settings` are merged key by key."""
     joined: dict[str, Any] = {}
     for part in parts:
-        said = part.model_dump(exclude_none=True, exclude={"methods", "without"})
-        joined |= said | {"settings": joined.get("settings", {}) | said["settings"]}
+        values = part.model_dump(exclude_none=True, exclude={"methods", "without"})
+        merged = {key: joined.get(key, {}) | values[key] for key in ("options", "settings")}
+        joined |= values | merged
     return CellSettings(**joined)
 
 
@@ -225,38 +234,39 @@ def _cell(
     labels: tuple[str, str],
     parts: tuple[CellSettings, ...],
 ) -> Cell:
-    said = _join(*parts)
-    place = f"{origin}: {', '.join(filter(None, labels))}"
-    supervision = said.supervision or "weak"
-    if said.dataset is None or (supervision == "weak" and said.method is None):
-        raise ValueError(f"{place}: it names no {'method' if said.dataset else 'dataset'}; say it there")
-    evaluated = said.evaluate or said.dataset
-    for dataset in (said.dataset, evaluated):
-        check_known(dataset, settings.datasets, f"{place}: the configuration knows no data set")
-    if said.method is not None:
-        check_known(said.method, experiments.methods, f"{place}: there is no method")
-    if said.labels is not None:
-        check_known(said.labels, label_sets, f"{place}: there is no label set")
-        _check_labels(f"{place}: the label set {said.labels}", label_sets[said.labels], evaluated, settings)
+    cell = _join(*parts)
+    origin = f"{origin}: {', '.join(filter(None, labels))}"
+    supervision = cell.supervision or "weak"
+    if cell.dataset is None or (supervision == "weak" and cell.method is None):
+        raise ValueError(f"{origin}: the {'method' if cell.dataset else 'dataset'} is missing; add it")
+    evaluated = cell.evaluate or cell.dataset
+    for dataset in (cell.dataset, evaluated):
+        check_known(dataset, settings.datasets, f"{origin}: the configuration has no data set")
+    if cell.method is not None:
+        check_known(cell.method, experiments.methods, f"{origin}: there is no method")
+    if cell.labels is not None:
+        check_known(cell.labels, label_sets, f"{origin}: there is no label set")
+        _check_labels(f"{origin}: the label set {cell.labels}", label_sets[cell.labels], evaluated, settings)
     if supervision == "full" and settings.datasets[evaluated].classes:
-        raise ValueError(f"{place}: full supervision scores no class; evaluate it on a data set of expressions")
-    pooling = experiments.methods[said.method].pooling if supervision == "weak" and said.method else None
+        raise ValueError(f"{origin}: full supervision does not score classes; evaluate on a data set of expressions")
+    pooling = experiments.methods[cell.method] if supervision == "weak" and cell.method else None
     try:
-        run = make_run(settings, said.dataset, supervision, pooling, said.settings)
-        start = vary(settings, said.settings).training.weak.pretraining if run.pretraining else None
-        pretraining = pretraining_run(settings, start, said.settings) if start else None
+        run = make_run(settings, cell.dataset, supervision, pooling, cell.settings, cell.options)
+        start = vary(settings, cell.settings).training.weak.pretraining if run.pretraining else None
+        pretraining = pretraining_run(settings, start, cell.settings) if start else None
     except ValueError as error:
-        raise ValueError(f"{place}: {error}") from None
-    if hasattr(run.model.text_encoder, "classes") and (evaluated != said.dataset or said.labels):
-        raise ValueError(f"{place}: class encoding knows the classes that it is trained on alone; ask a language model")
-    evaluation = Evaluation(evaluated, settings.datasets[evaluated].evaluation, bool(said.multiscale), said.labels)
-    return Cell(*labels, run, pretraining, evaluation, bool(said.crf), said.metric or "mIoU")
+        raise ValueError(f"{origin}: {error}") from None
+    if hasattr(run.model.text_encoder, "classes") and (evaluated != cell.dataset or cell.labels):
+        raise ValueError(f"{origin}: class encoding only knows its training classes; choose language_model")
+    evaluation = Evaluation(evaluated, settings.datasets[evaluated].evaluation, bool(cell.multiscale), cell.labels)
+    return Cell(*labels, run, pretraining, evaluation, bool(cell.crf), cell.metric or "mIoU")
 
 
-def _check_labels(place: str, label_set: dict[str, list[str]], dataset: str, settings: Settings) -> None:
+def _check_labels(origin: str, label_set: dict[str, list[str]], dataset: str, settings: Settings) -> None:
     classes = settings.datasets[dataset].classes or []
     if not set(label_set) & set(classes):
-        raise ValueError(f"{place} has none of {dataset}'s classes; add them")
+        raise ValueError(f"{origin} has none of {dataset}'s classes; add them")
     words = [word for name in classes for word in label_set.get(name, [name])]
-    if twice := {word for word in words if words.count(word) > 1 or not word.strip()}:
-        raise ValueError(f"{place} has {min(twice)!r} for two classes, or twice, or it is empty; fix its words")
+    for word in words:
+        if words.count(word) > 1 or not word.strip():
+            raise ValueError(f"{origin} has the expression {word!r} more than once, or it is empty; fix it")

@@ -1,8 +1,7 @@
-"""Which run a description asks for, complete and by name; and what it is evaluated on."""
+"""Runs: what a cell of a table trains, with complete settings and a name; and evaluations of runs."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from tseg.model.pooling import POOLINGS
 from tseg.settings.schema import (
     ClassEncodingSettings,
     LanguageModelSettings,
@@ -12,18 +11,19 @@ from tseg.settings.schema import (
     RunTrainingSettings,
     Settings,
     Supervision,
+    pooling_options,
     records_path,
 )
 from tseg.settings.validation import hint, parse
 
-VARIED = ("model", "image_encoders", "language_model", "weighting", "training")
-"""What a run may have of its own: whatever decides its weights."""
-NOT_OF_BOXES = ("weighting.", "training.weak.", "training.full.")
-"""Keys that do not concern box pretraining."""
+VARIED = ("model", "image_encoders", "language_model", "training")
+"""The settings that a run may vary: those that determine its weights, its pooling aside."""
+NOT_OF_BOXES = ("training.weak.", "training.full.")
+"""Prefixes of the keys that do not concern box pretraining."""
 
 
 class Evaluation(NamedTuple):
-    """What a run is asked: the records of a data set's evaluation split, and how."""
+    """How a run is evaluated."""
 
     dataset: str
     split: str
@@ -42,28 +42,50 @@ class Evaluation(NamedTuple):
 
 
 def make_run(
-    settings: Settings, dataset: str, supervision: Supervision, pooling: str | None, varied: dict[str, Any]
+    settings: Settings,
+    dataset: str,
+    supervision: Supervision,
+    pooling: PoolingSettings | None,
+    varied: dict[str, Any],
+    options: dict[str, Any] | None = None,
 ) -> RunSettings:
-    """The run that trains on `dataset`; it holds nothing that does not concern it.
+    """Return the run that trains on `dataset`, with only the settings that concern it.
 
-    `pooling` is that of weak supervision. `varied` has dotted keys of the settings with the values that this run has in
-    their place; those that differ from the scale's are in its name. Raises ValueError for a key or a name that is none.
+    `pooling` is given for weak supervision only. `varied` overrides the settings, by dotted keys; `options` overrides
+    the pooling's. The name of the run lists the overrides that change it. Raises ValueError for an unknown key or an
+    invalid value.
     """
-    run = _unnamed_run(settings, dataset, supervision, pooling, varied)
-    # A key that does not concern the run has no place in its name: GAP has no size penalty.
-    concerning = {
+    overridden = _override(pooling, options or {})
+    run = _unnamed_run(settings, dataset, supervision, overridden, varied)
+    # A key that does not concern the run stays out of its name: full supervision has no targets.
+    differing = {
         key: value
         for key, value in _differing(settings, varied).items()
-        if run != _unnamed_run(settings, dataset, supervision, pooling, {k: v for k, v in varied.items() if k != key})
+        if run != _unnamed_run(settings, dataset, supervision, overridden, {k: varied[k] for k in varied if k != key})
     }
-    suffix = "".join(f"+{key.rsplit('.', 1)[-1]}={value}" for key, value in concerning.items())
+    if pooling and overridden:
+        before, after = pooling.options, overridden.options
+        differing |= {f"options.{key}": after[key] for key in sorted(options or {}) if before[key] != after[key]}
+    suffix = "".join(f"+{key.rsplit('.', 1)[-1]}={_in_name(key, value)}" for key, value in differing.items())
     return run.model_copy(update={"run": run.run + suffix})
 
 
+def _override(pooling: PoolingSettings | None, options: dict[str, Any]) -> PoolingSettings | None:
+    if pooling is None:
+        if options:
+            raise ValueError("options: only weak supervision has a pooling; remove them")
+        return None
+    return PoolingSettings(name=pooling.name, options=pooling_options(pooling.name, pooling.options | options))
+
+
 def _unnamed_run(
-    settings: Settings, dataset: str, supervision: Supervision, pooling: str | None, varied: dict[str, Any]
+    settings: Settings,
+    dataset: str,
+    supervision: Supervision,
+    pooling: PoolingSettings | None,
+    varied: dict[str, Any],
 ) -> RunSettings:
-    """The run, called by its data set and its pooling or supervision alone."""
+    """Return the run, named by its data set and its pooling or supervision alone."""
     scale, settings = settings, vary(settings, varied)
     training = getattr(settings.training, supervision)
     for key in ("iterations", "batch_size"):
@@ -74,62 +96,69 @@ def _unnamed_run(
     excludes = supervision == "boxes" and training.exclude_evaluation
     start = training.pretraining if supervision == "weak" else None
     return RunSettings(
-        run=f"{dataset}-{pooling if supervision == 'weak' else supervision}",
+        run=f"{dataset}-{pooling.name if pooling else supervision}",
         dataset=dataset,
         supervision=supervision,
         records=records_path(settings, dataset, settings.datasets[dataset].train),
         excluded_records=evaluation_records(settings) if excludes else [],
         pretraining=pretraining_run(scale, start, varied).run if start else None,
         model=_run_model(settings, dataset),
-        pooling=_run_pooling(settings, pooling),
+        pooling=pooling,
         training=RunTrainingSettings(**{"targets": None} | values | own),
     )
 
 
 def pretraining_run(settings: Settings, dataset: str, varied: dict[str, Any]) -> RunSettings:
-    """The box pretraining on `dataset` of the run that `varied` describes."""
+    """Return the box pretraining on `dataset` for the run with the overrides `varied`."""
     concerning = {key: value for key, value in varied.items() if not key.startswith(NOT_OF_BOXES)}
     return make_run(settings, dataset, "boxes", None, concerning)
 
 
 def evaluation_records(settings: Settings) -> list[str]:
-    """Records of every evaluation split."""
+    """Return the paths of the records of every evaluation split."""
     return [records_path(settings, name, dataset.evaluation) for name, dataset in settings.datasets.items()]
 
 
 def vary(settings: Settings, varied: dict[str, Any]) -> Settings:
-    """The settings with the values of `varied`, dotted keys, in their places. Raises ValueError for what is none."""
+    """Return the settings with the overrides `varied`, by dotted keys. Raises ValueError for an unknown key."""
     if not varied:
         return settings
     values = settings.model_dump()
     for key, value in varied.items():
         *parents, last = key.split(".")
         if parents[:1] not in ([part] for part in VARIED):
-            raise ValueError(f"settings: {key} does not decide a run's weights; vary keys of {', '.join(VARIED)}")
-        place = values
+            raise ValueError(f"settings: {key} does not determine a run's weights; vary keys of {', '.join(VARIED)}")
+        node = values
         for parent in parents:
-            place = place.get(parent)
-            if not isinstance(place, dict):
-                raise ValueError(f"settings: {key} is no key of the configuration; its part {parent} leads nowhere")
-        if last not in place:
-            raise ValueError(f"settings: {key} is no key of the configuration{hint(last, place)}")
-        place[last] = value
+            child = node.get(parent)
+            if not isinstance(child, dict):
+                raise ValueError(f"settings: the configuration has no key {key}; {parent} is not a group of keys")
+            node = cast(dict[str, Any], child)
+        if last not in node:
+            raise ValueError(f"settings: the configuration has no key {key}{hint(last, node)}")
+        node[last] = value
     return parse(Settings, values, "settings of a table")
 
 
-def _differing(settings: Settings, varied: dict[str, Any]) -> dict[str, str]:
-    """Those of `varied` that are not the scale's, as they stand in a name."""
+def _differing(settings: Settings, varied: dict[str, Any]) -> dict[str, Any]:
+    """Return the new values of the overrides that differ from the settings, by key in alphabetical order."""
     scale, other = settings.model_dump(), vary(settings, varied).model_dump()
-    differing = {}
+    differing: dict[str, Any] = {}
     for key in sorted(varied):
         before, after = scale, other
         for part in key.split("."):
             before, after = before[part], after[part]
         if before != after:
-            differing[key] = f"{after:g}" if isinstance(after, float) else str(after)
-            if not set(differing[key]).isdisjoint("/ {}"):
-                raise ValueError(f"settings: {key}: {after!r} cannot be part of a run's name; vary a plainer value")
+            differing[key] = after
     return differing
+
+
+def _in_name(key: str, value: Any) -> str:
+    """Return a value as part of a run's name."""
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    if not set(text).isdisjoint("/ {}"):
+        raise ValueError(f"settings: {key}: {value!r} cannot be part of a run's name; vary a number or a word")
+    return text
 
 
 def _run_model(settings: Settings, dataset: str) -> RunModelSettings:
@@ -145,11 +174,3 @@ def _run_model(settings: Settings, dataset: str) -> RunModelSettings:
         embed_dim=model.embed_dim,
         tau=model.tau,
     )
-
-
-def _run_pooling(settings: Settings, pooling: str | None) -> PoolingSettings | None:
-    if pooling is None:
-        return None
-    if pooling not in POOLINGS:
-        raise ValueError(f"there is no pooling {pooling!r} in tseg.model.pooling{hint(pooling, POOLINGS)}")
-    return PoolingSettings(name=pooling, weighting=settings.weighting if POOLINGS[pooling].weighted else None)

@@ -1,9 +1,10 @@
-"""The settings: what config/*.yaml may say, typed and closed. This is the only schema.
+"""The schema of a configuration file (config/*.yaml) and of a run's config.yaml.
 
-Every key is required unless it has a default here: a configuration file is complete, or says what it lacks.
+Unknown keys are errors. A key is required unless it has a default here.
 """
 
-from typing import Annotated, Literal
+from inspect import Parameter, signature
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -13,24 +14,26 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    create_model,
     model_validator,
 )
 
-from tseg.settings.validation import check_known
+from tseg.model.pooling import POOLINGS
+from tseg.settings.validation import check_known, parse
 
 Supervision = Literal["weak", "full", "boxes"]
-"""weak: expressions of images. full: masks (section 4.2). boxes: boxes, to start from (Table 2e)."""
+"""weak: expressions of images. full: masks (section 4.2). boxes: pretraining on boxes (Table 2e)."""
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class StrictModel(BaseModel):
-    """Settings that refuse unknown keys and do not change."""
+    """Immutable settings without unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PublishedCounts(StrictModel):
-    """What a split has, as its authors say; null where they do not."""
+    """Size of a split as its authors publish it; null: not published."""
 
     expressions: PositiveInt | None = None
     images: PositiveInt | None = None
@@ -41,33 +44,38 @@ class DatasetSettings(StrictModel):
 
     format: Literal["phrasecut", "refer", "voc", "pairs"]
     sources: list[str] = []
-    """Sources of the catalogue that must be fetched first; none where the files are in place."""
+    """Sources of the catalogue to fetch first. Default: none, the files are there already."""
     annotations: str
-    """Folder of the annotation files; of format voc: VOCdevkit/VOC2012."""
+    """Folder of the annotation files. Format voc: VOCdevkit/VOC2012."""
     images: Annotated[list[str], Field(min_length=1)]
-    """Folders of the images; the first that has a file wins."""
+    """Folders of the images, in order of preference."""
     split_by: str | None = None
-    """Format refer: who split it, as in refs(<split_by>).p: unc, google, umd."""
+    """Format refer: author of the split, as in refs(<split_by>).p: unc, google or umd."""
     masks: list[str] = []
-    """Format voc: folders of class masks, .png or SBD's .mat; the first that has an image's wins."""
+    """Format voc: folders of class masks, .png or SBD's .mat, in order of preference."""
     classes: list[str] | None = None
-    """Format voc: names of the classes 1, 2, ..., as a model is asked for them."""
+    """Format voc: names of the classes 1, 2, ..., used as expressions."""
     train: str
+    """Split to train on."""
     evaluation: str
+    """Split to evaluate on."""
     published: dict[str, PublishedCounts] = {}
-    """Split to what it should have; `prepare` says where it has not."""
+    """Expected size of each split; `prepare` reports differences."""
 
     @model_validator(mode="after")
-    def _keys_of_its_format(self):
+    def _keys_match_format(self) -> Self:
         if (self.format == "refer") != (self.split_by is not None):
-            raise ValueError("split_by goes with format refer, and only with it: unc, google or umd")
+            raise ValueError("format refer needs split_by (unc, google or umd); other formats do not take it")
         if any((self.format == "voc") != bool(value) for value in (self.masks, self.classes)):
-            raise ValueError("masks and classes go with format voc, and only with it: folders and names")
+            raise ValueError("format voc needs masks and classes; other formats do not take them")
         names = self.classes or []
         if len(set(names)) != len(names):
-            raise ValueError("classes names a class twice; give each its own name")
-        if len(names) > 254 or any(name != " ".join(name.split()) or name in ("", "background") for name in names):
-            raise ValueError("classes holds more than 254 names, background, or a name with spaces too many; fix it")
+            raise ValueError("classes has a duplicate; give each class its own name")
+        if len(names) > 254:
+            raise ValueError(f"classes has {len(names)} names; the limit is 254")
+        for name in names:
+            if name != " ".join(name.split()) or name in ("", "background"):
+                raise ValueError(f"classes: {name!r} is empty, has superfluous spaces or is background; rename it")
         return self
 
 
@@ -76,10 +84,11 @@ class ImageEncoderSettings(StrictModel):
 
     name: str
     options: dict[str, int] = {}
-    """ViT: arguments of timm's constructor: img_size, patch_size, embed_dim, depth, num_heads. wide_resnet38: width."""
+    """ViT: img_size, patch_size, embed_dim, depth, num_heads, as timm takes them. wide_resnet38: width."""
     weights: str | None
-    """null: random; a file; or a name on the hub."""
+    """A file or a name on the hub; null: random."""
     drop_path: Share
+    """Rate of stochastic depth."""
 
 
 class LanguageModelSettings(StrictModel):
@@ -90,53 +99,46 @@ class LanguageModelSettings(StrictModel):
     num_heads: PositiveInt
     vocabulary_size: PositiveInt
     max_tokens: PositiveInt
-    """Longer expressions are cut."""
+    """Longer expressions are truncated."""
     dropout: Share
     weights: str | None
-    """null: random, the vocabulary learnt from the training expressions; a folder; or a name on the hub."""
+    """A folder or a name on the hub; null: random, with a vocabulary learnt from the training expressions."""
 
 
 class ClassEncodingSettings(StrictModel):
-    """A learnt vector per class (Table 1, "class encoding")."""
+    """A learnt vector per class instead of a language model (Table 1, "class encoding")."""
 
     classes: list[str]
     num_features: PositiveInt
 
 
 class ModelSettings(StrictModel):
-    """The model, its encoders by name."""
+    """The model: its encoders and the common embedding space."""
 
     image_encoder: str
     """A key of `image_encoders`."""
     text_encoder: Literal["language_model", "classes"]
-    """classes: a learnt vector per class of the training data in place of the language model."""
+    """classes: a learnt vector per class of the training data."""
     embed_dim: PositiveInt
     tau: PositiveFloat
-
-
-class WeightingSettings(StrictModel):
-    """Weighted pooling, SPA and MPA (eq. 4 and 7)."""
-
-    epsilon: NonNegativeFloat
-    size_lambda: NonNegativeFloat
-    size_power: NonNegativeFloat
+    """Initial value of the learnt temperature (eq. 1)."""
 
 
 class OptimizerSettings(StrictModel):
-    """SGD or AdamW, with the poly schedule."""
+    """SGD or AdamW with the poly schedule."""
 
     name: Literal["sgd", "adamw"]
     learning_rate: PositiveFloat
     weight_decay: NonNegativeFloat
     momentum: Share = 0.0
-    """SGD's."""
+    """SGD only."""
     warmup: NonNegativeInt
     """Iterations over which the rate rises to `learning_rate`."""
     poly_power: NonNegativeFloat
 
 
 class TrainingSettings(StrictModel):
-    """Training by one kind of supervision."""
+    """Training with one kind of supervision."""
 
     iterations: dict[str, PositiveInt]
     """Per data set."""
@@ -144,15 +146,15 @@ class TrainingSettings(StrictModel):
     """Per data set."""
     expressions_per_image: PositiveInt
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Part of the training images (Table 2d); a smaller part lies within a larger one."""
+    """Share of the training images (Table 2d). Smaller shares are subsets of larger ones."""
     optimizer: OptimizerSettings
     resolution: PositiveInt
-    """Side of the square crops in pixels."""
+    """Side of the square crops, in pixels."""
     scale: tuple[PositiveFloat, PositiveFloat]
-    """The shorter side becomes `resolution` times a random factor between these."""
+    """Bounds of the random factor: the shorter side becomes `resolution` times it."""
     flip: bool
     flip_words: Literal["swap", "keep"]
-    """What a flip does to left and right in the expressions."""
+    """Whether a flip swaps left and right in the expressions."""
     precision: Literal["float32", "bfloat16"]
 
 
@@ -160,20 +162,20 @@ class WeakTrainingSettings(TrainingSettings):
     """Weak supervision."""
 
     targets: Literal["identity", "tf-idf"] = "identity"
-    """Ground truth of the scores (Table 2c)."""
+    """Targets of the scores (Table 2c)."""
     pretraining: str | None = None
-    """Data set on whose boxes the model is trained first (Table 2e); null: none."""
+    """Data set for box pretraining (Table 2e); null: none."""
 
 
 class BoxTrainingSettings(TrainingSettings):
     """Box pretraining."""
 
     exclude_evaluation: bool
-    """Leave out the images of every evaluation split, by COCO's image id."""
+    """Exclude the images of every evaluation split, by their COCO ids."""
 
 
 class Trainings(StrictModel):
-    """One entry per supervision."""
+    """Training settings per supervision."""
 
     weak: WeakTrainingSettings
     full: TrainingSettings
@@ -181,27 +183,28 @@ class Trainings(StrictModel):
 
 
 class ResolutionSettings(StrictModel):
-    """Longer side of an image in pixels when it enters the encoder, by the supervision that trained it."""
+    """Longer side of the encoder's input, in pixels, per supervision of the run."""
 
     weak: PositiveInt
     full: PositiveInt
 
 
 class InferenceSettings(StrictModel):
-    """Prediction and masks."""
+    """Prediction and segmentation."""
 
     resolution: ResolutionSettings
     multiscale: Annotated[list[PositiveFloat], Field(min_length=1)]
-    """Factors of the resolution, each with its mirror image, where a table asks for multi-scale processing."""
+    """Factors of the resolution for multi-scale processing; each is also flipped."""
     background: Annotated[float, Field(gt=0, lt=1)]
-    """GAP and GMP: what the max-normalised activation must exceed."""
+    """Poolings without masks (GAP, GMP): threshold on the max-normalised activation."""
     confidence: Annotated[float, Field(ge=0, lt=1)]
-    """Data sets with classes: what the sigmoid of a class's score must exceed for it to take part."""
+    """Data sets with classes: threshold on the sigmoid of a class's score; classes below it are left out."""
     crf: Literal["psa", "irn", "deeplab", "afa"]
+    """Parameters of the dense CRF."""
 
 
 class ResourceSettings(StrictModel):
-    """What a rule asks of the machine."""
+    """Resources of one job of a rule."""
 
     threads: PositiveInt = 1
     mem_mb: PositiveInt
@@ -211,7 +214,7 @@ class ResourceSettings(StrictModel):
 
 
 class Resources(StrictModel):
-    """One entry per rule."""
+    """Resources per rule."""
 
     track: ResourceSettings
     configure: ResourceSettings
@@ -228,39 +231,42 @@ class Resources(StrictModel):
 
 
 class Settings(StrictModel):
-    """A whole configuration file."""
+    """A configuration file."""
 
     data_dir: str
-    """Where fetched files (raw/) and records (records/) go."""
+    """Folder of fetched files (raw/) and records (records/)."""
     results_dir: str
     experiments: str
+    """The methods, tables and figures (experiments.yaml)."""
     published: str
+    """Published numbers (published.csv)."""
     label_sets: str
+    """Label sets for label engineering (label_sets.yaml)."""
     sources: str
-    """The catalogue: where the files of every source come from."""
+    """The catalogue of sources (sources.yaml)."""
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
     tracking_uri: str | None
-    """MLflow store: sqlite:///path, the address of a server, or null for none."""
+    """MLflow store: sqlite:///path or the address of a server; null: none."""
     datasets: dict[str, DatasetSettings]
     model: ModelSettings
     image_encoders: dict[str, ImageEncoderSettings]
     language_model: LanguageModelSettings
-    weighting: WeightingSettings
     training: Trainings
     inference: InferenceSettings
     num_bootstrap: PositiveInt
+    """Bootstrap resamples behind the 95% interval."""
     exclude_seen: bool
-    """Leave images that a run was trained on out of its evaluations on other data sets."""
+    """Exclude images seen in training from evaluations on other data sets."""
     resources: Resources
 
     @model_validator(mode="after")
-    def _names_are_known(self):
+    def _names_are_known(self) -> Self:
         check_known(self.model.image_encoder, self.image_encoders, "model.image_encoder: image_encoders has no")
         pretraining = self.training.weak.pretraining
         if pretraining is not None:
             check_known(pretraining, self.datasets, "training.weak.pretraining: there is no data set")
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds: {self.seeds} names one twice; name each once")
+            raise ValueError(f"seeds: {self.seeds} has a duplicate; list each seed once")
         return self
 
 
@@ -274,23 +280,46 @@ class RunModelSettings(StrictModel):
 
 
 class PoolingSettings(StrictModel):
-    """The pooling that trains a run weakly, and tells how masks are read from its similarities."""
+    """The pooling of a weakly supervised run; it also decides how masks are made from similarities."""
 
     name: str
-    weighting: WeightingSettings | None
+    """A pooling of `tseg.model.pooling`."""
+    options: dict[str, Any] = {}
+    """Arguments of the pooling by keyword."""
+
+    @model_validator(mode="after")
+    def _complete_options(self) -> Self:
+        self.options.update(pooling_options(self.name, self.options))
+        return self
+
+
+def pooling_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Convert the options to the types in the signature of the pooling `name`, and add defaults.
+
+    Raises ValueError if the pooling or an option is unknown, or if an option is missing or invalid.
+    """
+    check_known(name, POOLINGS, "tseg.model.pooling has no pooling")
+    score = POOLINGS[name].score
+    fields: dict[str, Any] = {
+        parameter.name: (parameter.annotation, ... if parameter.default is Parameter.empty else parameter.default)
+        for parameter in signature(score).parameters.values()
+        if parameter.kind is Parameter.KEYWORD_ONLY
+    }
+    schema = create_model(name, __base__=StrictModel, __module__=score.__module__, **fields)
+    return parse(schema, options, f"options of the pooling {name}").model_dump()
 
 
 class RunTrainingSettings(TrainingSettings):
-    """Training of one run."""
+    """Training of one run, on one data set."""
 
     iterations: PositiveInt  # type: ignore[assignment]
     batch_size: PositiveInt  # type: ignore[assignment]
     targets: Literal["identity", "tf-idf"] | None
-    """Weak supervision's."""
+    """Weak supervision only."""
 
 
 class RunSettings(StrictModel):
-    """All that decides a run's weights but the seed; `results/runs/<run>/config.yaml`."""
+    """Everything but the seed that determines a run's weights: `results/runs/<run>/config.yaml`."""
 
     run: str
     dataset: str
@@ -298,15 +327,15 @@ class RunSettings(StrictModel):
     records: str
     """Parquet file of the training records."""
     excluded_records: list[str]
-    """Parquet files of records whose images must not be trained on."""
+    """Parquet files of records whose images are excluded from training."""
     pretraining: str | None
-    """The run whose weights, of the same seed, it starts from."""
+    """The run that provides the initial weights, with the same seed."""
     model: RunModelSettings
     pooling: PoolingSettings | None
-    """Weak supervision's."""
+    """Weak supervision only."""
     training: RunTrainingSettings
 
 
 def records_path(settings: Settings, dataset: str, split: str) -> str:
-    """Where `prepare` puts the records of a split."""
+    """Return the path of the records of a split."""
     return f"{settings.data_dir}/records/{dataset}/{split}.parquet"

@@ -1,4 +1,4 @@
-"""Values from a file or a command line against the schema; what is wrong in them as one sentence."""
+"""Check values from a file or a command line against a schema; report errors as one sentence."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,9 +8,9 @@ from pydantic import TypeAdapter, ValidationError
 
 
 def parse(schema: Any, values: Any, origin: str) -> Any:
-    """`values` as `schema`, one of the classes of `tseg.settings.schema` or a union of them.
+    """Return `values` as an instance of `schema`, any type that pydantic knows.
 
-    Raises ValueError naming `origin`, every wrong key and, for an unknown one, the nearest valid.
+    Raises ValueError with `origin`, every wrong key and, for an unknown key, the nearest valid one.
     """
     try:
         return TypeAdapter(schema).validate_python(values)
@@ -20,19 +20,22 @@ def parse(schema: Any, values: Any, origin: str) -> Any:
 
 
 def _explain(schema: Any, problem: Any) -> str:
-    """One of pydantic's problems as a clause that names the key and the fix."""
+    """Return one of pydantic's errors as a clause that names the key and the fix."""
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
         return f"unknown key {key}{hint(location[-1], _valid_keys(schema, location[:-1]))}"
     if problem["type"] == "missing":
         return f"the key {key} is missing"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message} (it is {problem['input']!r})" if key else message
+    if problem["type"] == "value_error":
+        message = str(problem["ctx"]["error"])  # from a validator of this package, which names the value itself
+    else:
+        message = f"{problem['msg']} (it is {problem['input']!r})"
+    return f"{key}: {message}" if key else message
 
 
 def _valid_keys(schema: Any, location: list[str]) -> list[str]:
-    """The keys allowed at `location` below `schema`, looked up in its JSON schema."""
+    """Return the valid keys at `location`, from the JSON schema of `schema`."""
     definitions = TypeAdapter(schema).json_schema()
     node: dict[str, Any] = definitions
 
@@ -50,13 +53,13 @@ def _valid_keys(schema: Any, location: list[str]) -> list[str]:
             continue
         node = next((choice for choice in choices if "$ref" in choice), node)
         node = resolve(node)
-        node = node.get("properties", {}).get(part, node.get("additionalProperties", {}))
-        node = node if isinstance(node, dict) else {}
+        rest = node.get("additionalProperties")
+        node = node.get("properties", {}).get(part, rest if isinstance(rest, dict) else {})
     return list(resolve(node).get("properties", {}))
 
 
 def hint(wrong: str, valid: Iterable[str]) -> str:
-    """A clause that names the nearest of the valid words, or lists them when none is near."""
+    """Return a clause that names the nearest valid word, or lists all of them if none is near."""
     valid = list(valid)
     nearest = difflib.get_close_matches(wrong, valid, n=1)
     if nearest:
@@ -65,6 +68,6 @@ def hint(wrong: str, valid: Iterable[str]) -> str:
 
 
 def check_known(name: str, names: Iterable[str], complaint: str) -> None:
-    """Raise ValueError, `complaint` with the name and the nearest valid one, unless `name` is among `names`."""
+    """Raise ValueError, with `complaint`, `name` and the nearest valid name, unless `name` is in `names`."""
     if name not in names:
         raise ValueError(f"{complaint} {name!r}{hint(name, names)}")
