@@ -1,7 +1,7 @@
 # The paper's workflow. `snakemake --cores all results/table3.csv` makes one table, `snakemake --cores all` makes everything.
 from snakemake.utils import min_version
 
-min_version("9.0")
+min_version("9.14")
 
 # A configuration file is complete: one given with --configfile takes the place of the default, it is not merged into it.
 if not workflow.overwrite_configfiles:
@@ -22,8 +22,8 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        expand(f"{RESULTS}/{{table}}.csv", table=TABLES),
-        expand(f"{RESULTS}/figures/{{figure}}.png", figure=FIGURES),
-        expand(f"{RESULTS}/curves/{{table}}.png", table=TABLES),
-        f"{RESULTS}/datasets.csv",
-        f"{RESULTS}/overlaps.csv",
+        expand("<results>/{table}.csv", table=PLAN.tables),
+        expand("<results>/figures/{figure}.png", figure=PLAN.figures),
+        expand("<results>/curves/{table}.png", table=PLAN.tables),
+        "<results>/datasets.csv",
+        "<results>/overlaps.csv",

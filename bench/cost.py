@@ -6,7 +6,6 @@ python bench/cost.py [--configfile config/paper.yaml] [--teraflops 40]
 import argparse
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -14,9 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tseg.model.text_encoder import learn_wordpiece
 from tseg.model.tseg import build_tseg
-from tseg.settings.experiments import Experiments, LabelSets, runs_of, table_cells
-from tseg.settings.schema import LanguageModelSettings, RunSettings, Settings
-from tseg.settings.validation import parse
+from tseg.settings.plan import Plan
+from tseg.settings.schema import LanguageModelSettings, RunSettings
 
 EXPRESSION = "the striped circle to the left of the red star"
 NUM_IMAGES = 2  # counted; the others of a batch cost as much
@@ -27,25 +25,19 @@ def main() -> None:
     parser.add_argument("--configfile", type=Path, default=Path("config/paper.yaml"))
     parser.add_argument("--teraflops", type=float, default=40.0, help="sustained operations per second, in 10^12")
     arguments = parser.parse_args()
-    settings = read(Settings, arguments.configfile)
-    label_sets = read(LabelSets, Path(settings.label_sets))
-    tables = table_cells(read(Experiments, Path(settings.experiments)), settings, label_sets)
+    plan = Plan.read([arguments.configfile])
     print("| Table | Trainings | PFLOP | GPU-hours |\n| --- | ---: | ---: | ---: |")
     everything: dict[str, RunSettings] = {}
-    for name, cells in tables.items():
-        runs = runs_of(cells)
+    for table in plan.tables:
+        runs = plan.table_runs(table)
         everything |= runs
-        print_row(name, runs, arguments.teraflops)
+        print_row(table, runs, arguments.teraflops)
     print_row("all, shared runs once", everything, arguments.teraflops)
 
 
 def print_row(name: str, runs: dict[str, RunSettings], teraflops: float) -> None:
     petaflop = sum(petaflop_of(run) for run in runs.values())
     print(f"| {name} | {len(runs)} | {petaflop:,.0f} | {petaflop * 1000 / teraflops / 3600:,.0f} |")
-
-
-def read(schema: Any, path: Path) -> Any:
-    return parse(schema, yaml.safe_load(path.read_text(encoding="utf-8")), str(path))
 
 
 def petaflop_of(run: RunSettings) -> float:

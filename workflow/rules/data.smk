@@ -1,20 +1,14 @@
 rule fetch:
     output:
-        f"{DATA}/raw/{{source}}.json",
+        "<raw>/{source}.json",
     log:
-        f"{RESULTS}/logs/fetch/{{source}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/fetch/{{source}}.tsv"
+        "<logs>/fetch/{source}.log",
+    localrule: True
     conda:
-        "../../environment.yml"
-    threads: SETTINGS.resources.fetch.threads
-    resources:
-        mem_mb=SETTINGS.resources.fetch.mem_mb,
-        runtime=SETTINGS.resources.fetch.runtime,
-        gpu=SETTINGS.resources.fetch.gpu,
+        "tseg"
     params:
         settings=lambda wildcards: as_json(
-            CATALOGUE[wildcards.source].model_dump(mode="json")
+            PLAN.catalogue[wildcards.source].model_dump(mode="json")
         ),
         catalogue=SETTINGS.sources,
         dir=subpath(output[0], parent=True),
@@ -24,21 +18,19 @@ rule fetch:
 
 rule prepare:
     input:
-        raw_inputs,
+        lambda wildcards: PLAN.raw_inputs(wildcards.dataset),
     output:
-        records=f"{DATA}/records/{{dataset}}/{{split}}.parquet",
-        skipped=f"{DATA}/records/{{dataset}}/{{split}}.skipped.csv",
+        records="<records>/{dataset}/{split}.parquet",
+        skipped="<records>/{dataset}/{split}.skipped.csv",
     log:
-        f"{RESULTS}/logs/prepare/{{dataset}}-{{split}}.log",
+        "<logs>/prepare/{dataset}-{split}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/prepare/{{dataset}}-{{split}}.tsv"
+        "<benchmarks>/prepare/{dataset}-{split}.tsv"
     conda:
-        "../../environment.yml"
-    threads: SETTINGS.resources.prepare.threads
+        "tseg"
+    threads: THREADS["prepare"]
     resources:
-        mem_mb=SETTINGS.resources.prepare.mem_mb,
-        runtime=SETTINGS.resources.prepare.runtime,
-        gpu=SETTINGS.resources.prepare.gpu,
+        **RESOURCES["prepare"],
     params:
         settings=lambda wildcards: as_json(
             SETTINGS.datasets[wildcards.dataset].model_dump(mode="json")
@@ -50,65 +42,52 @@ rule prepare:
 
 rule describe:
     input:
-        list(dict.fromkeys(TRAINING_RECORDS + EVALUATION_RECORDS)),
+        list(dict.fromkeys(PLAN.training_records + PLAN.evaluation_records)),
     output:
-        csv=f"{RESULTS}/datasets.csv",
-        markdown=f"{RESULTS}/datasets.md",
+        csv="<results>/datasets.csv",
+        markdown="<results>/datasets.md",
         html=report(
-            f"{RESULTS}/datasets.html",
+            "<results>/datasets.html",
             category="5 Data",
             labels={"data": "counts"},
             caption="../report/datasets.rst",
         ),
         image=report(
-            f"{RESULTS}/datasets.png",
+            "<results>/datasets.png",
             category="5 Data",
             labels={"data": "sizes and lengths"},
             caption="../report/datasets.rst",
         ),
     log:
-        f"{RESULTS}/logs/describe.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/describe.tsv"
+        "<logs>/describe.log",
+    localrule: True
     conda:
-        "../../environment.yml"
-    threads: SETTINGS.resources.describe.threads
-    resources:
-        mem_mb=SETTINGS.resources.describe.mem_mb,
-        runtime=SETTINGS.resources.describe.runtime,
-        gpu=SETTINGS.resources.describe.gpu,
+        "tseg"
     shell:
         "tseg describe {input:q} --output {output.csv:q} > {log:q} 2>&1"
 
 
 rule overlap:
     input:
-        train=TRAINING_RECORDS,
-        evaluation=EVALUATION_RECORDS,
+        train=PLAN.training_records,
+        evaluation=PLAN.evaluation_records,
     output:
-        csv=f"{RESULTS}/overlaps.csv",
-        markdown=f"{RESULTS}/overlaps.md",
+        csv="<results>/overlaps.csv",
+        markdown="<results>/overlaps.md",
         html=report(
-            f"{RESULTS}/overlaps.html",
+            "<results>/overlaps.html",
             category="5 Data",
             labels={"data": "overlaps"},
             caption="../report/overlaps.rst",
         ),
     log:
-        f"{RESULTS}/logs/overlap.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/overlap.tsv"
+        "<logs>/overlap.log",
+    localrule: True
     conda:
-        "../../environment.yml"
-    threads: SETTINGS.resources.overlap.threads
-    resources:
-        mem_mb=SETTINGS.resources.overlap.mem_mb,
-        runtime=SETTINGS.resources.overlap.runtime,
-        gpu=SETTINGS.resources.overlap.gpu,
+        "tseg"
     params:
-        train=lambda wildcards, input: [f"--train={path}" for path in input.train],
-        evaluation=lambda wildcards, input: [
-            f"--evaluation={path}" for path in input.evaluation
-        ],
+        records=lambda wildcards, input: options(
+            train=input.train, evaluation=input.evaluation
+        ),
     shell:
-        "tseg overlap {params.train:q} {params.evaluation:q} --output {output.csv:q} > {log:q} 2>&1"
+        "tseg overlap {params.records:q} --output {output.csv:q} > {log:q} 2>&1"

@@ -1,24 +1,22 @@
 rule predict:
     input:
-        model=f"{SEED_DIR}/model.safetensors",
-        records=evaluation_records,
+        model="<seed_dir>/model.safetensors",
+        records=lambda wildcards: PLAN.records(wildcards.evaluation),
     output:
-        f"{RESULTS}/predictions/{CELL}.parquet",
+        "<results>/predictions/<cell>.parquet",
     log:
-        f"{RESULTS}/logs/predict/{CELL}.log",
+        "<logs>/predict/<cell>.log",
     benchmark:
-        f"{RESULTS}/benchmarks/predict/{CELL}.tsv"
+        "<benchmarks>/predict/<cell>.tsv"
     conda:
-        "../../environment.yml"
-    threads: SETTINGS.resources.predict.threads
+        "tseg"
+    threads: THREADS["predict"]
     resources:
-        mem_mb=SETTINGS.resources.predict.mem_mb,
-        runtime=SETTINGS.resources.predict.runtime,
-        gpu=SETTINGS.resources.predict.gpu,
+        **RESOURCES["predict"],
     params:
-        resolution=resolution,
-        views=views,
-        labels=asked_labels,
+        resolution=lambda wildcards: PLAN.resolution(wildcards.run),
+        views=lambda wildcards: options(**PLAN.views(wildcards.evaluation)),
+        labels=lambda wildcards: options(**PLAN.labels(wildcards.evaluation)),
         device=device("predict"),
     shell:
         "tseg predict --model {input.model:q} --records {input.records:q} --resolution {params.resolution} "
@@ -27,23 +25,23 @@ rule predict:
 
 rule refine:
     input:
-        predictions=f"{RESULTS}/predictions/{CELL}.parquet",
-        records=evaluation_records,
+        predictions="<results>/predictions/<cell>.parquet",
+        records=lambda wildcards: PLAN.records(wildcards.evaluation),
     output:
-        f"{RESULTS}/masks/{CELL}-{{refinement}}.parquet",
+        "<results>/masks/<cell>-{refinement}.parquet",
     log:
-        f"{RESULTS}/logs/refine/{CELL}-{{refinement}}.log",
+        "<logs>/refine/<cell>-{refinement}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/refine/{CELL}-{{refinement}}.tsv"
+        "<benchmarks>/refine/<cell>-{refinement}.tsv"
     conda:
-        "../../environment.yml"
-    threads: SETTINGS.resources.refine.threads
+        "tseg"
+    threads: THREADS["refine"]
     resources:
-        mem_mb=SETTINGS.resources.refine.mem_mb,
-        runtime=SETTINGS.resources.refine.runtime,
-        gpu=SETTINGS.resources.refine.gpu,
+        **RESOURCES["refine"],
     params:
-        thresholds=thresholds,
+        thresholds=lambda wildcards: options(
+            **PLAN.thresholds(wildcards.run, wildcards.evaluation)
+        ),
         crf=lambda wildcards: (
             SETTINGS.inference.crf if wildcards.refinement == "crf" else "none"
         ),
@@ -54,25 +52,23 @@ rule refine:
 
 rule evaluate:
     input:
-        masks=f"{RESULTS}/masks/{CELL}-{{refinement}}.parquet",
-        records=evaluation_records,
-        model=f"{SEED_DIR}/model.safetensors",
-        images=f"{SEED_DIR}/images.csv",
-        tracking=ancient(f"{RESULTS}/tracking.json"),
+        masks="<results>/masks/<cell>-{refinement}.parquet",
+        records=lambda wildcards: PLAN.records(wildcards.evaluation),
+        model="<seed_dir>/model.safetensors",
+        images="<seed_dir>/images.csv",
+        tracking=ancient("<results>/tracking.json"),
     output:
-        scores=f"{RESULTS}/scores/{CELL}-{{refinement}}.parquet",
-        summary=f"{RESULTS}/scores/{CELL}-{{refinement}}.json",
+        scores="<results>/scores/<cell>-{refinement}.parquet",
+        summary="<results>/scores/<cell>-{refinement}.json",
     log:
-        f"{RESULTS}/logs/evaluate/{CELL}-{{refinement}}.log",
+        "<logs>/evaluate/<cell>-{refinement}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/evaluate/{CELL}-{{refinement}}.tsv"
+        "<benchmarks>/evaluate/<cell>-{refinement}.tsv"
     conda:
-        "../../environment.yml"
-    threads: SETTINGS.resources.evaluate.threads
+        "tseg"
+    threads: THREADS["evaluate"]
     resources:
-        mem_mb=SETTINGS.resources.evaluate.mem_mb,
-        runtime=SETTINGS.resources.evaluate.runtime,
-        gpu=SETTINGS.resources.evaluate.gpu,
+        **RESOURCES["evaluate"],
     params:
         num_bootstrap=SETTINGS.num_bootstrap,
         seen="exclude" if SETTINGS.exclude_seen else "keep",

@@ -1,73 +1,65 @@
 rule tabulate:
     input:
-        summaries=summaries,
+        summaries=lambda wildcards: PLAN.summaries(wildcards.table),
         published=SETTINGS.published,
     output:
         csv=report(
-            f"{RESULTS}/{{table}}.csv",
+            "<results>/{table}.csv",
             category="1 Tables",
             labels={"table": "{table}", "format": "csv"},
             caption="../report/table.rst",
         ),
-        markdown=f"{RESULTS}/{{table}}.md",
-        latex=f"{RESULTS}/{{table}}.tex",
+        markdown="<results>/{table}.md",
+        latex="<results>/{table}.tex",
         html=report(
-            f"{RESULTS}/{{table}}.html",
+            "<results>/{table}.html",
             category="1 Tables",
             labels={"table": "{table}", "format": "html"},
             caption="../report/table.rst",
         ),
-        metrics=f"{RESULTS}/{{table}}.json",
+        metrics="<results>/{table}.json",
         detail=report(
-            f"{RESULTS}/{{table}}_detail.csv",
+            "<results>/{table}_detail.csv",
             category="1 Tables",
             labels={"table": "{table}", "format": "detail"},
             caption="../report/table.rst",
         ),
     log:
-        f"{RESULTS}/logs/tabulate/{{table}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/tabulate/{{table}}.tsv"
+        "<logs>/tabulate/{table}.log",
+    localrule: True
     conda:
-        "../../environment.yml"
-    threads: SETTINGS.resources.tabulate.threads
-    resources:
-        mem_mb=SETTINGS.resources.tabulate.mem_mb,
-        runtime=SETTINGS.resources.tabulate.runtime,
-        gpu=SETTINGS.resources.tabulate.gpu,
+        "tseg"
     params:
-        layout=layout,
+        layout=lambda wildcards: as_json(PLAN.layout(wildcards.table)),
     shell:
         "tseg tabulate --layout {params.layout:q} --published {input.published:q} --output {output.csv:q} > {log:q} 2>&1"
 
 
 rule draw:
     input:
-        files=drawn_files,
-        records=drawn_records,
+        files=lambda wildcards: PLAN.drawn_files(wildcards.figure),
+        records=lambda wildcards: PLAN.drawn_records(wildcards.figure),
     output:
         report(
-            f"{RESULTS}/figures/{{figure}}.png",
+            "<results>/figures/{figure}.png",
             category="2 Figures",
             labels={"figure": "{figure}"},
             caption="../report/figure.rst",
         ),
     log:
-        f"{RESULTS}/logs/draw/{{figure}}.log",
+        "<logs>/draw/{figure}.log",
     benchmark:
-        f"{RESULTS}/benchmarks/draw/{{figure}}.tsv"
+        "<benchmarks>/draw/{figure}.tsv"
     conda:
-        "../../environment.yml"
-    threads: SETTINGS.resources.draw.threads
+        "tseg"
+    threads: THREADS["draw"]
     resources:
-        mem_mb=SETTINGS.resources.draw.mem_mb,
-        runtime=SETTINGS.resources.draw.runtime,
-        gpu=SETTINGS.resources.draw.gpu,
+        **RESOURCES["draw"],
     params:
-        figure=lambda wildcards: EXPERIMENTS.figures[wildcards.figure].model_dump(
+        figure=lambda wildcards: PLAN.experiments.figures[wildcards.figure].model_dump(
             include={"kind", "title", "caption"}
         ),
-        choice=drawn_choice,
+        choice=lambda wildcards: options(**PLAN.drawn_choice(wildcards.figure)),
     shell:
         "tseg draw {params.figure[kind]} {input.files:q} --records {input.records:q} {params.choice:q} "
         "--title {params.figure[title]:q} --caption {params.figure[caption]:q} --output {output:q} > {log:q} 2>&1"
@@ -75,26 +67,20 @@ rule draw:
 
 rule draw_curves:
     input:
-        histories,
+        lambda wildcards: PLAN.histories(wildcards.table),
     output:
         report(
-            f"{RESULTS}/curves/{{table}}.png",
+            "<results>/curves/{table}.png",
             category="3 Learning curves",
             labels={"table": "{table}"},
             caption="../report/curves.rst",
         ),
     log:
-        f"{RESULTS}/logs/draw_curves/{{table}}.log",
-    benchmark:
-        f"{RESULTS}/benchmarks/draw_curves/{{table}}.tsv"
+        "<logs>/draw_curves/{table}.log",
+    localrule: True
     conda:
-        "../../environment.yml"
-    threads: SETTINGS.resources.draw.threads
-    resources:
-        mem_mb=SETTINGS.resources.draw.mem_mb,
-        runtime=SETTINGS.resources.draw.runtime,
-        gpu=SETTINGS.resources.draw.gpu,
+        "tseg"
     params:
-        panels=panels,
+        panels=lambda wildcards: as_json(PLAN.panels(wildcards.table)),
     shell:
         "tseg draw curves {input:q} --panels {params.panels:q} --output {output:q} > {log:q} 2>&1"

@@ -214,19 +214,13 @@ class ResourceSettings(StrictModel):
 
 
 class Resources(StrictModel):
-    """Resources per rule."""
+    """Resources per rule that a cluster runs on its own node; the other rules are light and run locally."""
 
-    track: ResourceSettings
-    configure: ResourceSettings
-    fetch: ResourceSettings
     prepare: ResourceSettings
     train: ResourceSettings
     predict: ResourceSettings
     refine: ResourceSettings
     evaluate: ResourceSettings
-    describe: ResourceSettings
-    overlap: ResourceSettings
-    tabulate: ResourceSettings
     draw: ResourceSettings
 
 

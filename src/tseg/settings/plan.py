@@ -1,0 +1,251 @@
+"""The plan of a configuration: its runs, cells and evaluations, and the files and options that every step needs."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from tseg.model.pooling import POOLINGS
+from tseg.settings.catalogue import Catalogue, check_sources
+from tseg.settings.experiments import Cell, Experiments, LabelSets, figure_cells, labels_of, runs_of, table_cells
+from tseg.settings.runs import Evaluation
+from tseg.settings.schema import DatasetSettings, RunSettings, Settings, StrictModel, records_path
+from tseg.settings.validation import parse
+
+LOSSES = {"weak": "weak supervision", "full": "full supervision", "boxes": "box pretraining"}
+"""Supervision to the title of its panel of learning curves: different supervisions minimise different losses."""
+
+
+class CellLayout(StrictModel):
+    """A cell of a table."""
+
+    row: str
+    column: str
+    metric: str
+    summaries: list[str]
+    """Summaries of `tseg evaluate`, one per seed."""
+
+
+class TableLayout(StrictModel):
+    """A table as `tseg tabulate` reads it: its labels and the files behind its cells."""
+
+    table: str
+    number: str
+    title: str
+    corner: str
+    best: Literal["column", "row", "table"]
+    note: str
+    rows: list[str]
+    columns: list[str]
+    cells: list[CellLayout]
+
+
+class Plan:
+    """What a configuration asks for. Methods that return options of a command return them by name."""
+
+    def __init__(self, values: Mapping[str, Any], origin: str) -> None:
+        """Check a whole configuration and the files that it names.
+
+        `origin` names the configuration in messages. Raises ValueError that names the file, the key and the fix.
+        """
+        self.settings: Settings = parse(Settings, dict(values), origin)
+        self.experiments: Experiments = self._read_named(Experiments, "experiments")
+        self.label_sets: LabelSets = self._read_named(LabelSets, "label_sets")
+        self.catalogue: Catalogue = self._read_named(Catalogue, "sources")
+        self.raw_dir: str = f"{self.settings.data_dir}/raw"
+        with _blame(origin):
+            check_sources(self.settings, self.catalogue)
+        with _blame(self.settings.experiments):
+            self.tables: dict[str, list[Cell]] = table_cells(self.experiments, self.settings, self.label_sets)
+            self.figures: dict[str, list[Cell]] = figure_cells(self.experiments, self.settings, self.label_sets)
+            self.cells: list[Cell] = [*chain(*self.tables.values(), *self.figures.values())]
+            self.runs: dict[str, RunSettings] = runs_of(self.cells)
+        self.evaluations: dict[str, Evaluation] = {cell.evaluation.name: cell.evaluation for cell in self.cells}
+        self.trained: set[str] = {run.dataset for run in self.runs.values()}
+        """Data sets that a run learns from."""
+        self._check_annotations()
+
+    @classmethod
+    def read(cls, paths: Iterable[Path | str]) -> "Plan":
+        """Read configuration files and merge them in order, as `snakemake --configfile` does: later values win."""
+        paths, values = list(paths), {}
+        for path in paths:
+            if not isinstance(later := _read_yaml(path), Mapping):
+                raise ValueError(f"{path} holds no keys; write the configuration as keys and values")
+            values = _merge(values, later)
+        return cls(values, " + ".join(map(str, paths)))
+
+    def _read_named(self, schema: Any, key: str) -> Any:
+        """Read the file that the configuration names under `key`."""
+        path = getattr(self.settings, key)
+        if not Path(path).exists():
+            raise ValueError(f"{path} does not exist; set the key {key} to a file that does")
+        return parse(schema, _read_yaml(path), path)
+
+    def _check_annotations(self) -> None:
+        used = self.trained | {evaluation.dataset for evaluation in self.evaluations.values()}
+        for name, dataset in self.settings.datasets.items():
+            if name in used and not dataset.sources and not _annotation_files(dataset):
+                raise ValueError(
+                    f"datasets.{name}.annotations: {dataset.annotations} holds no file; put the annotations there, or "
+                    "name the sources that bring them"
+                )
+
+    def raw_inputs(self, dataset: str) -> list[str]:
+        """What records are made of: the manifests of the sources, or the annotation files that are in place."""
+        settings = self.settings.datasets[dataset]
+        return [f"{self.raw_dir}/{source}.json" for source in settings.sources] or _annotation_files(settings)
+
+    def records(self, evaluation: str) -> str:
+        """The records of an evaluation."""
+        return records_path(self.settings, self.evaluations[evaluation].dataset, self.evaluations[evaluation].split)
+
+    @property
+    def training_records(self) -> list[str]:
+        """Records that a run learns from, of every data set in use."""
+        datasets = self.settings.datasets
+        return [records_path(self.settings, name, datasets[name].train) for name in datasets if name in self.trained]
+
+    @property
+    def evaluation_records(self) -> list[str]:
+        """Records of every evaluation."""
+        return list(dict.fromkeys(map(self.records, self.evaluations)))
+
+    def start(self, run: str, seed: int | str) -> list[str]:
+        """The model that a run starts from, if it starts from one."""
+        pretraining = self.runs[run].pretraining
+        return [f"{self._seed_dir(pretraining, seed)}/model.safetensors"] if pretraining else []
+
+    def _seed_dir(self, run: str, seed: int | str) -> str:
+        return f"{self.settings.results_dir}/runs/{run}/seed{seed}"
+
+    def encoder_weights(self, run: str) -> list[str]:
+        """The manifests of the sources whose folders hold the weights of a run's encoders."""
+        model = self.runs[run].model
+        files = (model.image_encoder.weights, getattr(model.text_encoder, "weights", None))
+        return [
+            f"{self.raw_dir}/{source}.json"
+            for source in self.catalogue
+            if any(f"{file}/".startswith(f"{self.raw_dir}/{source}/") for file in files)
+        ]
+
+    def resolution(self, run: str) -> int:
+        """The side, in pixels, at which a run's encoder sees images."""
+        return getattr(self.settings.inference.resolution, self.runs[run].supervision)
+
+    def views(self, evaluation: str) -> dict[str, Any]:
+        """The scales and the flip of multi-scale processing."""
+        multiscale = self.evaluations[evaluation].multiscale
+        return {"scales": self.settings.inference.multiscale, "flip": True} if multiscale else {}
+
+    def labels(self, evaluation: str) -> dict[str, Any]:
+        """Class to words, for a data set with classes."""
+        labels = labels_of(self.settings, self.label_sets, self.evaluations[evaluation])
+        return {"labels": labels} if labels else {}
+
+    def thresholds(self, run: str, evaluation: str) -> dict[str, float]:
+        """The background of max-normalised activations, and the confidence that a class needs."""
+        pooling = self.runs[run].pooling
+        inference, dataset = self.settings.inference, self.evaluations[evaluation].dataset
+        background = {"background": inference.background} if pooling and POOLINGS[pooling.name].masks is None else {}
+        confidence = {"confidence": inference.confidence} if self.settings.datasets[dataset].classes else {}
+        return background | confidence
+
+    def cell_file(self, cell: Cell, kind: Literal["predictions", "masks", "scores"], seed: int) -> str:
+        """The predictions or masks of a cell, .parquet, or the summary of its scores, .json."""
+        folder = f"{self.settings.results_dir}/{kind}/{cell.run.run}/seed{seed}"
+        refinement = "" if kind == "predictions" else "-crf" if cell.crf else "-plain"
+        return f"{folder}/{cell.evaluation.name}{refinement}.{'json' if kind == 'scores' else 'parquet'}"
+
+    def summaries(self, table: str) -> list[str]:
+        """The summaries of a table's cells, of every seed, each once."""
+        return list(dict.fromkeys(path for cell in self.tables[table] for path in self._cell_summaries(cell)))
+
+    def _cell_summaries(self, cell: Cell) -> list[str]:
+        return [self.cell_file(cell, "scores", seed) for seed in self.settings.seeds]
+
+    def layout(self, table: str) -> TableLayout:
+        """A table as `tseg tabulate` reads it."""
+        described = self.experiments.tables[table].model_dump(include={"number", "title", "corner", "best", "note"})
+        cells = [
+            CellLayout(row=cell.row, column=cell.column, metric=cell.metric, summaries=self._cell_summaries(cell))
+            for cell in self.tables[table]
+        ]
+        rows, columns = (list(dict.fromkeys(labels)) for labels in zip(*((cell.row, cell.column) for cell in cells)))
+        return TableLayout(table=table, rows=rows, columns=columns, cells=cells, **described)
+
+    def table_runs(self, table: str) -> dict[str, RunSettings]:
+        """The runs of a table, by name, with those that they start from."""
+        return runs_of(self.tables[table])
+
+    def histories(self, table: str) -> list[str]:
+        """The histories of a table's runs, of the first seed."""
+        return [f"{self._seed_dir(run, self.settings.seeds[0])}/history.csv" for run in self.table_runs(table)]
+
+    def panels(self, table: str) -> dict[str, str]:
+        """Run to the panel that shows its learning curve."""
+        return {name: LOSSES[run.supervision] for name, run in self.table_runs(table).items()}
+
+    def drawn_files(self, figure: str) -> list[str]:
+        """What a figure draws, of the first seed: masks, or predictions for the assignment of patches."""
+        kind = "predictions" if self.experiments.figures[figure].kind == "assignment" else "masks"
+        return [self.cell_file(cell, kind, self.settings.seeds[0]) for cell in self.figures[figure]]
+
+    def drawn_records(self, figure: str) -> str:
+        """The records that a figure shows."""
+        return self.records(self.figures[figure][0].evaluation.name)
+
+    def drawn_choice(self, figure: str) -> dict[str, Any]:
+        """A figure's column labels, the classes that its label set renames, its seed and number of panels."""
+        described, cells = self.experiments.figures[figure], self.figures[figure]
+        if described.kind == "assignment":
+            return {}
+        named = described.kind in ("masks", "classes")
+        renamed = {name for cell in cells if cell.evaluation.labels for name in self.label_sets[cell.evaluation.labels]}
+        classes = self.settings.datasets[cells[0].evaluation.dataset].classes or []
+        return {
+            "label": [cell.column for cell in cells] if named else [],
+            "only": [name for name in classes if name in renamed],
+            "seed": described.seed,
+            "num_panels": described.num_panels,
+        }
+
+
+def _annotation_files(dataset: DatasetSettings) -> list[str]:
+    """The annotation files in a data set's folder; images in the same folder are left out."""
+    patterns = {"voc": ["ImageSets/Segmentation/*.txt"], "pairs": ["*.csv", "*.parquet", "*.json"]}
+    found = [
+        path for pattern in patterns.get(dataset.format, ["*.*"]) for path in Path(dataset.annotations).glob(pattern)
+    ]
+    return [str(path) for path in sorted(found) if path.is_file()]
+
+
+def _read_yaml(path: Path | str) -> Any:
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path} does not exist; name a file that does") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}; correct its YAML") from None
+
+
+def _merge(values: dict[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with those of `later`; where both hold mappings, these are merged."""
+    merged = dict(values)
+    for key, value in later.items():
+        before = values.get(key)
+        is_mapping = isinstance(value, Mapping)
+        merged[key] = _merge(before if isinstance(before, dict) else {}, value) if is_mapping else value
+    return merged
+
+
+@contextmanager
+def _blame(origin: str) -> Iterator[None]:
+    """Put `origin` before the message of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from None
