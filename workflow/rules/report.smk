@@ -30,7 +30,7 @@ rule tabulate:
     conda:
         "tseg"
     params:
-        layout=lambda wildcards: as_json(PLAN.layout(wildcards.table)),
+        layout=lambda wildcards: PLAN.layout(wildcards.table).model_dump_json(),
     shell:
         "tseg tabulate --layout {params.layout:q} --published {input.published:q} --output {output.csv:q} > {log:q} 2>&1"
 

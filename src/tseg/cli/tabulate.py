@@ -21,6 +21,6 @@ def tabulate(
 ) -> None:
     """Write a table of the paper from the metrics of its runs, with the published numbers."""
     from tseg.reporting.tables.paper import write_table
-    from tseg.settings.plan import TableLayout
+    from tseg.settings.layout import TableLayout
 
     write_table(parse_text(TableLayout, layout, "--layout"), output, published=published)

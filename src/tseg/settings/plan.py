@@ -11,36 +11,13 @@ import yaml
 from tseg.model.pooling import POOLINGS
 from tseg.settings.catalogue import Catalogue, check_sources
 from tseg.settings.experiments import Cell, Experiments, LabelSets, figure_cells, labels_of, runs_of, table_cells
+from tseg.settings.layout import CellLayout, TableLayout
 from tseg.settings.runs import Evaluation
-from tseg.settings.schema import DatasetSettings, RunSettings, Settings, StrictModel, records_path
+from tseg.settings.schema import DatasetSettings, RunSettings, Settings, records_path
 from tseg.settings.validation import parse
 
 LOSSES = {"weak": "weak supervision", "full": "full supervision", "boxes": "box pretraining"}
 """Supervision to the title of its panel of learning curves: different supervisions minimise different losses."""
-
-
-class CellLayout(StrictModel):
-    """A cell of a table."""
-
-    row: str
-    column: str
-    metric: str
-    summaries: list[str]
-    """Summaries of `tseg evaluate`, one per seed."""
-
-
-class TableLayout(StrictModel):
-    """A table as `tseg tabulate` reads it: its labels and the files behind its cells."""
-
-    table: str
-    number: str
-    title: str
-    corner: str
-    best: Literal["column", "row", "table"]
-    note: str
-    rows: list[str]
-    columns: list[str]
-    cells: list[CellLayout]
 
 
 class Plan:
@@ -174,7 +151,8 @@ class Plan:
             CellLayout(row=cell.row, column=cell.column, metric=cell.metric, summaries=self._cell_summaries(cell))
             for cell in self.tables[table]
         ]
-        rows, columns = (list(dict.fromkeys(labels)) for labels in zip(*((cell.row, cell.column) for cell in cells)))
+        rows = list(dict.fromkeys(cell.row for cell in cells))
+        columns = list(dict.fromkeys(cell.column for cell in cells))
         return TableLayout(table=table, rows=rows, columns=columns, cells=cells, **described)
 
     def table_runs(self, table: str) -> dict[str, RunSettings]:

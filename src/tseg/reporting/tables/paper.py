@@ -11,7 +11,7 @@ from tseg.evaluation.score import Summary, read_summary
 from tseg.files import require_file
 from tseg.reporting.tables.formats import RowGroup, Sheet, html_page, latex, markdown, write_texts
 from tseg.reporting.tables.notes import data_met, how_measured, provenance, remarks, words_asked
-from tseg.settings.plan import TableLayout
+from tseg.settings.layout import TableLayout
 
 PAPER = "Strudel et al. 2022"
 
