@@ -8,13 +8,11 @@ from functools import cache
 from pathlib import Path
 
 import torch
-import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
-from tseg.model.text_encoder import learn_wordpiece
-from tseg.model.tseg import build_tseg
 from tseg.settings.plan import Plan
 from tseg.settings.schema import LanguageModelSettings, RunSettings
+from tseg.training.run import build_model
 
 EXPRESSION = "the striped circle to the left of the red star"
 NUM_IMAGES = 2  # counted; the others of a batch cost as much
@@ -42,29 +40,36 @@ def print_row(name: str, runs: dict[str, RunSettings], teraflops: float) -> None
 
 def petaflop_of(run: RunSettings) -> float:
     """Operations of a training, forward and backward, in 10^15."""
-    training = run.training
-    per_image = flop_of_step(run.model.model_dump_json(), training.resolution, training.expressions_per_image)
-    return training.iterations * training.batch_size * per_image / 1e15
+    return run.training.iterations * run.training.batch_size * flop_of_step(alike(run).model_dump_json()) / 1e15
+
+
+def alike(run: RunSettings) -> RunSettings:
+    """The run without what changes neither time nor operations of an iteration: names, files, weights, iterations."""
+    encoders = {
+        name: encoder.model_copy(update={"weights": None} if hasattr(encoder, "weights") else {})
+        for name, encoder in (("image_encoder", run.model.image_encoder), ("text_encoder", run.model.text_encoder))
+    }
+    model = run.model.model_copy(update=encoders)
+    training = run.training.model_copy(update={"iterations": 1, "share": 1.0})
+    nameless = {"run": "", "dataset": "", "records": "", "excluded_records": [], "pretraining": None}
+    return run.model_copy(update=nameless | {"model": model, "training": training})
 
 
 @cache
-def flop_of_step(model: str, resolution: int, expressions_per_image: int) -> float:
+def flop_of_step(run_json: str) -> float:
     """Operations per image of one iteration, with its expressions."""
-    described = yaml.safe_load(model)
-    described["image_encoder"]["weights"] = None
-    is_language = "hidden_size" in described["text_encoder"]
-    num_expressions = NUM_IMAGES * expressions_per_image
-    expressions = [EXPRESSION] * num_expressions if is_language else described["text_encoder"]["classes"]
-    if is_language:
-        described["text_encoder"] = LanguageModelSettings(**described["text_encoder"]).model_dump() | {"weights": None}
-    built = build_tseg(**described, tokenizer=learn_wordpiece([EXPRESSION], 100) if is_language else None)
+    run = RunSettings.model_validate_json(run_json)
+    is_language = isinstance(run.model.text_encoder, LanguageModelSettings)
+    num_expressions = NUM_IMAGES * run.training.expressions_per_image
+    expressions = [EXPRESSION] * num_expressions if is_language else run.model.text_encoder.classes
+    model = build_model(run, expressions)
     # Only images go without data: transformers looks into its attention mask.
-    built.image_encoder.to("meta")
-    built.project_patches.to("meta")
-    images = torch.empty(NUM_IMAGES, 3, resolution, resolution, device="meta")
+    model.image_encoder.to("meta")
+    model.project_patches.to("meta")
+    images = torch.empty(NUM_IMAGES, 3, run.training.resolution, run.training.resolution, device="meta")
     with FlopCounterMode(display=False) as counter:
-        built.embed_patches(images).sum().backward()
-        built.embed_expressions(expressions).sum().backward()
+        model.embed_patches(images).sum().backward()
+        model.embed_expressions(expressions).sum().backward()
     return counter.get_total_flops() / NUM_IMAGES
 
 

@@ -7,21 +7,17 @@ Images are noise that lies on the GPU already: loading them is not measured, nor
 import argparse
 import statistics
 import time
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import torch
-import yaml
-from cost import EXPRESSION, read
+from cost import EXPRESSION, alike
 
-from tseg.model.pooling import POOLINGS
-from tseg.model.text_encoder import learn_wordpiece
-from tseg.model.tseg import build_tseg
-from tseg.settings.experiments import Experiments, LabelSets, runs_of, table_cells
-from tseg.settings.schema import RunSettings, Settings
-from tseg.training import objectives
+from tseg.settings.plan import Plan
+from tseg.settings.schema import LanguageModelSettings, RunSettings
 from tseg.training.batches import Batch
-from tseg.training.targets import identity_targets
+from tseg.training.loop import training_step
+from tseg.training.run import build_model, build_objective, build_optimizer
 
 NUM_WARMUPS, NUM_TIMED = 3, 8
 
@@ -31,96 +27,63 @@ def main() -> None:
     parser.add_argument("--configfile", type=Path, default=Path("config/paper.yaml"))
     parser.add_argument("--precision", choices=["float32", "bfloat16"], help="in place of the configuration's")
     arguments = parser.parse_args()
-    settings = read(Settings, arguments.configfile)
-    label_sets = read(LabelSets, Path(settings.label_sets))
-    tables = table_cells(read(Experiments, Path(settings.experiments)), settings, label_sets)
+    plan = Plan.read([arguments.configfile])
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {arguments.precision or 'as configured'}")
-    everything: dict[str, RunSettings] = {}
-    hours = {}
-    for name, cells in tables.items():
-        runs = runs_of(cells)
-        everything |= runs
-        hours[name] = len(runs), sum(hours_of(run, arguments.precision) for run in runs.values())
-    hours["all, shared runs once"] = (
-        len(everything),
-        sum(hours_of(run, arguments.precision) for run in everything.values()),
-    )
+    tables = {table: plan.table_runs(table) for table in plan.tables}
+    tables["all, shared runs once"] = {name: run for runs in tables.values() for name, run in runs.items()}
+    hours = {
+        table: sum(hours_of(run, arguments.precision) for run in runs.values()) for table, runs in tables.items()
+    }
     print("| Table | Trainings | GPU-hours |\n| --- | ---: | ---: |")
-    for name, (num_runs, of_table) in hours.items():
-        print(f"| {name} | {num_runs} | {of_table:.1f} |")
+    for table, runs in tables.items():
+        print(f"| {table} | {len(runs)} | {hours[table]:.1f} |")
 
 
 def hours_of(run: RunSettings, precision: str | None) -> float:
     """Hours of a training whose every iteration takes as long as the measured ones."""
-    return run.training.iterations * seconds_of_step(*_alike(run, precision)) / 3600
-
-
-def _alike(run: RunSettings, precision: str | None) -> tuple[str, str, str, int, int, int]:
-    """What an iteration's time depends on."""
-    pooling = run.pooling.name if run.pooling else "mpa"
-    training = run.training
     # The embedding's size hardly matters: one is enough to measure.
     model = run.model.model_copy(update={"embed_dim": 1024})
-    per_image = training.expressions_per_image
-    return (
-        model.model_dump_json(),
-        f"{run.supervision} {pooling}",
-        precision or training.precision,
-        training.resolution,
-        training.batch_size,
-        per_image,
-    )
+    training = run.training.model_copy(update={"precision": precision or run.training.precision})
+    measured = alike(run.model_copy(update={"model": model, "training": training}))
+    return run.training.iterations * seconds_of_step(measured.model_dump_json()) / 3600
 
 
 @cache
-def seconds_of_step(model: str, kind: str, precision: str, resolution: int, batch_size: int, per_image: int) -> float:
-    """Median seconds of an iteration: forward, loss, backward, AdamW."""
-    described = yaml.safe_load(model)
-    described["image_encoder"]["weights"] = None
-    text = described["text_encoder"]
-    if is_language := "hidden_size" in text:
-        text["weights"] = None
-    built = (
-        build_tseg(**described, tokenizer=learn_wordpiece([EXPRESSION], 100) if is_language else None).cuda().train()
-    )
-    expressions = text["classes"] if not is_language else [f"{EXPRESSION} {i}" for i in range(batch_size * per_image)]
-    batch = _batch(expressions, batch_size, resolution)
-    supervision, pooling = kind.split()
-    weights = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0} if pooling in ("spa", "mpa") else {}
-    score = partial(POOLINGS[pooling].score, **weights)
-    objective = {
-        "weak": partial(objectives.weak, score=score, targets=identity_targets),
-        "full": objectives.full,
-        "boxes": objectives.boxes,
-    }[supervision]
-    optimizer = torch.optim.AdamW(built.parameters(), fused=True)
+def seconds_of_step(run_json: str) -> float:
+    """Median seconds of an iteration: forward, loss, backward, optimizer."""
+    run = RunSettings.model_validate_json(run_json)
+    settings, text_encoder = run.training, run.model.text_encoder
+    if isinstance(text_encoder, LanguageModelSettings):
+        num_expressions = settings.batch_size * settings.expressions_per_image
+        expressions = [f"{EXPRESSION} {number}" for number in range(num_expressions)]
+    else:
+        expressions = text_encoder.classes
+    model = build_model(run, expressions).cuda().train()
+    objective, optimizer = build_objective(run, expressions), build_optimizer(settings, model)
+    batch = noise(expressions, settings.batch_size, settings.resolution)
     seconds = []
     torch.cuda.reset_peak_memory_stats()
     for _ in range(NUM_WARMUPS + NUM_TIMED):
         torch.cuda.synchronize()
         start = time.perf_counter()
-        with torch.autocast("cuda", getattr(torch, precision), enabled=precision != "float32"):
-            similarities = built(batch.images, batch.expressions)
-        optimizer.zero_grad()
-        objective(similarities, batch).backward()
-        optimizer.step()
+        training_step(model, batch, objective, optimizer, getattr(torch, settings.precision))
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     median = statistics.median(seconds[NUM_WARMUPS:])
     memory = torch.cuda.max_memory_allocated() / 2**30
+    kind = f"{run.supervision} {run.pooling.name if run.pooling else ''}".strip()
     print(
-        f"{described['image_encoder']['name']}, {kind}, {precision}, {batch_size} images of {resolution} pixels, "
-        f"{len(expressions)} expressions: {1000 * median:.0f} ms, {memory:.1f} GiB"
+        f"{run.model.image_encoder.name}, {kind}, {settings.precision}, {settings.batch_size} images of "
+        f"{settings.resolution} pixels, {len(expressions)} expressions: {1000 * median:.0f} ms, {memory:.1f} GiB"
     )
     return median
 
 
-def _batch(expressions: list[str], batch_size: int, resolution: int) -> Batch:
-    """Noise, asked for every expression; a pair of each image and each of its expressions, with half a mask."""
+def noise(expressions: list[str], batch_size: int, resolution: int) -> Batch:
+    """Noise images, each with every expression; each pair of an image and one of its expressions has half a mask."""
     per_image = max(1, len(expressions) // batch_size)
-    pairs = torch.tensor([(i // per_image, i) for i in range(batch_size * per_image)]) % torch.tensor(
-        [batch_size, len(expressions)]
-    )
+    pairs = torch.tensor([(i // per_image, i) for i in range(batch_size * per_image)])
+    pairs %= torch.tensor([batch_size, len(expressions)])
     masks = torch.zeros(len(pairs), resolution, resolution, dtype=torch.bool)
     masks[:, : resolution // 2] = True
     return Batch(

@@ -4,6 +4,7 @@ The parts (`build_model`, `build_objective`, `build_optimizer`) serve benches as
 """
 
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def train_run(
         tracker.start(run.dataset, f"{run.run}/seed{seed}", run.model_dump() | {"seed": seed}, config, output)
     try:
         torch.manual_seed(seed)
-        model = (model or build_model(run, records)).to(device)
+        model = (model or build_model(run, list(records["expression"]))).to(device)
         history = _train(run, model, records, provenance, output, tracker, num_workers)
     except BaseException:
         tracker.end("FAILED")
@@ -88,28 +89,28 @@ def train_run(
     tracker.end("FINISHED")
 
 
-def build_model(run: RunSettings, records: pd.DataFrame) -> TSEG:
+def build_model(run: RunSettings, expressions: Sequence[str]) -> TSEG:
     """The model with its encoders' weights, before its first iteration.
 
-    A language model without pretrained weights learns its vocabulary from the expressions of `records`.
+    A language model without pretrained weights learns its vocabulary from the training `expressions`.
     """
     text_encoder, tokenizer = run.model.text_encoder, None
     if isinstance(text_encoder, LanguageModelSettings):
         if text_encoder.weights is None:
-            tokenizer = learn_wordpiece(list(records["expression"]), text_encoder.vocabulary_size)
+            tokenizer = learn_wordpiece(expressions, text_encoder.vocabulary_size)
         else:
             tokenizer = load_tokenizer(text_encoder.weights)
     return build_tseg(**run.model.model_dump(), tokenizer=tokenizer)
 
 
-def build_objective(run: RunSettings, records: pd.DataFrame) -> Objective:
-    """The loss that `run` minimises. Targets by tf-idf learn the weights of words from the expressions of `records`."""
+def build_objective(run: RunSettings, expressions: Sequence[str]) -> Objective:
+    """The loss that `run` minimises. Targets by tf-idf learn the weights of words from the training `expressions`."""
     match run.supervision:
         case "weak":
             assert run.pooling is not None, "make_run gives one to weak supervision"
             score = partial(POOLINGS[run.pooling.name].score, **run.pooling.options)
             soft = run.training.targets == "tf-idf"
-            targets = TfidfTargets(list(records["expression"])) if soft else identity_targets
+            targets = TfidfTargets(expressions) if soft else identity_targets
             return partial(objectives.weak, score=score, targets=targets)
         case "full":
             return objectives.full
@@ -194,7 +195,7 @@ def _train(
     return train(
         model,
         build_batches(run, provenance.seed, records, provenance.trained_on.classes, model),
-        build_objective(run, records),
+        build_objective(run, list(records["expression"])),
         optimizer,
         poly_schedule(optimizer, settings.iterations, settings.optimizer.poly_power, settings.optimizer.warmup),
         iterations=settings.iterations,
