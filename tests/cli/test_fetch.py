@@ -8,7 +8,7 @@ import pytest
 from tseg.cli.fetch import fetch
 
 ROOT = Path(__file__).parents[2]
-LICENCE = "none stated, but for what the images' own terms say about those who copy them"
+LICENCE = "none stated, except that the terms of each image bind whoever copies it"
 CATALOGUE = f"""
 small: {{kind: shapes, sets: [voc], num_train: 2, num_val: 1, seed: 0}}
 things:
@@ -44,7 +44,7 @@ def tseg(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
-def test_shapes_are_drawn_and_their_manifest_tells_the_settings_and_counts(catalogue, tmp_path: Path, capsys) -> None:
+def test_shapes_are_drawn_with_a_manifest_of_settings_and_counts(catalogue, tmp_path: Path, capsys) -> None:
     fetch(["small"], catalogue, tmp_path / "raw")
     manifest = json.loads((tmp_path / "raw/small.json").read_text())
     assert manifest["source"] == "small"
@@ -54,15 +54,15 @@ def test_shapes_are_drawn_and_their_manifest_tells_the_settings_and_counts(catal
     assert "small: 2 voc train_aug images" in capsys.readouterr().out
 
 
-def test_the_log_tells_what_came_whose_it_is_and_what_was_pinned(catalogue, tmp_path: Path, capsys) -> None:
+def test_the_log_lists_origin_licence_citation_and_pin(catalogue, tmp_path: Path, capsys) -> None:
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab/alone.txt").write_text("abc")
     fetch(["lonely"], catalogue, tmp_path / "raw", tmp_path / "lab")
     sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of "abc", from FIPS 180
     assert capsys.readouterr().out.splitlines() == [
-        "lonely: One file; licence: CC BY 4.0; to cite: Nobody, 2023",
+        "lonely: One file; licence: CC BY 4.0; cite: Nobody, 2023",
         f"lonely: alone.txt, 3 bytes, linked to {tmp_path}/lab/alone.txt",
-        f"lonely: no checksum is published of alone.txt; pinned in {tmp_path}/raw/downloads/lonely.sha256",
+        f"lonely: alone.txt without a published checksum; pinned in {tmp_path}/raw/downloads/lonely.sha256",
         f"lonely: alone.txt has sha256 {sha256}",
         "lonely: 1 files",
     ]
@@ -73,32 +73,34 @@ def test_the_log_tells_what_came_whose_it_is_and_what_was_pinned(catalogue, tmp_
     }
 
 
-def test_a_source_that_fails_does_not_keep_the_others_from_coming(catalogue: Path, tmp_path: Path) -> None:
+def test_the_failure_of_one_source_does_not_stop_the_others(catalogue: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"one\.txt could not be downloaded.*\ntwo\.txt could not be downloaded"):
         fetch(["things", "small"], catalogue, tmp_path / "raw")
     assert (tmp_path / "raw/small.json").exists()
     assert not (tmp_path / "raw/things.json").exists()
 
 
-def test_the_list_tells_all_even_into_a_pipe(catalogue: Path, tmp_path: Path) -> None:
-    place = tmp_path / "raw/downloads/things"
-    place.mkdir(parents=True)
-    (place / "one.txt").write_bytes(b"abc")
-    (place / ".two.txt.download").write_bytes(bytes(2_000_000))
+def test_the_list_is_complete_in_a_pipe(catalogue: Path, tmp_path: Path) -> None:
+    downloads = tmp_path / "raw/downloads/things"
+    downloads.mkdir(parents=True)
+    (downloads / "one.txt").write_bytes(b"abc")
+    (downloads / ".two.txt.download").write_bytes(bytes(2_000_000))
     listed = tseg("--list", "--catalogue", str(catalogue), "--dir", str(tmp_path / "raw"))
     assert listed.returncode == 0
     lines = [line.split() for line in listed.stdout.splitlines()]
     rest = ["none", "yet", *LICENCE.split()]
-    assert ["small", "to", "be", "drawn", "MIT,", "as", "this", "project"] in lines
-    assert ["things", "one.txt", "there", "3", "bytes", *rest] in lines
-    assert ["things", "two.txt", "40", "%", "there", "5.0", "MB", *rest] in lines
-    assert ["lonely", "alone.txt", "missing", "not", "known", "none", "yet", "CC", "BY", "4.0"] in lines
+    assert ["small", "not", "drawn", "MIT,", "like", "this", "project"] in lines
+    assert ["things", "one.txt", "present", "3", "bytes", *rest] in lines
+    assert ["things", "two.txt", "40", "%", "present", "5.0", "MB", *rest] in lines
+    assert ["lonely", "alone.txt", "missing", "unknown", "none", "yet", "CC", "BY", "4.0"] in lines
     assert listed.stdout.splitlines()[-1] == (
-        f"2.0 MB there, 3.0 MB missing, and 1 files whose size is not known; in {tmp_path}/raw/downloads"
+        f"2.0 MB present, 3.0 MB missing, plus 1 files of unknown size; in {tmp_path}/raw/downloads"
     )
 
 
-def test_the_list_can_be_of_one_source(catalogue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_can_be_restricted_to_one_source(
+    catalogue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     fetch(["lonely"], catalogue, tmp_path / "raw", show_list=True)
     shown = capsys.readouterr().out
     assert "alone.txt" in shown
@@ -106,22 +108,24 @@ def test_the_list_can_be_of_one_source(catalogue: Path, tmp_path: Path, capsys: 
     assert not (tmp_path / "raw").exists()
 
 
-def test_without_a_name_the_names_are_told_for_the_projects_own_catalogue() -> None:
+def test_without_a_name_the_sources_of_the_default_catalogue_are_listed() -> None:
     refused = tseg()
     assert refused.returncode == 1
-    assert refused.stderr.startswith("tseg: name what to fetch, of shapes-phrasecut, shapes-coco, shapes-voc, voc2012,")
+    assert refused.stderr.startswith(
+        "tseg: name the sources to fetch, of shapes-phrasecut, shapes-coco, shapes-voc, voc2012,"
+    )
     assert "tseg fetch --list" in refused.stderr
 
 
 @pytest.mark.parametrize(
-    ("names", "from_dir", "complaint"),
+    ("names", "from_dir", "message"),
     [
         (["lonly"], None, "sources.yaml has no source 'lonly'; did you mean lonely?"),
         (["small", "thingz"], None, "sources.yaml has no source 'thingz'; did you mean things?"),
         (["lonely"], Path("nowhere"), "nowhere does not exist; give --from a folder that exists"),
     ],
 )
-def test_a_wrong_name_is_refused_before_anything_is_fetched(catalogue, tmp_path, names, from_dir, complaint) -> None:
-    with pytest.raises(ValueError, match=complaint):
+def test_a_wrong_name_is_refused_before_any_fetch(catalogue, tmp_path, names, from_dir, message) -> None:
+    with pytest.raises(ValueError, match=message):
         fetch(names, catalogue, tmp_path / "raw", from_dir)
     assert not (tmp_path / "raw").exists()

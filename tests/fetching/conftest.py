@@ -1,4 +1,4 @@
-"""A web server that misbehaves as it is told, for whichever test needs one."""
+"""The fixture `server`: a web server with scripted faults."""
 
 from collections.abc import Iterator
 

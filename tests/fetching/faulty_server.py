@@ -1,13 +1,13 @@
-"""A web server on 127.0.0.1 that misbehaves as told, for whatever test needs one.
+"""A web server on 127.0.0.1 with scripted faults.
 
     with FaultyServer() as server:
         url = server.serve("data.zip", content, faults=[drop(1000), status(503), page("Moved")])
         ...
         assert server.requests[1].headers["Range"] == "bytes=1000-"
 
-Every request for a file takes the next of its faults; when they are used up, it is answered as a good server would:
-with ETag and date, ranges and If-Range. A fault is a name and a function from the file and the request to the answer,
-None for none at all. The server also serves as an HTTP proxy: it looks at the path only, whatever the host.
+Each request for a file consumes the next of its faults; after the last one the server behaves well: with ETag and date,
+ranges and If-Range. A fault is a name and a function from file and request to the answer, or None for no answer. The
+server also acts as an HTTP proxy: it ignores the host and looks only at the path.
 """
 
 import http.server
@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 
 
 class Request(NamedTuple):
-    target: str  # as asked for: a path, or to a proxy the whole address
+    target: str  # as requested: a path, or the whole URL if sent to a proxy
     headers: dict[str, str]
-    fault: str  # its name; "" where the server was good
+    fault: str  # its name; "" for none
 
 
 @dataclass
@@ -32,8 +32,8 @@ class File:
     faults: list["Fault"]
     etag: str | None
     last_modified: str | None
-    chunked: bool  # then it does not tell its length
-    seconds: float  # from piece to piece of 32 KiB
+    chunked: bool  # without announcing its length
+    seconds: float  # between pieces of 32 KiB
 
 
 @dataclass
@@ -54,10 +54,10 @@ class Fault(NamedTuple):
 
 
 def answer(file: File, request: Request) -> Answer:
-    """What a good server answers."""
+    """The answer of a correct server."""
     headers = {"ETag": file.etag, "Last-Modified": file.last_modified, "Content-Type": "application/octet-stream"}
     headers = {name: value for name, value in headers.items() if value}
-    first, total = asked_from(file, request), len(file.content)
+    first, total = requested_start(file, request), len(file.content)
     if first is None:
         return Answer(200, headers, file.content, seconds=file.seconds, chunked=file.chunked)
     if first >= total:
@@ -66,20 +66,20 @@ def answer(file: File, request: Request) -> Answer:
     return Answer(206, headers, file.content[first:], seconds=file.seconds)
 
 
-def asked_from(file: File, request: Request) -> int | None:
-    """The first byte of a range that is asked for and not void because the file has changed."""
+def requested_start(file: File, request: Request) -> int | None:
+    """The first byte of the requested range; None without a range or if If-Range does not match."""
     if "Range" not in request.headers or request.headers.get("If-Range") not in (None, file.etag, file.last_modified):
         return None
     return int(request.headers["Range"].removeprefix("bytes=").rstrip("-"))
 
 
 def whole(file: File) -> Answer:
-    """What a server answers that knows nothing of ranges."""
+    """The answer of a server without support for ranges."""
     return answer(file, Request("", {}, ""))
 
 
 def drop(at: int, ending: str = "close") -> Fault:
-    """The connection closes after so many bytes of the body, or by `ending` is reset, or is silent from then on."""
+    """The connection closes after `at` bytes of the body, or is reset or stalls, as `ending` says."""
     return Fault(ending, lambda file, request: replace(answer(file, request), stop_at=at, ending=ending))
 
 
@@ -95,7 +95,7 @@ def status(code: int, **headers: str) -> Fault:
 
 
 def redirect(to: str) -> Fault:
-    """To another address; /loop leads to itself for ever."""
+    """To another URL; /loop redirects to itself."""
     return Fault("redirect", lambda file, request: Answer(302, {"Location": to}, b""))
 
 
@@ -107,12 +107,12 @@ def page(title: str, content_type: str | None = "text/html; charset=utf-8") -> F
 
 
 def ignored_range() -> Fault:
-    """The whole file, whatever was asked for."""
+    """The whole file, whatever the requested range."""
     return Fault("ignored range", lambda file, request: whole(file))
 
 
 def wrong_bytes(at: int) -> Fault:
-    """One byte is another."""
+    """One byte is wrong."""
 
     def corrupt(file: File, request: Request) -> Answer:
         good = answer(file, request)
@@ -125,7 +125,7 @@ def wrong_bytes(at: int) -> Fault:
 
 
 def wrong_length(by: int) -> Fault:
-    """The Content-Length is not that of what comes; where `by` is negative, the rest is not asked for by anyone."""
+    """The Content-Length is wrong by `by` bytes; if negative, no client reads the rest."""
 
     def lie(file: File, request: Request) -> Answer:
         good = answer(file, request)
@@ -135,7 +135,7 @@ def wrong_length(by: int) -> Fault:
 
 
 def wrong_range(first: int, total: int | None = None) -> Fault:
-    """A part that was not asked for, from `first`; `total` is said to be the whole's length."""
+    """Another part than the requested one, from `first` on; `total` is the announced full length."""
 
     def shift(file: File, request: Request) -> Answer:
         body, length = file.content[first:], len(file.content) if total is None else total
@@ -146,7 +146,7 @@ def wrong_range(first: int, total: int | None = None) -> Fault:
 
 
 def older(content: bytes, at: int) -> Fault:
-    """Another version of the file, with an ETag of its own if the file has one, up to byte `at`."""
+    """Another version of the file, with its own ETag if the file has one, up to byte `at`."""
 
     def old(file: File, request: Request) -> Answer:
         versioned = replace(file, content=content, etag=file.etag and '"older"', last_modified=None)
@@ -156,7 +156,7 @@ def older(content: bytes, at: int) -> Fault:
 
 
 def slow(piece: int, seconds: float) -> Fault:
-    """Bytes come `piece` by piece, `seconds` apart."""
+    """Pieces of `piece` bytes, `seconds` apart."""
     return Fault("slow", lambda file, request: replace(answer(file, request), piece=piece, seconds=seconds))
 
 
@@ -170,7 +170,7 @@ def no_length(at: int | None = None) -> Fault:
 
 
 def compressed(body: bytes) -> Fault:
-    """`body` as the gzip of the file, that nobody asked for."""
+    """`body` as an unrequested gzip of the file."""
     return Fault(
         "compressed",
         lambda file, request: replace(
@@ -181,7 +181,7 @@ def compressed(body: bytes) -> Fault:
 
 @dataclass
 class FaultyServer:
-    """Serves until the end of its `with`; `requests` are those it has seen, in order."""
+    """Serves until the end of its `with`; `requests` are in the order of arrival."""
 
     files: dict[str, File] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
@@ -197,7 +197,7 @@ class FaultyServer:
         chunked: bool = False,
         seconds: float = 0.0,
     ) -> str:
-        """The address of `name`, a path without its first slash, from which `content` comes after the faults."""
+        """Serve `content` after the faults; returns the URL of `name`, a path without its first slash."""
         self.files[f"/{name}"] = File(content, list(faults), etag, last_modified, chunked, seconds)
         return f"{self.url}/{name}"
 
@@ -248,10 +248,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         try:
             self.send_body(found)
         except OSError:
-            return  # whoever asked has gone
+            return  # the client has gone
         if found.ending == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.rfile.close()  # it holds the connection open
+            self.rfile.close()  # it keeps the connection open
             self.connection.close()
         if found.ending == "stall":
             self.faulty.closing.wait(10)

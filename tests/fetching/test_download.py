@@ -52,7 +52,7 @@ CHECKSUM = sha256(CONTENT)
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds between tries, which the test does not wait."""
+    """The waits between attempts in seconds; the test skips them."""
     waits: list[float] = []
     monkeypatch.setattr(time, "sleep", waits.append)
     return waits
@@ -64,7 +64,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def fetch(urls: list[str] | str, target: Path, **settings: Any) -> str:
-    """Download with short waits; neither size nor checksum is known unless said."""
+    """Download with short waits. Default: unknown size and checksum."""
     known = {"size": None, "checksum": None, "attempts": 3, "timeout": 1.0, "first_wait": 0.001}
     return download([urls] if isinstance(urls, str) else urls, target, **(known | settings))
 
@@ -85,7 +85,7 @@ def ranges(server: FaultyServer) -> list[str | None]:
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha256"])
-def test_a_file_comes_whole_and_alone(server, target, algorithm):
+def test_a_download_leaves_only_the_complete_file(server, target, algorithm):
     url = server.serve("data.zip", CONTENT)
     known = f"{algorithm}:{hashlib.new(algorithm, CONTENT).hexdigest()}"
     assert fetch(url, target, size=len(CONTENT), checksum=known) == url
@@ -95,7 +95,7 @@ def test_a_file_comes_whole_and_alone(server, target, algorithm):
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_an_interrupted_transfer_goes_on_where_it_broke_off(server, target, chunked):
+def test_an_interrupted_transfer_continues(server, target, chunked):
     url = server.serve("data.zip", CONTENT, [drop(40_000), drop(30_000)], chunked=chunked)
     fetch(url, target)
     assert target.read_bytes() == CONTENT
@@ -103,7 +103,7 @@ def test_an_interrupted_transfer_goes_on_where_it_broke_off(server, target, chun
     assert {request.headers.get("If-Range") for request in server.requests[1:]} == {'"v1"'}
 
 
-def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server, target):
+def test_a_later_call_continues_an_abandoned_download(server, target):
     url = server.serve("data.zip", CONTENT, [drop(40_000), status(500)])
     message = assert_refused(url, target, "500", attempts=1)
     assert message == f"data.zip could not be downloaded: {url}: 500 Internal Server Error (tried 1 times)"
@@ -114,7 +114,7 @@ def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server, target):
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_a_file_that_was_whole_when_its_process_died_is_not_asked_for_again(server, target):
+def test_a_file_that_was_complete_when_its_process_died_is_not_requested_again(server, target):
     url = server.serve("data.zip", CONTENT)
 
     def die(path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_file_that_was_whole_when_its_process_died_is_not_asked_for_again(serv
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-def test_without_a_strong_etag_the_date_tells_whether_the_file_is_the_same(server, target, etag):
+def test_without_a_strong_etag_the_date_identifies_the_version(server, target, etag):
     url = server.serve("data.zip", CONTENT, [drop(40_000)], etag=etag, last_modified="Sun, 06 Nov 1994 08:49:37 GMT")
     fetch(url, target)
     assert target.read_bytes() == CONTENT
@@ -138,7 +138,7 @@ def test_without_a_strong_etag_the_date_tells_whether_the_file_is_the_same(serve
 
 
 @pytest.mark.parametrize(("checksum", "second"), [(None, None), (CHECKSUM, "bytes=40000-")])
-def test_what_nothing_tells_to_be_the_same_is_continued_only_with_a_checksum(server, target, checksum, second):
+def test_without_etag_and_date_a_transfer_continues_only_with_a_checksum(server, target, checksum, second):
     url = server.serve("data.zip", CONTENT, [drop(40_000)], etag=None, last_modified=None)
     fetch(url, target, checksum=checksum)
     assert target.read_bytes() == CONTENT
@@ -146,7 +146,7 @@ def test_what_nothing_tells_to_be_the_same_is_continued_only_with_a_checksum(ser
 
 
 @pytest.mark.parametrize(("checksum", "second"), [(None, None), (CHECKSUM, "bytes=40000-")])
-def test_what_came_from_another_address_is_continued_only_with_a_checksum(server, target, checksum, second):
+def test_another_url_continues_the_transfer_only_with_a_checksum(server, target, checksum, second):
     urls = [
         server.serve("a.zip", CONTENT, [drop(40_000), status(404)]),
         server.serve("b.zip", CONTENT, etag='"of another server"'),
@@ -157,7 +157,7 @@ def test_what_came_from_another_address_is_continued_only_with_a_checksum(server
     assert "If-Range" not in server.requests[2].headers
 
 
-def test_a_file_that_changed_meanwhile_is_begun_again(server, target):
+def test_a_changed_file_starts_again(server, target):
     url = server.serve("data.zip", CONTENT, [older(OTHER, 40_000)])
     fetch(url, target)
     assert target.read_bytes() == CONTENT
@@ -165,7 +165,7 @@ def test_a_file_that_changed_meanwhile_is_begun_again(server, target):
 
 
 def without_if_range(etag: str) -> Fault:
-    """A server that continues whatever it is asked for, by now with another ETag."""
+    """A server that ignores If-Range and continues with another ETag."""
 
     def continue_anyway(file: File, request: Request) -> Answer:
         headers = {name: value for name, value in request.headers.items() if name != "If-Range"}
@@ -187,26 +187,26 @@ def without_if_range(etag: str) -> Fault:
     ],
     ids=["changed", "early", "late", "from 0", "total", "silent", "unknown"],
 )
-def test_a_part_that_does_not_continue_what_is_there_is_not_taken(server, target, fault):
+def test_a_part_that_does_not_continue_the_file_is_refused(server, target, fault):
     url = server.serve("data.zip", CONTENT, [drop(40_000), fault])
     fetch(url, target)
     assert target.read_bytes() == CONTENT
     assert ranges(server) == [None, "bytes=40000-", None]
 
 
-def test_a_part_that_was_not_asked_for_is_not_taken(server, target):
+def test_a_part_that_was_not_requested_is_refused(server, target):
     fetch(server.serve("data.zip", CONTENT, [wrong_range(0), wrong_range(50_000)]), target)
     assert target.read_bytes() == CONTENT
 
 
-def test_when_there_are_more_bytes_here_than_there_it_begins_again(server, target):
+def test_a_partial_file_longer_than_the_original_starts_again(server, target):
     url = server.serve("data.zip", CONTENT, [older(OTHER * 2, 150_000)], etag=None, last_modified=None)
     fetch(url, target, checksum=CHECKSUM)
     assert target.read_bytes() == CONTENT
     assert ranges(server) == [None, "bytes=150000-", None]
 
 
-def test_a_wrong_file_that_was_continued_is_begun_again_once(server, target):
+def test_a_wrong_continued_file_starts_again_once(server, target):
     good = server.serve("data.zip", CONTENT, [older(OTHER, 40_000)], etag=None, last_modified=None)
     fetch(good, target, checksum=CHECKSUM)
     assert target.read_bytes() == CONTENT
@@ -220,19 +220,19 @@ def test_a_wrong_file_that_was_continued_is_begun_again_once(server, target):
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 502, 503])
-def test_a_passing_error_is_asked_again(server, target, code):
+def test_a_transient_error_is_retried(server, target, code):
     fetch(server.serve("data.zip", CONTENT, [status(code), status(code)]), target)
     assert target.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 451])
-def test_a_lasting_error_is_not(server, target, code):
+def test_a_permanent_error_is_not_retried(server, target, code):
     urls = [server.serve("a.zip", CONTENT, [status(code)]), server.serve("b.zip", CONTENT)]
     assert fetch(urls, target) == urls[1]
     assert len(server.requests) == 2
 
 
-def test_pauses_double_until_bytes_come(server, target, waits):
+def test_waits_double_until_bytes_arrive(server, target, waits):
     faults = [status(500), silence(), status(502), drop(50_000), status(500), status(500)]
     fetch(server.serve("data.zip", CONTENT, faults), target, first_wait=1.0, attempts=4)
     assert waits == [1, 2, 4, 1, 1, 2]
@@ -251,25 +251,25 @@ def test_pauses_double_until_bytes_come(server, target, waits):
     ],
 )
 @pytest.mark.parametrize("code", [429, 503])
-def test_the_server_says_how_long_to_wait_within_bounds(server, target, waits, value, seconds, code):
+def test_retry_after_is_respected_up_to_a_limit(server, target, waits, value, seconds, code):
     fetch(server.serve("data.zip", CONTENT, [status(code, Retry_After=value)]), target, first_wait=1.0)
     assert waits == [seconds]
 
 
-def test_a_bad_line_that_brings_bytes_each_time_gets_there(server, target):
+def test_a_bad_connection_that_makes_progress_succeeds(server, target):
     faults = [fault for at in range(30) for fault in (drop(3_000), status(500))]
     fetch(server.serve("data.zip", CONTENT, faults), target, attempts=2)
     assert target.read_bytes() == CONTENT
     assert len(server.requests) == 61
 
 
-def test_a_bad_line_that_can_only_begin_again_is_given_up(server, target):
+def test_a_bad_connection_that_always_starts_again_is_abandoned(server, target):
     url = server.serve("data.zip", CONTENT, [drop(at * 1_000) for at in range(1, 50)], etag=None, last_modified=None)
     assert_refused(url, target, "broke off", attempts=5)
     assert len(server.requests) == 6
 
 
-def test_every_address_has_its_turn_and_the_message_says_what_each_did(server, target):
+def test_every_url_is_tried_and_the_error_lists_all_failures(server, target):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         refused = f"http://127.0.0.1:{unused.getsockname()[1]}/data.zip"
@@ -283,8 +283,8 @@ def test_every_address_has_its_turn_and_the_message_says_what_each_did(server, t
     message = assert_refused(bad, target, "could not be downloaded", checksum=CHECKSUM)
     assert message == (
         f"data.zip could not be downloaded: {bad[0]}: 410 Gone; {bad[1]}: 503 Service Unavailable (tried 3 times); "
-        f"{bad[2]}: a web page came in place of the file (Drive - Virus scan & [31m warning); "
-        f"{bad[3]}: the file that came has sha256 {sha256(OTHER)[7:]}, expected {CHECKSUM[7:]}; "
+        f"{bad[2]}: received a web page instead of the file (Drive - Virus scan & [31m warning); "
+        f"{bad[3]}: the received file has sha256 {sha256(OTHER)[7:]}, expected {CHECKSUM[7:]}; "
         f"{refused}: [Errno 111] Connection refused (tried 3 times)"
     )
     assert_nothing_left(target)
@@ -293,17 +293,17 @@ def test_every_address_has_its_turn_and_the_message_says_what_each_did(server, t
     assert target.read_bytes() == CONTENT
 
 
-def test_a_file_without_an_address_is_said_so(target):
-    assert assert_refused([], target, "no address") == "data.zip could not be downloaded: it has no address"
+def test_a_file_without_a_url_is_reported(target):
+    assert assert_refused([], target, "no URL") == "data.zip could not be downloaded: it has no URL"
 
 
 @pytest.mark.parametrize("content_type", ["text/html", "Text/HTML; charset=utf-8", "application/zip", None])
-def test_a_web_page_is_not_taken_for_the_file(server, target, content_type):
+def test_a_web_page_is_not_accepted_as_the_file(server, target, content_type):
     url = server.serve("data.zip", CONTENT, [drop(40_000), page("Moved", content_type)])
-    assert_refused(url, target, r"a web page came in place of the file \(Moved\)")
+    assert_refused(url, target, r"received a web page instead of the file \(Moved\)")
 
 
-def test_a_web_page_does_not_cost_the_bytes_that_are_there(server, target):
+def test_a_web_page_does_not_discard_received_bytes(server, target):
     url = server.serve("data.zip", CONTENT, [drop(40_000), page("Log in")])
     assert_refused(url, target, "Log in")
     fetch(url, target)
@@ -318,20 +318,20 @@ def test_redirects_are_followed_with_the_range(server, target):
 
 
 @pytest.mark.parametrize("to", ["/loop", "ftp://127.0.0.1/data.zip", "http://[", "file:///etc/passwd"])
-def test_redirects_that_lead_nowhere_are_given_up(server, target, to):
+def test_invalid_redirects_are_abandoned(server, target, to):
     urls = [server.serve("a.zip", CONTENT, [redirect(to)]), server.serve("b.zip", CONTENT)]
     assert fetch(urls, target) == urls[1]
     assert target.read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("known", [{"size": len(CONTENT)}, {"checksum": CHECKSUM}])
-def test_a_length_that_is_not_told_must_be_known(server, target, known):
-    assert_refused(server.serve("data.zip", CONTENT, [no_length()]), target, "does not say how long")
+def test_a_response_without_length_needs_a_known_size_or_checksum(server, target, known):
+    assert_refused(server.serve("data.zip", CONTENT, [no_length()]), target, "announces no length")
     fetch(server.serve("data.zip", CONTENT, [no_length()]), target, **known)
     assert target.read_bytes() == CONTENT
 
 
-def test_a_part_without_length_is_not_taken_for_the_whole(server, target):
+def test_a_truncated_response_without_length_is_not_accepted_as_complete(server, target):
     url = server.serve("data.zip", CONTENT, [no_length(at=40_000)])
     assert_refused(url, target, "has sha256", checksum=CHECKSUM)
     url = server.serve("data.zip", CONTENT, [no_length(at=40_000)])
@@ -340,59 +340,59 @@ def test_a_part_without_length_is_not_taken_for_the_whole(server, target):
     assert ranges(server)[-2:] == [None, "bytes=40000-"]
 
 
-def test_more_bytes_than_expected_are_not_awaited(server, target):
+def test_a_transfer_of_too_many_bytes_is_aborted(server, target):
     endless = server.serve("data.zip", CONTENT * 50, [no_length()])
     assert_refused(endless, target, "more than the announced 100,000 bytes", size=len(CONTENT))
     assert_nothing_left(target)
 
 
-def test_a_file_of_another_size_is_not_even_downloaded(server, target):
+def test_a_file_of_another_size_is_not_downloaded(server, target):
     url = server.serve("data.zip", CONTENT, [drop(50_000)])
     assert_refused(url, target, "its file has 100,000 bytes, expected 99,999", size=99_999)
     assert len(server.requests) == 1
     assert_nothing_left(target)
 
 
-def test_a_wrong_content_length_is_found_out(server, target):
+def test_a_wrong_content_length_is_detected(server, target):
     fetch(server.serve("data.zip", CONTENT, [wrong_length(10), status(500)]), target)
     assert target.read_bytes() == CONTENT
     target.unlink()
     assert_refused(server.serve("data.zip", CONTENT, [wrong_length(-10)]), target, "sha256", checksum=CHECKSUM)
 
 
-def test_the_length_of_chunks_counts_more_than_the_content_length(server, target):
+def test_chunked_encoding_overrides_the_content_length(server, target):
     both = Fault("both", lambda file, request: replace(answer(file, request), headers={"Content-Length": "10"}))
     fetch(server.serve("data.zip", CONTENT, [both], chunked=True), target)
     assert target.read_bytes() == CONTENT
 
 
-def test_compressed_bytes_are_taken_only_if_they_are_those_wanted(server, target):
+def test_compressed_bytes_are_accepted_only_with_a_matching_checksum(server, target):
     packed = gzip.compress(CONTENT)
     assert_refused(server.serve("data.tgz", CONTENT, [compressed(packed)]), target, "compressed")
     fetch(server.serve("data.tgz", CONTENT, [compressed(packed)]), target, checksum=sha256(packed))
     assert target.read_bytes() == packed
 
 
-def test_content_is_checked_before_the_file_has_its_name(server, target):
+def test_content_is_checked_before_the_file_gets_its_name(server, target):
     def check(path: Path) -> None:
         assert not target.exists()
         if path.read_bytes() == OTHER:
             raise ValueError(f"{path} has 7 records, expected 8")
 
     urls = [server.serve("a.zip", OTHER), server.serve("b.zip", CONTENT)]
-    assert_refused(urls[:1], target, "the file that came has 7 records, expected 8$", check=check)
+    assert_refused(urls[:1], target, "the received file has 7 records, expected 8$", check=check)
     assert fetch(urls, target, check=check) == urls[1]
     assert target.read_bytes() == CONTENT
 
 
-def test_the_bytes_are_on_the_disk_before_the_file_has_its_name(server, target, monkeypatch):
+def test_bytes_are_synced_before_the_file_gets_its_name(server, target, monkeypatch):
     synced = []
     monkeypatch.setattr(os, "fsync", lambda _: synced.append((partial_path(target).read_bytes(), target.exists())))
     fetch(server.serve("data.zip", CONTENT), target)
     assert synced == [(CONTENT, False)]
 
 
-def test_what_the_disk_takes_in_parts_is_written_whole(server, target, monkeypatch):
+def test_partial_writes_are_completed(server, target, monkeypatch):
     class Reluctant(io.FileIO):
         def write(self, piece: Any) -> int:
             return super().write(piece[:700])
@@ -402,7 +402,7 @@ def test_what_the_disk_takes_in_parts_is_written_whole(server, target, monkeypat
     assert target.read_bytes() == CONTENT
 
 
-def test_an_empty_file_comes(server, target):
+def test_an_empty_file_is_downloaded(server, target):
     fetch(server.serve("empty", b"", [silence()]), target)
     assert target.read_bytes() == b""
     assert list(target.parent.iterdir()) == [target]
@@ -415,11 +415,11 @@ def test_silence_is_a_failure(server, target):
     assert ranges(server)[:3] == [None, None, "bytes=40000-"]
 
 
-def test_a_disk_that_is_too_small_is_said_so_before(server, target, monkeypatch):
+def test_a_disk_that_is_too_small_is_reported_before_the_transfer(server, target, monkeypatch):
     url = server.serve("data.zip", CONTENT, [drop(40_000), status(404)])
     assert_refused(url, target, "404")
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=59_999))
-    assert_refused([url, url], target, f"needs 60,000 bytes in {target.parent}, where 59,999 are free; make room")
+    assert_refused([url, url], target, f"needs 60,000 bytes in {target.parent}, but only 59,999 are free; make room")
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=60_000))
     fetch(url, target)
     assert ranges(server)[2:] == ["bytes=40000-"] * 2
@@ -437,7 +437,7 @@ def test_bytes_of_unknown_origin_are_not_continued(server, target, note):
     assert ranges(server)[2:] == [None]
 
 
-def test_a_file_that_another_process_finishes_meanwhile_is_not_written_to(server, target, monkeypatch):
+def test_a_file_that_another_process_finishes_before_the_lock_is_not_modified(server, target, monkeypatch):
     url = server.serve("data.zip", CONTENT, [drop(40_000), status(404)])
     assert_refused(url, target, "404")
     lock, finished = fcntl.flock, target.with_name("finished")
@@ -453,7 +453,19 @@ def test_a_file_that_another_process_finishes_meanwhile_is_not_written_to(server
     assert target.read_bytes() == CONTENT
 
 
-def test_a_file_system_without_locks_is_said_so(server, target, monkeypatch):
+def test_the_lock_of_a_removed_file_does_not_count(server, target, monkeypatch):
+    lock = fcntl.flock
+
+    def remove_first(file: Any, operation: int) -> None:
+        target.with_name(".data.zip.lock").unlink(missing_ok=True)
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    assert_refused(server.serve("data.zip", CONTENT), target, "another process is fetching this")
+    assert not server.requests
+
+
+def test_a_file_system_without_locks_is_reported(server, target, monkeypatch):
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -461,7 +473,7 @@ def test_a_file_system_without_locks_is_said_so(server, target, monkeypatch):
     assert_refused(server.serve("data.zip", CONTENT), target, "cannot be locked: No locks available")
 
 
-def test_a_proxy_is_used_except_where_it_shall_not(server, target, monkeypatch):
+def test_a_proxy_is_used_except_for_no_proxy_hosts(server, target, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", server.url)
     monkeypatch.setenv("http_proxy", server.url)
     server.serve("data.zip", CONTENT)
@@ -475,7 +487,7 @@ def test_a_proxy_is_used_except_where_it_shall_not(server, target, monkeypatch):
 HUB_URL = "https://huggingface.co/someone/weights/resolve/main/model.safetensors"
 
 
-def test_the_hub_is_asked_at_its_endpoint(server, target, monkeypatch):
+def test_hub_urls_use_hf_endpoint(server, target, monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setenv("HF_ENDPOINT", f"{server.url}/mirror/")
     server.serve("mirror/someone/weights/resolve/main/model.safetensors", CONTENT)
@@ -484,9 +496,9 @@ def test_the_hub_is_asked_at_its_endpoint(server, target, monkeypatch):
 
 
 @pytest.mark.parametrize("value", ["1", "true", "YES", "on"])
-def test_the_hub_is_not_asked_offline(server, target, monkeypatch, value):
+def test_the_hub_is_not_contacted_offline(server, target, monkeypatch, value):
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
-    assert_refused(HUB_URL, target, "it is not asked while HF_HUB_OFFLINE is set")
+    assert_refused(HUB_URL, target, "not requested because HF_HUB_OFFLINE is set")
     elsewhere = server.serve("model.safetensors", CONTENT)
     assert fetch([HUB_URL, elsewhere], target) == elsewhere
     target.unlink()
@@ -497,16 +509,16 @@ def test_the_hub_is_not_asked_offline(server, target, monkeypatch, value):
     fetch(elsewhere, target)
 
 
-def test_progress_and_reasons_are_shown(server, target, capsys):
+def test_progress_and_failures_are_shown(server, target, capsys):
     url = server.serve("data.zip", CONTENT, [status(503)])
     fetch(url, target)
     shown = capsys.readouterr().err
-    assert f"{url}: 503 Service Unavailable; asking again in 0.001 s" in shown
+    assert f"{url}: 503 Service Unavailable; trying again in 0.001 s" in shown
     assert "data.zip: 100%" in shown
     assert "97.7k/97.7k" in shown
 
 
-def test_digests_are_those_of_the_standards(tmp_path):
+def test_digests_equal_those_of_the_standards(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     assert digest(tmp_path / "abc", "md5") == "900150983cd24fb0d6963f7d28e17f72"
     assert digest(tmp_path / "abc", "sha256") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,4 +1,4 @@
-"""The downloader against faults at random, kills, a full disk and a rival; `pytest -s` shows what was met."""
+"""The downloader under random faults, kills, a full disk and a rival process; `pytest -s` prints the statistics."""
 
 import gzip
 import hashlib
@@ -42,11 +42,11 @@ ATTEMPTS = 6
 
 
 class Kind(NamedTuple):
-    """A fault that a script may draw."""
+    """A kind of fault that a script may contain."""
 
     make: Callable[[random.Random, bytes], Fault]
-    cost: int | None  # failed tries that it makes at most; None: the address may be given up at once
-    lies: bool = False  # HTTP alone does not tell that what came is not the file
+    cost: int | None  # maximum number of failed attempts; None: the URL may be abandoned at once
+    lies: bool = False  # HTTP alone does not reveal that the file is wrong
 
 
 def anywhere(rng: random.Random, content: bytes) -> int:
@@ -86,12 +86,12 @@ KINDS = {
 
 
 def knowledge(rng: random.Random, content: bytes) -> tuple[str, dict[str, Any]]:
-    """What is known of a file before it comes: a name for that, and the arguments of `download`."""
+    """What is known about a file in advance: a name for it, and the arguments of `download`."""
     sha256 = hashlib.sha256(content).hexdigest()
 
     def check(path: Path) -> None:
         if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-            raise ValueError(f"{path} is not what it should be")
+            raise ValueError(f"{path} has the wrong content")
 
     known = {
         "size and sha256": {"size": len(content), "checksum": f"sha256:{sha256}"},
@@ -105,18 +105,18 @@ def knowledge(rng: random.Random, content: bytes) -> tuple[str, dict[str, Any]]:
 
 
 def draw_mirror(server: FaultyServer, name: str, content: bytes, rng: random.Random, lies: bool) -> tuple[str, bool]:
-    """An address with one to six faults; whether it is sure to yield the file within the allowed tries."""
+    """A URL with one to six faults; whether it must yield the file within the allowed attempts."""
     tags: dict[str, Any] = rng.choice([{}, {"etag": None}, {"etag": 'W/"weak"'}, {"etag": None, "last_modified": None}])
     kinds = [kind for kind in KINDS.values() if lies or not kind.lies]
     passing = [kind for kind in kinds if kind.cost]
     drawn = rng.choices(passing if rng.random() < 0.5 else kinds, k=rng.randint(1, 6))
     faults = [kind.make(rng, content) for kind in drawn]
     url = server.serve(name, content, faults, chunked=rng.random() < 0.2, **tags)
-    # One try more: what another address brought may be wrong, and be found so only when it has been continued here.
+    # One more attempt: bytes of another URL may be wrong, which shows only after they were continued here.
     return url, all(kind.cost for kind in drawn) and sum(kind.cost or 0 for kind in drawn) + 1 < ATTEMPTS
 
 
-def test_in_every_case_the_right_file_or_an_error(server, tmp_path, monkeypatch):
+def test_random_faults_end_with_the_right_file_or_an_error(server, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LONGEST_WAIT", 0.002)
     outcomes: dict[str, Counter[str]] = {"arrived": Counter(), "refused": Counter()}
     num_sure = 0
@@ -141,7 +141,7 @@ def test_in_every_case_the_right_file_or_an_error(server, tmp_path, monkeypatch)
             outcome = "refused"
             assert all(url in str(error) for url, _ in mirrors), seed
             assert not target.exists(), seed
-            assert not any(sure for _, sure in mirrors), f"script {seed} should have ended well: {error}"
+            assert not any(sure for _, sure in mirrors), f"script {seed} must succeed: {error}"
         met = Counter(request.fault for request in server.requests[num_before:] if request.fault)
         outcomes[outcome].update(met, scripts=1)
         num_sure += any(sure for _, sure in mirrors)
@@ -154,11 +154,11 @@ def test_in_every_case_the_right_file_or_an_error(server, tmp_path, monkeypatch)
 
 def print_summary(outcomes: dict[str, Counter[str]], num_sure: int) -> None:
     both = outcomes["arrived"] + outcomes["refused"]
-    print(f"\n{'met in files that':<20}" + "".join(f"{outcome:>10}" for outcome in outcomes))
+    print(f"\n{'faults in files':<20}" + "".join(f"{outcome:>10}" for outcome in outcomes))
     for name in sorted(both, key=lambda name: (name == "scripts", name)):
         print(f"{name:<20}" + "".join(f"{counts[name]:>10}" for counts in outcomes.values()))
     num_faults = sum(both.values()) - both["scripts"]
-    print(f"{num_faults} faults met; {num_sure} of {both['scripts']} scripts had to end well, and did; no wrong file")
+    print(f"{num_faults} faults; {num_sure} of {both['scripts']} scripts had to succeed, and did; no wrong file")
 
 
 DOWNLOAD = """
@@ -175,7 +175,7 @@ except ValueError as error:
 
 
 def start(url: str, target: Path, **known: Any) -> subprocess.Popen[str]:
-    """Download in another process, which says ready when it is about to begin."""
+    """Download in another process, which prints `ready` before it starts."""
     arguments = [url, str(target), json.dumps({"size": None, "checksum": None} | known)]
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, "-c", DOWNLOAD, *arguments], stdout=pipe, stderr=pipe, text=True)
@@ -191,7 +191,7 @@ def wait_until_longer(path: Path, length: int, process: subprocess.Popen[str]) -
 
 
 @pytest.mark.parametrize("known", ["checksum", "nothing"])
-def test_killed_at_random_moments_the_right_file_comes_in_the_end(server, tmp_path, known):
+def test_after_kills_at_random_moments_the_right_file_arrives(server, tmp_path, known):
     rng = random.Random(known)
     content = rng.randbytes(3_000_000)
     url, target = server.serve("data.zip", content, seconds=0.01), tmp_path / "data.zip"  # a second in all
@@ -207,7 +207,7 @@ def test_killed_at_random_moments_the_right_file_comes_in_the_end(server, tmp_pa
         process.kill()
         process.communicate()
         if process.returncode != -signal.SIGKILL:
-            break  # it was done before
+            break  # it finished before the kill
         num_killed += 1
         assert not target.exists()
     download([url], target, size=None, checksum=checksum)
@@ -219,12 +219,12 @@ def test_killed_at_random_moments_the_right_file_comes_in_the_end(server, tmp_pa
     assert num_resumed >= 3
 
 
-def test_of_two_processes_at_once_the_second_says_so_and_the_first_is_not_disturbed(server, tmp_path):
+def test_a_second_process_is_refused_and_the_first_is_not_disturbed(server, tmp_path):
     content = random.Random(0).randbytes(1_000_000)
     url, target = server.serve("data.zip", content, seconds=0.01), tmp_path / "data.zip"
     process = start(url, target)
     wait_until_longer(partial_path(target), 0, process)
-    with pytest.raises(ValueError, match=r"data\.zip.* cannot be locked: another process is downloading it"):
+    with pytest.raises(ValueError, match=r"another process is fetching this and holds .*data\.zip\.lock; wait"):
         download([url], target, size=None, checksum=None)
     assert process.communicate(timeout=20)[0] == f"ready\n{url}\n"
     assert target.read_bytes() == content
@@ -236,9 +236,9 @@ def test_many_processes_at_once_leave_one_right_file(server, tmp_path):
     content = random.Random(0).randbytes(300_000)
     url, target = server.serve("data.zip", content, seconds=0.01), tmp_path / "data.zip"
     processes = [start(url, target) for _ in range(4)]
-    said = [process.communicate(timeout=20)[0] for process in processes]
-    assert all(text == f"ready\n{url}\n" or "another process is downloading it" in text for text in said)
-    assert f"ready\n{url}\n" in said
+    outputs = [process.communicate(timeout=20)[0] for process in processes]
+    assert all(output == f"ready\n{url}\n" or "another process is fetching this" in output for output in outputs)
+    assert f"ready\n{url}\n" in outputs
     assert target.read_bytes() == content
     assert list(tmp_path.iterdir()) == [target]
 
@@ -254,24 +254,24 @@ target = folder / "data.zip"
 
 def attempt(name, size):
     try:
-        said = download([f"{url}/{name}"], target, size=size, checksum=None)
+        outcome = download([f"{url}/{name}"], target, size=size, checksum=None)
     except ValueError as error:
-        said = str(error)
-    left = {path.name: path.stat().st_size for path in folder.iterdir()}
-    print(json.dumps([said, left, target.exists() and target.read_bytes().hex()]))
+        outcome = str(error)
+    files = {path.name: path.stat().st_size for path in folder.iterdir()}
+    print(json.dumps([outcome, files, target.exists() and target.read_bytes().hex()]))
 
-attempt("told", size)
-attempt("untold", None)
+attempt("announced", size)
+attempt("unannounced", None)
 subprocess.run(["mount", "-o", "remount,size=8m", str(folder)], check=True)
-attempt("untold", None)
+attempt("unannounced", None)
 """
 
 
-def test_a_full_disk_is_said_so_and_the_transfer_goes_on_when_there_is_room(server, tmp_path):
+def test_a_full_disk_is_reported_and_the_transfer_continues_once_there_is_space(server, tmp_path):
     content = random.Random(0).randbytes(2_000_000)
-    server.serve("told", content)
-    server.serve("untold", content, chunked=True)
-    private = ["unshare", "--map-root-user", "--mount"]  # its mounts are seen by nobody else, and end with it
+    server.serve("announced", content)
+    server.serve("unannounced", content, chunked=True)
+    private = ["unshare", "--map-root-user", "--mount"]  # its mounts are private and end with it
     trial = subprocess.run([*private, "mount", "-t", "tmpfs", "tmpfs", tmp_path], check=False, capture_output=True)
     if trial.returncode:
         pytest.skip("a small disk needs unshare --map-root-user --mount, which this machine does not allow")
@@ -279,15 +279,15 @@ def test_a_full_disk_is_said_so_and_the_transfer_goes_on_when_there_is_room(serv
     run = subprocess.run(command, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     before, during, after = map(json.loads, run.stdout.splitlines())
-    assert before[0].startswith(f"{server.url}/told needs 2,000,000 bytes in {tmp_path}, where ")
+    assert before[0].startswith(f"{server.url}/announced needs 2,000,000 bytes in {tmp_path}, but only ")
     assert before[0].endswith(" are free; make room")
     assert before[1] == {}
     kept = during[1][".data.zip.download"]
     assert 900_000 < kept < 1 << 20
     assert during[0] == (
         f"{tmp_path}/.data.zip.download could not be written (No space left on device); its {kept:,} bytes are kept: "
-        "make room and run the same again to continue"
+        "make room and run the command again to continue"
     )
     assert during[2] is False
-    assert after == [f"{server.url}/untold", {"data.zip": len(content)}, content.hex()]
+    assert after == [f"{server.url}/unannounced", {"data.zip": len(content)}, content.hex()]
     assert server.requests[-1].headers["Range"] == f"bytes={kept}-"

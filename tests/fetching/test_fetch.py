@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tseg.fetching import fetch as module
-from tseg.fetching.fetch import fetch, manifest_path
+from tseg.fetching.fetch import fetch_source, manifest_path
 from tseg.fetching.partial import partial_path
 from tseg.fetching.status import status
 from tseg.settings.catalogue import Catalogue, FilesSource
@@ -44,7 +44,7 @@ def sum_of(content: bytes, algorithm: str = "sha256") -> str:
 
 
 def source_of(becomes: tuple[str, ...] = (), **files: dict[str, Any]) -> FilesSource:
-    """A source; an underscore in the name of a file stands for its point."""
+    """A source; an underscore in a file name stands for a dot."""
     values = {name.replace("_", "."): about for name, about in files.items()}
     about = {"title": "Things", "page": PAGE, "licence": "none", "citation": "nobody"}
     return parse(FilesSource, {"kind": "files", **about, "files": values, "becomes": becomes or [*values]}, "test")
@@ -71,13 +71,13 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path / "raw"
 
 
-def test_archives_are_unpacked_other_files_linked_and_the_manifest_tells_of_them(server, raw: Path) -> None:
+def test_archives_are_unpacked_other_files_are_linked_and_the_manifest_lists_all(server, raw: Path) -> None:
     source = source_of(
         ("images/2.jpg", "records.json"),
         images_zip={"urls": [server.serve("a.zip", IMAGES_ZIP)], "size": len(IMAGES_ZIP), "max_unpacked": 10**5},
         records_json={"urls": [server.serve("b", RECORDS)], "num_records": 5},
     )
-    manifest = fetch("things", source, raw)
+    manifest = fetch_source("things", source, raw)
     assert contents(raw / "things") == IMAGES | {"records.json": RECORDS}
     assert contents(raw / "downloads/things") == {"images.zip": IMAGES_ZIP, "records.json": RECORDS}
     assert manifest == {
@@ -90,23 +90,23 @@ def test_archives_are_unpacked_other_files_linked_and_the_manifest_tells_of_them
     }
 
 
-def test_a_second_time_nothing_is_downloaded_and_the_manifest_is_the_same(server, raw: Path, tmp_path: Path) -> None:
+def test_a_second_fetch_downloads_nothing_and_returns_the_same_manifest(server, raw: Path, tmp_path: Path) -> None:
     source = archive_source(server.serve("a.zip", IMAGES_ZIP))
-    first = fetch("things", source, raw)
-    assert fetch("things", source, raw) == first
+    first = fetch_source("things", source, raw)
+    assert fetch_source("things", source, raw) == first
     assert len(server.requests) == 1
     place(tmp_path / "other", "things", "images.zip", IMAGES_ZIP)
-    assert fetch("things", archive_source(), tmp_path / "other") == first
+    assert fetch_source("things", archive_source(), tmp_path / "other") == first
 
 
-def test_addresses_are_tried_in_order(server, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_urls_are_tried_in_order(server, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     urls = [f"{server.url}/gone.zip", server.serve("good.zip", IMAGES_ZIP), server.serve("never.zip", b"")]
-    fetch("things", archive_source(*urls), raw)
+    fetch_source("things", archive_source(*urls), raw)
     assert [request.target for request in server.requests] == ["/gone.zip", "/good.zip"]
     assert f"things: images.zip, {len(IMAGES_ZIP):,} bytes, from {urls[1]}" in capsys.readouterr().out
 
 
-def test_what_cannot_be_had_is_told_with_every_answer_and_where_to_place_it(server, raw: Path) -> None:
+def test_the_error_lists_every_failure_and_where_to_place_the_file(server, raw: Path) -> None:
     source = source_of(
         images_zip={"urls": [f"{server.url}/1", f"{server.url}/2"], "checksum": f"md5:{'0' * 32}", "max_unpacked": 9},
         records_json={"also_called": ["data.json", "data3.json"]},
@@ -114,41 +114,43 @@ def test_what_cannot_be_had_is_told_with_every_answer_and_where_to_place_it(serv
     )
     place(raw, "things", "there.txt", b"x")
     with pytest.raises(ValueError, match="could not be downloaded") as refusal:
-        fetch("things", source, raw)
+        fetch_source("things", source, raw)
     first, second = str(refusal.value).split("\n")
     for part in (
         f"{server.url}/1: 404",
         f"{server.url}/2: 404",
-        f"fetch it from {PAGE}, place it at {raw}/downloads/things/images.zip (checksum: md5:{'0' * 32})",
+        f"download it by hand from {PAGE}, place it at {raw}/downloads/things/images.zip (checksum: md5:{'0' * 32})",
     ):
         assert part in first
-    assert f"fetch it from {PAGE} (there called data.json or data3.json), place it at {raw}/downloads/" in second
-    assert "(checksum: none is published; it will be pinned)" in second
+    assert (
+        f"download it by hand from {PAGE} (named data.json or data3.json there), place it at {raw}/downloads/" in second
+    )
+    assert "(checksum: none published; it will be pinned)" in second
     assert not (raw / "things").exists()
 
 
-def test_a_file_placed_where_the_message_says_serves(server, raw: Path) -> None:
+def test_a_file_placed_where_the_error_says_is_used(server, raw: Path) -> None:
     source = archive_source(f"{server.url}/gone")
     with pytest.raises(ValueError, match="place it at") as refusal:
-        fetch("things", source, raw)
+        fetch_source("things", source, raw)
     path = Path(re.findall(r"place it at (\S+)", str(refusal.value))[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(IMAGES_ZIP)
-    fetch("things", source, raw)
+    fetch_source("things", source, raw)
     assert contents(raw / "things") == IMAGES
 
 
-def test_a_wrong_file_in_the_place_is_replaced_by_the_right_one(server, raw: Path, capsys) -> None:
+def test_a_wrong_file_is_replaced_by_the_right_one(server, raw: Path, capsys) -> None:
     path = place(raw, "things", "images.zip", IMAGES_ZIP[:-1])
-    fetch("things", archive_source(server.serve("a.zip", IMAGES_ZIP)), raw)
+    fetch_source("things", archive_source(server.serve("a.zip", IMAGES_ZIP)), raw)
     assert path.read_bytes() == IMAGES_ZIP
     assert f"{path} has md5 {sum_of(IMAGES_ZIP[:-1], 'md5')}, expected" in capsys.readouterr().out
 
 
-def test_a_wrong_file_in_the_place_is_never_used(server, raw: Path) -> None:
+def test_a_wrong_file_is_never_used(server, raw: Path) -> None:
     path = place(raw, "things", "images.zip", IMAGES_ZIP[:-1])
     with pytest.raises(ValueError, match=r"404.*place it at"):
-        fetch("things", archive_source(f"{server.url}/gone"), raw)
+        fetch_source("things", archive_source(f"{server.url}/gone"), raw)
     assert path.read_bytes() == IMAGES_ZIP[:-1]
     assert not (raw / "things").exists()
 
@@ -158,95 +160,106 @@ def test_a_copy_is_linked_not_copied(raw: Path, tmp_path: Path, copy: str) -> No
     path = tmp_path / "lab" / copy
     path.parent.mkdir(parents=True)
     path.write_bytes(IMAGES_ZIP)
-    fetch("things", archive_source(also_called=["old name.zip"]), raw, from_dir=tmp_path / "lab")
+    fetch_source("things", archive_source(also_called=["old name.zip"]), raw, from_dir=tmp_path / "lab")
     assert (raw / "downloads/things/images.zip").samefile(path)
     assert path.stat().st_nlink == 2
     assert contents(raw / "things") == IMAGES
 
 
-def test_where_hard_links_are_not_to_be_had_symbolic_ones_are_made(raw: Path, tmp_path: Path, monkeypatch) -> None:
+def test_symbolic_links_replace_impossible_hard_links(raw: Path, tmp_path: Path, monkeypatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError("Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
     path = place(tmp_path, "lab", "records.json", RECORDS)
     monkeypatch.chdir(tmp_path)
-    fetch("things", source_of(records_json={}), raw, from_dir=Path("downloads/lab"))
+    fetch_source("things", source_of(records_json={}), raw, from_dir=Path("downloads/lab"))
     assert (raw / "downloads/things/records.json").readlink() == path
     assert (raw / "things/records.json").readlink() == path
 
 
-def test_a_wrong_copy_is_refused_by_its_name(raw: Path, tmp_path: Path) -> None:
+def test_the_error_names_a_wrong_copy(raw: Path, tmp_path: Path) -> None:
     path = tmp_path / "lab" / "images.zip"
     path.parent.mkdir()
     path.write_bytes(b"other")
-    with pytest.raises(ValueError, match=rf"^{path} has md5 {sum_of(b'other', 'md5')}, expected .*; a person can"):
-        fetch("things", archive_source(), raw, from_dir=tmp_path / "lab")
+    with pytest.raises(
+        ValueError, match=rf"^{path} has md5 {sum_of(b'other', 'md5')}, expected .*; download it by hand"
+    ):
+        fetch_source("things", archive_source(), raw, from_dir=tmp_path / "lab")
     assert path.read_bytes() == b"other"
     assert not (raw / "downloads/things/images.zip").exists()
 
 
-def test_several_copies_are_refused_unless_they_are_one(raw: Path, tmp_path: Path) -> None:
+def test_several_copies_are_refused_unless_they_are_the_same_file(raw: Path, tmp_path: Path) -> None:
     for folder in ("new", "old"):
         (tmp_path / "lab" / folder).mkdir(parents=True)
     (tmp_path / "lab/old/images.zip").write_bytes(IMAGES_ZIP)
     (tmp_path / "lab/new/images.zip").symlink_to(tmp_path / "lab/old/images.zip")
-    fetch("things", archive_source(), raw, from_dir=tmp_path / "lab")
+    fetch_source("things", archive_source(), raw, from_dir=tmp_path / "lab")
     (tmp_path / "lab/new/images.zip").unlink()
     (tmp_path / "lab/new/images.zip").write_bytes(IMAGES_ZIP)
-    with pytest.raises(ValueError, match=r"several files called images.zip \(.*/new/.*/old/.*\); name the folder"):
-        fetch("things", archive_source(), raw, from_dir=tmp_path / "lab")
+    with pytest.raises(ValueError, match=r"several files named images.zip \(.*/new/.*/old/.*\); give the folder"):
+        fetch_source("things", archive_source(), raw, from_dir=tmp_path / "lab")
 
 
-def test_without_a_published_checksum_the_first_file_is_pinned_for_sha256sum(server, raw: Path, capsys) -> None:
+def test_a_file_without_published_checksum_is_pinned_for_sha256sum(server, raw: Path, capsys) -> None:
     urls = [server.serve("a", RECORDS)]
     source = source_of(records_json={"urls": urls, "num_records": 5}, plus_zip={"urls": urls}, known_txt={"urls": urls})
-    fetch("a+b", source, raw)
+    fetch_source("a+b", source, raw)
     pins = raw / "downloads/a+b.sha256"
     assert pins.read_text().splitlines()[1] == f"{sum_of(RECORDS)}  a+b/plus.zip"
     checked = subprocess.run(
         ["sha256sum", "--check", "--strict", pins.name], cwd=pins.parent, capture_output=True, text=True, check=True
     )
     assert checked.stdout.splitlines() == [f"a+b/{name}: OK" for name in ("known.txt", "plus.zip", "records.json")]
-    assert f"no checksum is published of records.json, plus.zip, known.txt; pinned in {pins}" in capsys.readouterr().out
+    assert (
+        f"records.json, plus.zip, known.txt without a published checksum; pinned in {pins}" in capsys.readouterr().out
+    )
     before = pins.read_text()
-    fetch("a+b", source, raw)
+    fetch_source("a+b", source, raw)
     assert pins.read_text() == before
     assert "pinned" not in capsys.readouterr().out
 
 
-def test_a_file_that_is_not_the_pinned_one_is_refused_with_both_sums_until_the_pin_goes(raw: Path) -> None:
+def test_a_file_that_differs_from_its_pin_is_refused_with_both_sums_until_the_pin_is_deleted(raw: Path) -> None:
     source = source_of(records_json={})
     path = place(raw, "things", "records.json", RECORDS)
-    fetch("things", source, raw)
+    fetch_source("things", source, raw)
     path.unlink()
     path.write_bytes(b"[]")
     pins = raw / "downloads/things.sha256"
     with pytest.raises(ValueError, match="has sha256") as refusal:
-        fetch("things", source, raw)
-    for part in (str(path), sum_of(b"[]"), sum_of(RECORDS), f"if it has changed since, delete its line in {pins}"):
+        fetch_source("things", source, raw)
+    for part in (
+        str(path),
+        sum_of(b"[]"),
+        sum_of(RECORDS),
+        f"if the file has changed since, delete its line in {pins}",
+    ):
         assert part in str(refusal.value)
-    assert path.read_bytes() == b"[]", "only a person can tell which is right"
+    assert path.read_bytes() == b"[]", "only the user can decide which is right"
     pins.write_text("")
-    fetch("things", source, raw)
+    fetch_source("things", source, raw)
     assert pins.read_text() == f"{sum_of(b'[]')}  things/records.json\n"
 
 
-def test_a_download_that_is_not_the_pinned_file_is_refused(server, raw: Path) -> None:
+def test_a_download_that_differs_from_its_pin_is_refused(server, raw: Path) -> None:
     source = source_of(records_json={"urls": [server.serve("a", RECORDS)]})
-    fetch("things", source, raw)
+    fetch_source("things", source, raw)
     shutil.rmtree(raw / "downloads/things")
     server.serve("a", b"[1]")
-    with pytest.raises(ValueError, match=rf"{sum_of(b'[1]')}, expected {sum_of(RECORDS)}.*if it has changed since"):
-        fetch("things", source, raw)
-    assert contents(raw / "things") == {"records.json": RECORDS}, "what was fetched before stays"
+    with pytest.raises(
+        ValueError, match=rf"{sum_of(b'[1]')}, expected {sum_of(RECORDS)}.*if the file has changed since"
+    ):
+        fetch_source("things", source, raw)
+    assert contents(raw / "things") == {"records.json": RECORDS}, "the earlier folder stays"
 
 
-def test_a_line_that_is_no_pin_is_refused(raw: Path) -> None:
+def test_a_malformed_pin_is_refused(raw: Path) -> None:
     place(raw, "things", "records.json", RECORDS)
     (raw / "downloads/things.sha256").write_text("hello\n")
-    with pytest.raises(ValueError, match=r"things.sha256: the line 'hello' is not of the form .*; delete it"):
-        fetch("things", source_of(records_json={}), raw)
+    with pytest.raises(ValueError, match=r"things.sha256: the line 'hello' does not have the form .*; delete it"):
+        fetch_source("things", source_of(records_json={}), raw)
 
 
 @pytest.mark.parametrize("placed", [True, False])
@@ -255,46 +268,59 @@ def test_a_list_with_a_wrong_number_of_records_is_neither_used_nor_pinned(server
     if placed:
         place(raw, "things", "records.json", RECORDS)
     with pytest.raises(ValueError, match="could not be downloaded" if placed else "5 records, expected 6"):
-        fetch("things", source_of(records_json={"urls": urls, "num_records": 6}), raw)
+        fetch_source("things", source_of(records_json={"urls": urls, "num_records": 6}), raw)
     assert not (raw / "downloads/things.sha256").exists()
     assert not (raw / "things").exists()
 
 
-def test_a_broken_archive_is_not_pinned(raw: Path) -> None:
+def test_a_damaged_archive_is_not_pinned(raw: Path) -> None:
     place(raw, "things", "images.zip", IMAGES_ZIP[:-30])
     with pytest.raises(ValueError, match="cannot be unpacked"):
-        fetch("things", archive_source(checksum=None), raw)
+        fetch_source("things", archive_source(checksum=None), raw)
     assert not (raw / "downloads/things.sha256").exists()
 
 
-def test_the_old_folder_stays_until_the_new_one_is_whole(raw: Path) -> None:
+def test_the_old_folder_and_manifest_stay_until_the_new_folder_is_complete(raw: Path) -> None:
     place(raw, "things", "images.zip", IMAGES_ZIP)
-    fetch("things", archive_source(), raw)
+    fetch_source("things", archive_source(), raw)
     (raw / "things/own note.txt").write_text("mine")
     manifest_path(raw, "things").write_text("{}")
     for source in (archive_source(max_unpacked=100), source_of(("nothing",), images_zip={"max_unpacked": 10**5})):
-        with pytest.raises(ValueError, match=r"unfolds to more|its files do not become nothing; fix"):
-            fetch("things", source, raw)
+        with pytest.raises(ValueError, match=r"unpacks to more|its files lack nothing; fix"):
+            fetch_source("things", source, raw)
         assert contents(raw / "things") == IMAGES | {"own note.txt": b"mine"}
-        assert manifest_path(raw, "things").exists()
-    fetch("things", archive_source(), raw)
+        assert manifest_path(raw, "things").read_text() == "{}"
+    manifest = fetch_source("things", archive_source(), raw)
     assert contents(raw / "things") == IMAGES
-    assert not manifest_path(raw, "things").exists(), "it told of the old folder"
-    assert {path.name for path in raw.iterdir()} == {"downloads", "things"}
+    assert json.loads(manifest_path(raw, "things").read_text()) == manifest
+    assert {path.name for path in raw.iterdir()} == {"downloads", "things", "things.json"}
 
 
-def test_a_link_in_the_place_of_the_folder_is_replaced_and_what_it_leads_to_is_kept(raw: Path, tmp_path: Path) -> None:
+def test_a_kill_before_the_manifest_leaves_none_of_the_old_folder(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    place(raw, "things", "images.zip", IMAGES_ZIP)
+    fetch_source("things", archive_source(), raw)
+    monkeypatch.setattr(module, "atomic_write", die)
+    with pytest.raises(KeyboardInterrupt):
+        fetch_source("things", archive_source(), raw)
+    assert contents(raw / "things") == IMAGES
+    assert not manifest_path(raw, "things").exists()
+
+
+def test_a_link_instead_of_the_folder_is_replaced_and_its_target_is_kept(raw: Path, tmp_path: Path) -> None:
     place(raw, "things", "images.zip", IMAGES_ZIP)
     (tmp_path / "disk2").mkdir()
     (tmp_path / "disk2/own.txt").write_text("mine")
     (raw / "things").symlink_to(tmp_path / "disk2")
     for _ in range(2):
-        fetch("things", archive_source(), raw)
+        fetch_source("things", archive_source(), raw)
     assert contents(raw / "things") == IMAGES
     assert contents(tmp_path / "disk2") == {"own.txt": b"mine"}
 
 
-def test_a_disk_too_small_is_told_before_the_first_byte_comes(server, raw: Path, monkeypatch) -> None:
+def test_a_full_disk_is_reported_before_the_download(server, raw: Path, monkeypatch) -> None:
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: SimpleNamespace(free=14_999))
     source = source_of(
         a_zip={"urls": [server.serve("a", b"")], "size": 5000, "max_unpacked": 10**9},
@@ -303,19 +329,20 @@ def test_a_disk_too_small_is_told_before_the_first_byte_comes(server, raw: Path,
     partial_path(place(raw, "things", "b.txt", b"")).write_bytes(bytes(1000))
     (raw / "downloads/things/b.txt").unlink()
     with pytest.raises(
-        ValueError, match=r"things needs 15,000 bytes to be downloaded and unpacked, and 14,999 are free"
+        ValueError, match=r"things needs 15,000 bytes for download and unpacking, but only 14,999 are free"
     ):
-        fetch("things", source, raw)
+        fetch_source("things", source, raw)
     assert not server.requests
 
 
-def test_two_processes_do_not_fetch_one_source_at_once(raw: Path) -> None:
+def test_a_source_that_another_process_fetches_is_refused(raw: Path) -> None:
     place(raw, "things", "images.zip", IMAGES_ZIP)
     with (raw / "downloads/.things.lock").open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match=r"another process .* holds .*things.lock; wait for its end"):
-            fetch("things", archive_source(), raw)
-    fetch("things", archive_source(), raw)
+        with pytest.raises(ValueError, match=r"another process .* holds .*things.lock; wait until it finishes"):
+            fetch_source("things", archive_source(), raw)
+    fetch_source("things", archive_source(), raw)
+    assert not (raw / "downloads/.things.lock").exists()
 
 
 KILLED = """
@@ -323,18 +350,18 @@ import sys, time
 from pathlib import Path
 from tseg.settings.catalogue import FilesSource
 from tseg.fetching import unpack
-from tseg.fetching.fetch import fetch
+from tseg.fetching.fetch import fetch_source
 
 def slowly(*arguments, write=unpack._write):
     write(*arguments)
     time.sleep(0.02)
 
 unpack._write = slowly
-fetch("many", FilesSource.model_validate_json(sys.argv[1]), Path(sys.argv[2]))
+fetch_source("many", FilesSource.model_validate_json(sys.argv[1]), Path(sys.argv[2]))
 """
 
 
-def test_a_kill_while_unpacking_leaves_no_folder_and_the_next_fetch_makes_it_whole(raw: Path) -> None:
+def test_a_kill_while_unpacking_leaves_no_folder_and_the_next_fetch_completes_it(raw: Path) -> None:
     files = {f"{n // 10}/{n}.jpg": b"%d" % n for n in range(200)}
     place(raw, "many", "many.zip", zip_of(files))
     source = source_of(("0/1.jpg",), many_zip={"max_unpacked": 10**6})
@@ -347,15 +374,15 @@ def test_a_kill_while_unpacking_leaves_no_folder_and_the_next_fetch_makes_it_who
     assert 30 <= len(contents(raw / ".many.partial")) < 200
     assert {path.name for path in raw.iterdir()} == {"downloads", ".many.partial"}
     assert not (raw / "downloads/many.sha256").exists()
-    assert fetch("many", source, raw)["counts"] == {"files": 200}
+    assert fetch_source("many", source, raw)["counts"] == {"files": 200}
     assert contents(raw / "many") == files
-    assert {path.name for path in raw.iterdir()} == {"downloads", "many"}
+    assert {path.name for path in raw.iterdir()} == {"downloads", "many", "many.json"}
 
 
-def test_status_tells_the_state_of_every_file(raw: Path) -> None:
+def test_status_lists_the_state_of_every_file(raw: Path) -> None:
     shapes = {"kind": "shapes", "sets": ["voc"], "num_train": 1, "num_val": 1, "seed": 0}
     catalogue: Catalogue = {
-        **parse(Catalogue, {"drawn": shapes, "to-draw": shapes}, "test"),
+        **parse(Catalogue, {"drawn": shapes, "undrawn": shapes}, "test"),
         "things": source_of(
             a_txt={"size": 1, "checksum": f"md5:{'0' * 32}"},
             b_txt={"size": 3, "checksum": f"sha256:{'0' * 64}"},
@@ -377,12 +404,12 @@ def test_status_tells_the_state_of_every_file(raw: Path) -> None:
         manifest_path(raw, name).write_text("{}")
     assert [tuple(row[:-1]) for row in status(catalogue, raw)] == [
         ("drawn", "", "drawn", None, 0, ""),
-        ("to-draw", "", "to be drawn", None, 0, ""),
-        ("things", "a.txt", "there", 1, 1, "published md5"),
+        ("undrawn", "", "not drawn", None, 0, ""),
+        ("things", "a.txt", "present", 1, 1, "published md5"),
         ("things", "b.txt", "wrong size", 3, 0, "published sha256"),
-        ("things", "c.txt", "there", 3, 3, "pinned"),
-        ("things", "d.txt", "37 % there", 400, 150, "none yet"),
-        ("things", "e.txt", "partly there", None, 5, "none yet"),
+        ("things", "c.txt", "present", 3, 3, "pinned"),
+        ("things", "d.txt", "37 % present", 400, 150, "none yet"),
+        ("things", "e.txt", "partly present", None, 5, "none yet"),
         ("things", "f.txt", "missing", 7, 0, "none yet"),
         ("kept", "x.txt", "unpacked", 9, 9, "none yet"),
     ]

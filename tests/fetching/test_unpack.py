@@ -67,7 +67,7 @@ def patched(content: bytes, at: int, patch: bytes) -> bytes:
 
 
 def with_declared_size(content: bytes, size: int) -> bytes:
-    """A zip of one member whose directory says another size than its content has."""
+    """A zip of one member whose directory declares a wrong size."""
     return patched(content, content.index(b"PK\x01\x02") + 24, struct.pack("<I", size))
 
 
@@ -108,7 +108,7 @@ def test_every_file_has_its_name_and_content(unpacked: Callable[..., Path], cont
     assert contents(unpacked(content)) == FILES
 
 
-def test_folders_without_a_file_are_made_and_a_leading_dot_is_none(unpacked: Callable[..., Path]) -> None:
+def test_empty_folders_are_made_and_a_leading_dot_is_ignored(unpacked: Callable[..., Path]) -> None:
     folder = member("./sub/empty", kind=tarfile.DIRTYPE)
     dir = unpacked(tar_of(member(".", kind=tarfile.DIRTYPE), folder, member("./sub/a", b"x")))
     assert contents(dir) == {"sub/a": b"x"}
@@ -116,7 +116,7 @@ def test_folders_without_a_file_are_made_and_a_leading_dot_is_none(unpacked: Cal
 
 
 @pytest.mark.parametrize("mode", [0, 0o777, 0o4755])
-def test_permissions_are_those_of_the_umask_not_of_the_archive(unpacked: Callable[..., Path], mode: int) -> None:
+def test_permissions_follow_the_umask_not_the_archive(unpacked: Callable[..., Path], mode: int) -> None:
     umask = os.umask(0o027)
     try:
         dir = unpacked(tar_of(member("a/b", b"x", mode=mode)))
@@ -129,7 +129,7 @@ def test_permissions_are_those_of_the_umask_not_of_the_archive(unpacked: Callabl
 def test_links_that_stay_inside_are_made_and_survive_a_move(unpacked: Callable[..., Path], tmp_path: Path) -> None:
     dir = unpacked(
         tar_of(
-            symlink("first", "sub/b.txt"),  # before its target, as archives may have it
+            symlink("first", "sub/b.txt"),  # before its target, as in some archives
             symlink("sub/up", "../a.txt"),
             symlink("folder", "sub"),
             symlink("outside and back", "../dir/a.txt"),
@@ -148,7 +148,7 @@ def test_links_that_stay_inside_are_made_and_survive_a_move(unpacked: Callable[.
 
 OUTSIDE = "would land outside the folder"
 NO_TARGET = "which is not in the archive"
-BOMB = "unfolds to more than 1,000,000 bytes"
+BOMB = "unpacks to more than 1,000,000 bytes"
 FILE = member("a.txt", b"one")
 TWO = tar_of(FILE, member("b.txt", b"two"))
 PAX_BOMB = tarfile.TarInfo("pax")
@@ -170,7 +170,7 @@ HOSTILE = {
     "zip, one big member": (zip_of({"bomb": bytes(10**6 + 1)}), BOMB),
     "zip, many empty members": (zip_of({str(n): b"" for n in range(2000)}), BOMB),
     "zip, more than it says": (with_declared_size(zip_of({"a": bytes(10**5)}), 10), "BadZipFile: Bad CRC-32"),
-    "zip, less than it says": (with_declared_size(zip_of({"a": b"x"}), 10**5), "'a' has not the 100,000 bytes"),
+    "zip, less than it says": (with_declared_size(zip_of({"a": b"x"}), 10**5), "'a' does not have the 100,000 bytes"),
     "zip, cut short": (zip_of(FILES)[:-30], "not a zip file"),
     "zip, wrong sum": (patched(zip_of(FILES), zip_of(FILES).index(b"PK\x01\x02") + 16, b"\x00" * 4), "Bad CRC-32"),
     "tar, parent": (tar_of(FILE, member("../outside", b"x")), OUTSIDE),
@@ -197,14 +197,14 @@ HOSTILE = {
     "tar, pipe": (tar_of(member("pipe", kind=tarfile.FIFOTYPE)), "'pipe' is neither a file"),
     "tar, file with holes": (tar_of(member("holes", kind=tarfile.GNUTYPE_SPARSE)), "'holes' is neither a file"),
     "tar, unknown kind": (tar_of(member("what", kind=b"Z")), "'what' is neither a file"),
-    "tar, twice": (tar_of(FILE, FILE), "two members called 'a.txt'"),
+    "tar, twice": (tar_of(FILE, FILE), "two members named 'a.txt'"),
     "tar, one big member": (gzip.compress(tar_of(member("bomb", bytes(10**6 + 1)))), BOMB),
     "tar, many empty members": (gzip.compress(tar_of(*(member(str(n)) for n in range(2000)))), BOMB),
     "tar, header bomb": (gzip.compress(PAX_BOMB.tobuf() + bytes(2**25)), "bytes of headers in a row"),
     "tar, negative size": (NEGATIVE.tobuf(tarfile.GNU_FORMAT) + bytes(1024), "'negative' is damaged|invalid offset"),
     "tar, cut short": (TWO[:700], "ReadError: unexpected end of data"),
-    "tar, cut between members": (TWO[:1024], "it is damaged or cut short"),
-    "tar, damaged header": (patched(TWO, 1024 + 10, b"x"), "it is damaged or cut short"),
+    "tar, cut between members": (TWO[:1024], "it is damaged or truncated"),
+    "tar, damaged header": (patched(TWO, 1024 + 10, b"x"), "it is damaged or truncated"),
     "gzip, cut short": (gzip.compress(TWO)[:-20], "EOFError"),
     "gzip, wrong sum": (gzip.compress(TWO)[:-8] + bytes(8), "BadGzipFile: CRC check failed"),
     "xz, damaged": (patched(lzma.compress(TWO), 40, bytes(20)), "LZMAError"),
@@ -214,7 +214,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("content", "reason"), HOSTILE.values(), ids=HOSTILE)
-def test_a_hostile_or_damaged_archive_is_refused_by_name_and_leaves_nothing_outside(
+def test_a_hostile_or_damaged_archive_is_refused_by_name_and_writes_nothing_outside(
     unpacked: Callable[..., Path], tmp_path: Path, content: bytes, reason: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"some archive cannot be unpacked.*({reason})") as refusal:
@@ -226,28 +226,28 @@ def test_a_hostile_or_damaged_archive_is_refused_by_name_and_leaves_nothing_outs
         tmp_path / "home",
     }
     assert all(path.resolve().is_relative_to(dir) for path in dir.rglob("*"))
-    assert reason not in (OUTSIDE, BOMB) or not any(dir.iterdir()), "the headers told, but something was written"
+    assert reason not in (OUTSIDE, BOMB) or not any(dir.iterdir()), "the headers reveal it, yet something was written"
     assert not any(stat.S_ISFIFO(path.lstat().st_mode) or path.is_char_device() for path in dir.rglob("*"))
 
 
-def test_what_unfolds_to_just_the_limit_is_unpacked(unpacked: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_archive_of_exactly_the_limit_is_unpacked(unpacked: Callable[..., Path], tmp_path: Path) -> None:
     content = tar_of(member("a", bytes(5000)), member("b", b"x"), member("c"))
     assert set(contents(unpacked(content, 5000 + 512 + 512))) == {"a", "b", "c"}
     shutil.rmtree(tmp_path / "home")
-    with pytest.raises(ValueError, match="more than 6,023 bytes; if it may, raise its max_unpacked"):
+    with pytest.raises(ValueError, match="more than 6,023 bytes; if that is right, raise its max_unpacked"):
         unpacked(content, 5000 + 512 + 511)
 
 
-def test_a_disk_too_small_is_noticed_before_the_first_byte(
+def test_a_full_disk_is_reported_before_unpacking(
     unpacked: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module.shutil, "disk_usage", lambda dir: SimpleNamespace(free=999))
-    with pytest.raises(ValueError, match=r"needs 1,000 bytes, and 999 are free under .*dir; make room"):
+    with pytest.raises(ValueError, match=r"needs 1,000 bytes, but only 999 are free in .*dir; make room"):
         unpacked(tar_of(member("a", bytes(1000))))
     assert not list((tmp_path / "home" / "dir").iterdir())
 
 
-def test_headers_do_not_pile_up_in_memory(unpacked: Callable[..., Path]) -> None:
+def test_headers_do_not_accumulate_in_memory(unpacked: Callable[..., Path]) -> None:
     members = [member(str(n)) for n in range(16)]
     for info, _ in members:
         info.pax_headers = {"comment": "x" * 2**21}
@@ -261,14 +261,14 @@ def test_headers_do_not_pile_up_in_memory(unpacked: Callable[..., Path]) -> None
 
 segments = st.sampled_from(["a", "b", "c", "é", ".", "..", "", "a\\b", "C:", "x" * 300])
 names = st.lists(segments, min_size=1, max_size=3).map("/".join).filter(lambda name: "\0" not in name)
-file_names = names.filter(lambda name: not name.endswith("/"))  # a zip's folders are called so
+file_names = names.filter(lambda name: not name.endswith("/"))  # a trailing slash marks a folder in a zip
 file_members = st.tuples(file_names, st.just(tarfile.REGTYPE), st.binary(max_size=40))
 others = st.tuples(names, st.sampled_from([tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE]), names)
 trees = st.lists(file_members | file_members | others, max_size=6)
 
 
 def harmless(members: list[tuple[str, bytes, bytes | str]]) -> bool:
-    """Whether all are files and folders of plain names that do not get in each other's way."""
+    """Whether all members are files and folders with plain, compatible names."""
     kinds = {PurePosixPath(name): kind for name, kind, _ in members}
     parents = {parent for path in kinds for parent in path.parents}
     return len(kinds) == len(members) and all(
@@ -303,7 +303,7 @@ def pack(members: list[tuple[str, bytes, bytes | str]], as_zip: bool) -> bytes:
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(members=trees, as_zip=st.booleans())
-def test_any_archive_is_refused_or_every_file_lands_inside_with_its_content(members, as_zip) -> None:
+def test_any_archive_is_refused_or_every_file_is_unpacked_inside_with_its_content(members, as_zip) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         archive, dir = root / "archive", root / "home" / "dir"

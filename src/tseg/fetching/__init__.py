@@ -1,1 +1,1 @@
-"""A source of the catalogue: downloaded, verified, unpacked, put in place."""
+"""Sources of the catalogue: draw or download, verify and unpack."""

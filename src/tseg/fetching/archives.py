@@ -1,4 +1,4 @@
-"""The members of a zip or a tar, one after the other, whatever the archive claims of itself."""
+"""Iterate over the members of an untrusted zip or tar."""
 
 import bz2
 import gzip
@@ -14,29 +14,29 @@ from math import inf
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, cast
 
-MAX_HEADER = 2**24  # bytes that a tar may spend between two members
+MAX_HEADER = 2**24  # bytes of headers that a tar may have between two members
 OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 
 Kind = Literal["file", "folder", "symbolic link", "hard link"]
 
 
 class Member(NamedTuple):
-    """One entry of an archive; its `name` and `link_target` are the archive's words, not to be trusted."""
+    """One entry of an archive; do not trust its `name` and `link_target`."""
 
     name: str
     kind: Kind
     size: int
-    """Bytes, as its header says; not negative."""
+    """Bytes according to the header; not negative."""
     content: Callable[[], IO[bytes]]
-    """Opens a file's content: may raise, and may hold more or fewer bytes than `size`."""
+    """Opens the content of a file; it may raise, and may hold more or fewer bytes than `size`."""
     link_target: str = ""
 
 
 def members(archive: Path) -> Iterator[Member]:
-    """The members of a zip, or a tar of whatever compression; read one's content before the next is asked for.
+    """Yield the members of a zip or a (compressed) tar; read a member's content before asking for the next.
 
-    Raises ValueError for a member that is a device, encrypted, or a link in a zip, and when a tar has not its end. What
-    zipfile, tarfile and the decompressors raise for a damaged archive is passed on.
+    Raises ValueError for a device, an encrypted member or a link in a zip, and for a tar without an end marker. Errors
+    of zipfile, tarfile and the decompressors for a damaged archive pass through.
     """
     with archive.open("rb") as file:
         start = file.read(6)
@@ -71,14 +71,14 @@ def _tar_members(file: "_Bounded") -> Iterator[Member]:
         info = tar.next()
         if info is None:
             break
-        tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  # they would all stay in memory
+        tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  # or they would all stay in memory
         file.budget = inf
         yield Member(info.name, _tar_kind(info), info.size, partial(_tar_content, tar, info), info.linkname)
-    # tarfile takes a damaged header for the end.
+    # tarfile mistakes a damaged header for the end.
     file.seek(tar.offset)
     if any(end := file.read(tarfile.BLOCKSIZE)) or not end:
-        raise ValueError("it is damaged or cut short; delete it and fetch it again")
-    # A compressed stream verifies its sum when its last byte is read.
+        raise ValueError("it is damaged or truncated; delete it and fetch it again")
+    # A compressed stream verifies its checksum at its last byte.
     while file.read(2**16):
         pass
 
@@ -102,7 +102,7 @@ def _tar_content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 
 
 class _Bounded(BufferedIOBase):
-    """A file that gives no more than `budget` bytes: a header may ask for more than the machine's memory."""
+    """A file that yields at most `budget` bytes: a header may demand more than the memory."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file

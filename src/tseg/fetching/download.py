@@ -1,7 +1,7 @@
-"""One file over HTTP: whole and verified under its name, or not there at all.
+"""Download one file over HTTP: complete and verified under its name, or absent.
 
-An address that fails is asked again, and goes on where it broke off, be it in this process or after one that was
-killed; then the next address has its turn. Nothing gets its name before it is verified.
+A failed address is retried with exponential backoff, and the transfer continues where it broke off, even after a
+killed process; then the next address is tried. A file gets its name after verification.
 """
 
 import hashlib
@@ -22,17 +22,17 @@ from tseg.fetching.responses import (
     PermanentError,
     TransientError,
     cause,
+    full_length,
     get,
-    part_of,
+    length_of_range,
     refuse_failure,
     refuse_page,
     validator,
-    whole_of,
 )
 from tseg.progress import progress
 
 LONGEST_WAIT = 120.0
-"""Seconds; a server that asks for more patience is asked again after that."""
+"""Seconds; the upper limit of a wait, whatever the server asks for."""
 HUB = "https://huggingface.co"
 
 
@@ -47,25 +47,27 @@ def download(
     timeout: float = 30.0,
     first_wait: float = 1.0,
 ) -> str:
-    """Download `target` from the first of `urls` that yields it; returns that one.
+    """Download `target` from the first of `urls` that works, and return that URL.
 
-    The file has `size` bytes and `checksum` (`md5:...` or `sha256:...`) where they are known; `check` gets the path of
-    the finished file, which has another name yet, and raises ValueError where its content is wrong. An address is
-    given up after `attempts` failures in a row that brought no byte further; `timeout` seconds of silence are one. It
-    is asked again after `first_wait` seconds, then after twice as many, and so on. Raises ValueError that says what
-    each address did, that the disk is too small, or that another process is at it; the next call continues what came.
+    `size` (bytes) and `checksum` (`md5:...` or `sha256:...`) are verified if not None. `check` receives the path of the
+    complete file before it is renamed, and raises ValueError if its content is wrong. A URL is abandoned after
+    `attempts` failures in a row without progress; `timeout` seconds of silence are a failure. Waits start at
+    `first_wait` seconds and double each time.
+
+    Raises ValueError with the failure of each URL, if the disk is too small, or if another process is downloading the
+    file. The next call continues an incomplete download.
     """
     with open_partial(target) as partial:
         failures = []
         for url in urls:
             try:
-                _Transfer(url, partial, size, checksum, check, timeout).persist(attempts, first_wait)
+                _Transfer(url, partial, size, checksum, check, timeout).run(attempts, first_wait)
             except PermanentError as error:
                 failures.append(f"{url}: {error}")
             else:
-                partial.place()
+                partial.finish()
                 return url
-        raise ValueError(f"{target.name} could not be downloaded: " + ("; ".join(failures) or "it has no address"))
+        raise ValueError(f"{target.name} could not be downloaded: " + ("; ".join(failures) or "it has no URL"))
 
 
 def digest(path: Path, algorithm: str) -> str:
@@ -75,7 +77,7 @@ def digest(path: Path, algorithm: str) -> str:
 
 
 def verify(path: Path, *, size: int | None, checksum: str | None) -> None:
-    """Raise ValueError where the file has not `size` bytes or not `checksum`; None is not looked at."""
+    """Raise ValueError if the file does not have `size` bytes or `checksum`; None is not checked."""
     length = path.stat().st_size
     if size not in (None, length):
         raise ValueError(f"{path} has {length:,} bytes, expected {size:,}")
@@ -87,7 +89,7 @@ def verify(path: Path, *, size: int | None, checksum: str | None) -> None:
 
 @dataclass
 class _Transfer:
-    """One address, and what is wanted of it."""
+    """The transfer of a file from one URL."""
 
     url: str
     partial: Partial
@@ -97,29 +99,29 @@ class _Transfer:
     timeout: float
     may_repeat: bool = True
 
-    def persist(self, attempts: int, first_wait: float) -> None:
-        """Ask until the partial file is whole and verified; raises PermanentError."""
-        num_fruitless = num_restarts = 0
+    def run(self, attempts: int, first_wait: float) -> None:
+        """Retry until the file is complete and verified. Raises PermanentError."""
+        num_failures = num_restarts = 0
         while True:
-            num_received, num_discarded = self.partial.num_received, self.partial.num_discarded
+            num_received, num_discards = self.partial.num_received, self.partial.num_discards
             try:
                 self.receive()
                 self.verify()
                 return
             except TransientError as failure:
-                if self.partial.num_discarded > num_discarded:
-                    num_restarts += 1  # never forgiven, or a file that changes all the time would be asked for for ever
+                if self.partial.num_discards > num_discards:
+                    num_restarts += 1  # never reset: a file that keeps changing must not be requested forever
                 else:
-                    num_fruitless = num_fruitless + 1 if self.partial.num_received == num_received else 0
-                if num_fruitless + num_restarts >= attempts:
+                    num_failures = num_failures + 1 if self.partial.num_received == num_received else 0
+                if num_failures + num_restarts >= attempts:
                     raise PermanentError(f"{failure} (tried {attempts} times)") from failure
-                wait = first_wait * 2 ** max(0, num_fruitless + num_restarts - 1)
+                wait = first_wait * 2 ** max(0, num_failures + num_restarts - 1)
                 wait = min(max(failure.wait, wait), LONGEST_WAIT)
-                print(f"{self.url}: {failure}; asking again in {wait:g} s", file=sys.stderr)
+                print(f"{self.url}: {failure}; trying again in {wait:g} s", file=sys.stderr)
             time.sleep(wait)
 
     def receive(self) -> None:
-        """Ask for the bytes that lack and append them; returns when there are as many as announced."""
+        """Request the missing bytes and append them; returns when the announced length is reached."""
         headers = self.range_headers()
         if headers and self.partial.length == (self.size or self.partial.origin.size):
             return
@@ -131,43 +133,45 @@ class _Transfer:
             raise TransientError(cause(error)) from error
 
     def range_headers(self) -> dict[str, str]:
-        """Headers that ask for what lacks; none when what is there cannot be continued from this address."""
+        """Headers that request the missing bytes; none if this URL cannot continue the bytes received so far."""
         headers = {"Range": f"bytes={self.partial.length}-"} if self.partial.length else {}
         if headers and self.partial.origin.url == self.url and self.partial.origin.validator:
             return headers | {"If-Range": self.partial.origin.validator}
         return headers if self.checksum else {}
 
     def prepare(self, response: requests.Response) -> int | None:
-        """Make the partial file ready for what comes; returns the length of the whole, None if nobody knows it."""
+        """Prepare the incomplete file for the response; returns the full length, or None if it is unknown."""
         if response.status_code == 200:
-            total = whole_of(response, self.size, self.checksum)
-            self.require_room(total)
+            total = full_length(response, self.size, self.checksum)
+            self.require_space(total)
             self.partial.start(Origin(self.url, validator(response.headers), total))
             return total
         total = self.continued_total(response)
         if total is None:
             self.partial.discard()
-            raise TransientError(f"{response.status_code} {response.reason}, which does not continue what is there")
-        self.require_room(total)
+            raise TransientError(
+                f"{response.status_code} {response.reason}, which does not continue the bytes received so far"
+            )
+        self.require_space(total)
         self.partial.continued = True
         return total
 
     def continued_total(self, response: requests.Response) -> int | None:
-        """The length of the whole when `response` continues what is there, else None."""
+        """The full length if `response` continues the bytes received so far, else None."""
         url, tag, size = self.partial.origin
         changed = url == self.url and validator(response.headers) not in (None, tag)
-        total = part_of(response)
+        total = length_of_range(response)
         return None if changed or total != (self.size or size or total) else total
 
-    def require_room(self, total: int | None) -> None:
-        """Raise ValueError when the disk has no room for what lacks."""
+    def require_space(self, total: int | None) -> None:
+        """Raise ValueError if the missing bytes do not fit on the disk."""
         dir = self.partial.path.parent
         needed, free = (total or 0) - self.partial.length, shutil.disk_usage(dir).free
         if needed > free:
-            raise ValueError(f"{self.url} needs {needed:,} bytes in {dir}, where {free:,} are free; make room")
+            raise ValueError(f"{self.url} needs {needed:,} bytes in {dir}, but only {free:,} are free; make room")
 
     def append(self, response: requests.Response, total: int | None) -> None:
-        """Append the body to the partial file."""
+        """Append the body to the incomplete file."""
         scale = {"unit_scale": True, "unit_divisor": 1024, "initial": self.partial.length}
         with progress(iter(()), self.partial.target.name, "B", total, **scale) as bar:
             while piece := response.raw.read1(1 << 20, decode_content=False):
@@ -175,12 +179,12 @@ class _Transfer:
                 bar.update(len(piece))
                 if total is not None and self.partial.length > total:
                     self.partial.discard()
-                    raise PermanentError(f"more than the announced {total:,} bytes came")
+                    raise PermanentError(f"it sends more than the announced {total:,} bytes")
         if total is not None and self.partial.length < total:
             raise TransientError(f"the connection ended after {self.partial.length:,} of {total:,} bytes")
 
     def verify(self) -> None:
-        """Raise PermanentError where the file is wrong; once TransientError, if continuing it may have made it so."""
+        """Raise PermanentError if the file is wrong; once TransientError if a continued transfer may be the cause."""
         path = self.partial.path
         try:
             with path.open("rb") as file:
@@ -191,15 +195,15 @@ class _Transfer:
         except ValueError as error:
             repeat, self.may_repeat = self.partial.continued and self.may_repeat, False
             self.partial.discard()
-            reason = str(error).replace(str(path), "the file that came")
+            reason = str(error).replace(str(path), "the received file")
             raise (TransientError if repeat else PermanentError)(reason) from error
 
 
 def _at_endpoint(url: str) -> str:
-    """`url`, at HF_ENDPOINT where it is the hub's; raises PermanentError where HF_HUB_OFFLINE keeps from the hub."""
+    """`url`, moved to HF_ENDPOINT if it is a hub URL. Raises PermanentError for one if HF_HUB_OFFLINE is set."""
     endpoint, host = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/"), urlsplit(url).netloc
     if host not in (urlsplit(HUB).netloc, urlsplit(endpoint).netloc):
         return url
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        raise PermanentError("it is not asked while HF_HUB_OFFLINE is set")
+        raise PermanentError("not requested because HF_HUB_OFFLINE is set")
     return endpoint + url.partition(host)[2] if host == urlsplit(HUB).netloc else url

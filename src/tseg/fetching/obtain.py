@@ -1,4 +1,4 @@
-"""One file of a source: used where it lies, linked from a copy, or downloaded; verified in every case."""
+"""One file of a source: used if present, linked from a copy, or downloaded; always verified."""
 
 import glob
 import os
@@ -13,30 +13,30 @@ from tseg.settings.catalogue import FilesSource, SourceFile
 
 
 class Wanted(NamedTuple):
-    """A file of a source, and all that is known of it before it is there."""
+    """A file of a source, and what is known about it in advance."""
 
     name: str
     about: SourceFile
     path: Path
-    """Where it is downloaded to, and where a person places it."""
+    """Where the download, or the user, puts it."""
     pin: str | None
-    """Its sha256 when it first came; a published checksum has precedence."""
+    """The sha256 of its first download; a published checksum takes precedence."""
     copy: Path | None
-    """One in a folder that the user named."""
+    """A copy in the folder that the user named."""
 
     @property
     def checksum(self) -> str | None:
-        """What it must have, if anybody knows."""
+        """The published checksum, else the pinned one, else None."""
         return self.about.checksum or (self.pin and f"sha256:{self.pin}")
 
 
 def file_path(raw_dir: Path, source: str, name: str) -> Path:
-    """Where a file of a source is downloaded to, and where a person places it."""
+    """Where the download, or the user, puts a file of a source."""
     return raw_dir / "downloads" / source / name
 
 
 def wanted_files(name: str, source: FilesSource, raw_dir: Path, from_dir: Path | None) -> list[Wanted]:
-    """The files of the source `name`, their copies looked up below `from_dir`; raises ValueError for an unclear one."""
+    """The files of the source `name`, with copies below `from_dir`. Raises ValueError if a copy is ambiguous."""
     pins = read_pins(raw_dir, name)
     return [
         Wanted(
@@ -51,17 +51,17 @@ def wanted_files(name: str, source: FilesSource, raw_dir: Path, from_dir: Path |
 
 
 def obtain(wanted: Wanted) -> str:
-    """Bring a file to its place; returns where it came from, in words. Raises ValueError if it cannot, or is wrong."""
+    """Put a verified file in place; returns its origin in words. Raises ValueError if it is wrong or unavailable."""
     if wanted.path.exists():
         try:
             _verify(wanted, wanted.path)
         except ValueError as error:
-            # Whether the file is wrong or the pin, only a person can tell.
+            # Either the file or the pin is wrong; the user has to decide.
             if wanted.pin and not wanted.about.checksum:
                 raise
-            print(f"{error}; it is to be replaced", flush=True)
+            print(f"{error}; replacing it", flush=True)
         else:
-            return "was there"
+            return "already present"
     if wanted.copy:
         _verify(wanted, wanted.copy)
         wanted.path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,26 +72,28 @@ def obtain(wanted: Wanted) -> str:
     return f"from {download(wanted.about.urls, wanted.path, size=size, checksum=wanted.checksum, check=check)}"
 
 
-def by_hand(wanted: Wanted, page: str, pins: Path) -> str:
-    """What a person can do about a file that could not be had; `pins` is where its pin would be."""
-    called = f" (there called {' or '.join(wanted.about.also_called)})" if wanted.about.also_called else ""
-    known = wanted.about.checksum or "none is published; it will be pinned"
+def manual_hint(wanted: Wanted, page: str, pins: Path) -> str:
+    """Advice on how to fetch a file by hand; `pins` is the file of the source's pins."""
+    alias = f" (named {' or '.join(wanted.about.also_called)} there)" if wanted.about.also_called else ""
+    known = wanted.about.checksum or "none published; it will be pinned"
     if wanted.pin and not wanted.about.checksum:
-        known = f"{wanted.checksum}, pinned when it first came; if it has changed since, delete its line in {pins}"
+        known = (
+            f"{wanted.checksum}, pinned at the first download; if the file has changed since, delete its line in {pins}"
+        )
     return (
-        f"a person can fetch it from {page}{called}, place it at {wanted.path} (checksum: {known}), "
-        "and run the same again"
+        f"download it by hand from {page}{alias}, place it at {wanted.path} (checksum: {known}) "
+        "and run the command again"
     )
 
 
 def sha256_of(wanted: Wanted) -> str:
-    """The sha256 of a file that was obtained; not computed again where it has just been verified."""
+    """The sha256 of an obtained file; a sha256 that was just verified is not computed again."""
     algorithm, _, value = (wanted.checksum or "").partition(":")
     return value if algorithm == "sha256" else digest(wanted.path, "sha256")
 
 
 def link(file: Path, path: Path) -> None:
-    """Make `path` the same file: by a hard link, or by a symbolic one where the file system has none."""
+    """Make `path` a hard link to `file`, or a symbolic one where hard links are impossible."""
     original = file.resolve(strict=True)
     try:
         os.link(original, path)
@@ -103,11 +105,13 @@ def _find_copy(from_dir: Path, source: str, names: list[str]) -> Path | None:
     for path in (from_dir / folder / name for folder in ("", source) for name in names):
         if path.is_file():
             return path
-    deeper = {path.resolve() for name in names for path in from_dir.rglob(glob.escape(name)) if path.is_file()}
-    if len(deeper) > 1:
-        several = ", ".join(map(str, sorted(deeper)))
-        raise ValueError(f"--from {from_dir} has several files called {names[0]} ({several}); name the folder of one")
-    return next(iter(deeper), None)
+    matches = {path.resolve() for name in names for path in from_dir.rglob(glob.escape(name)) if path.is_file()}
+    if len(matches) > 1:
+        several = ", ".join(map(str, sorted(matches)))
+        raise ValueError(
+            f"--from {from_dir} has several files named {names[0]} ({several}); give the folder of one of them"
+        )
+    return next(iter(matches), None)
 
 
 def _verify(wanted: Wanted, path: Path) -> None:
@@ -116,7 +120,7 @@ def _verify(wanted: Wanted, path: Path) -> None:
 
 
 def _check_records(wanted: Wanted, path: Path) -> None:
-    """Raise ValueError for a JSON list with another number of entries than it must have."""
+    """Raise ValueError if a JSON list has the wrong number of entries."""
     expected = wanted.about.num_records
     if expected is None:
         return

@@ -1,4 +1,4 @@
-"""Checksums that nobody publishes: noted when a file first comes, as sha256sum does, and verified ever after."""
+"""Pins: the sha256 of files without a published checksum, recorded at the first download and verified afterwards."""
 
 import re
 from collections.abc import Mapping
@@ -8,23 +8,23 @@ from tseg.files import atomic_write
 
 
 def pins_path(raw_dir: Path, source: str) -> Path:
-    """Where the pins of a source are: `sha256sum --check` reads them in that folder."""
+    """Path of a source's pins; `sha256sum --check` can read it in that folder."""
     return raw_dir / "downloads" / f"{source}.sha256"
 
 
 def read_pins(raw_dir: Path, source: str) -> dict[str, str]:
-    """The pinned sha256 of the files of a source, by name; raises ValueError where a line is not of their format."""
+    """The pinned sha256 of each file of a source, by name. Raises ValueError for a malformed line."""
     path = pins_path(raw_dir, source)
     pins = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         match = re.fullmatch(rf"([0-9a-f]{{64}}) [ *]{re.escape(source)}/(.+)", line)
         if not match:
-            raise ValueError(f"{path}: the line {line!r} is not of the form <sha256>  {source}/<name>; delete it")
+            raise ValueError(f"{path}: the line {line!r} does not have the form <sha256>  {source}/<name>; delete it")
         pins[match[2]] = match[1]
     return pins
 
 
 def write_pins(raw_dir: Path, source: str, pins: Mapping[str, str]) -> None:
-    """Write the pins of a source, whole or not at all."""
+    """Write the pins of a source atomically."""
     with atomic_write(pins_path(raw_dir, source)) as partial:
         partial.write_text("".join(f"{sha256}  {source}/{name}\n" for name, sha256 in sorted(pins.items())))

@@ -1,4 +1,4 @@
-"""What is there of the catalogue, told without reading the files."""
+"""Which files of the catalogue are present, determined without reading them."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,48 +11,50 @@ from tseg.settings.catalogue import Catalogue, ShapesSource, SourceFile
 
 
 class FileStatus(NamedTuple):
-    """A file of a source; `file` is empty for a source that is drawn."""
+    """A file of a source; `file` is empty for drawn shapes."""
 
     source: str
     file: str
     state: str
-    """there, unpacked (and then removed), 37 % there, wrong size, missing, drawn or to be drawn."""
+    """present, unpacked (and then removed), 37 % present, wrong size, missing, drawn or not drawn."""
     size: int | None
-    """Bytes; None where nobody says."""
-    num_there: int
-    """Bytes that need not be fetched again."""
+    """Bytes; None if unknown."""
+    num_present: int
+    """Bytes that need not be downloaded again."""
     checksum: str
-    """published md5 or sha256, pinned, or none yet."""
+    """published md5, published sha256, pinned or none yet."""
     licence: str
 
 
 def status(catalogue: Catalogue, raw_dir: Path) -> list[FileStatus]:
-    """A row for every file of every source, in the order of the catalogue."""
+    """One row per file of every source, in the order of the catalogue."""
     rows = []
     for name, source in catalogue.items():
-        whole = manifest_path(raw_dir, name).exists() and (raw_dir / name).exists()
+        complete = manifest_path(raw_dir, name).exists() and (raw_dir / name).exists()
         if isinstance(source, ShapesSource):
-            state = "drawn" if whole else "to be drawn"
-            rows.append(FileStatus(name, "", state, None, 0, "", "MIT, as this project"))
+            state = "drawn" if complete else "not drawn"
+            rows.append(FileStatus(name, "", state, None, 0, "", "MIT, like this project"))
             continue
         pins = read_pins(raw_dir, name)
         for file, about in source.files.items():
-            state, size, num_there = _state(file_path(raw_dir, name, file), about, whole)
-            rows.append(FileStatus(name, file, state, size, num_there, _checksum(about, file in pins), source.licence))
+            state, size, num_present = _state(file_path(raw_dir, name, file), about, complete)
+            rows.append(
+                FileStatus(name, file, state, size, num_present, _checksum(about, file in pins), source.licence)
+            )
     return rows
 
 
-def _state(path: Path, about: SourceFile, whole: bool) -> tuple[str, int | None, int]:
-    """The state of a file, its size, and how many bytes of it are there."""
-    size, unfinished = about.size, partial_path(path)
+def _state(path: Path, about: SourceFile, complete: bool) -> tuple[str, int | None, int]:
+    """The state of a file, its size and its number of bytes present."""
+    size, partial = about.size, partial_path(path)
     if path.exists():
-        num_there = path.stat().st_size
-        return ("there", num_there, num_there) if size in (None, num_there) else ("wrong size", size, 0)
-    if whole:
+        num_present = path.stat().st_size
+        return ("present", num_present, num_present) if size in (None, num_present) else ("wrong size", size, 0)
+    if complete:
         return "unpacked", size, size or 0
-    if unfinished.exists():
-        num_there = unfinished.stat().st_size
-        return (f"{100 * num_there // size} % there" if size else "partly there"), size, num_there
+    if partial.exists():
+        num_present = partial.stat().st_size
+        return (f"{100 * num_present // size} % present" if size else "partly present"), size, num_present
     return "missing", size, 0
 
 

@@ -1,4 +1,4 @@
-"""An archive unpacked into a folder: nothing outside it, nothing but files, folders and links within, no bomb."""
+"""Unpack an archive safely: files, folders and inner links only, nothing outside the folder, no bomb."""
 
 import os
 import re
@@ -9,16 +9,16 @@ from pathlib import Path, PurePosixPath
 from tseg.fetching.archives import Member, members
 from tseg.progress import progress
 
-LEAST_COST = 512  # bytes that a member counts for, an empty one too: a million of them fill a disk as well
+MIN_COST = 512  # bytes counted per member, even if empty: a million of them fill a disk as well
 PIECE = 2**20
 
 
 def unpack(archive: Path, dir: Path, max_bytes: int) -> int:
-    """Unpack a zip, or a tar of whatever compression, into the folder `dir`, which exists; returns how many files.
+    """Unpack a zip or a (compressed) tar into the existing folder `dir`; returns the number of files.
 
-    Raises ValueError, naming `archive`, for a member that would leave `dir`, is a device, is encrypted or comes twice,
-    for a link in a zip or to what is not in the archive, when all would take more than `max_bytes` or than is free on
-    the disk, and when the archive is damaged or cut short. `dir` may then be partly filled.
+    Raises ValueError, naming `archive`, if a member would leave `dir`, is a device, is encrypted or is a duplicate; for
+    a link in a zip or to a target outside the archive; if the contents exceed `max_bytes` or the free disk space; and
+    if the archive is damaged or truncated. `dir` may then be partly filled.
     """
     try:
         total = _check(archive, dir, max_bytes)
@@ -32,12 +32,12 @@ def unpack(archive: Path, dir: Path, max_bytes: int) -> int:
                 elif member.kind != "folder":
                     links.append(member)
                 num_files += member.kind != "folder"
-        # Last of all, so that nothing is ever written through a link.
+        # Links come last, so that nothing is written through a link.
         for member in links:
             _make_link(member, dir)
     except ValueError as error:
         raise ValueError(f"{archive} cannot be unpacked: {error}") from error
-    except Exception as error:  # broken archives fail in more ways than can be listed
+    except Exception as error:  # damaged archives raise errors of many types
         raise ValueError(
             f"{archive} cannot be unpacked ({type(error).__name__}: {error}); "
             "if it is damaged, delete it and fetch it again"
@@ -46,22 +46,22 @@ def unpack(archive: Path, dir: Path, max_bytes: int) -> int:
 
 
 def _check(archive: Path, dir: Path, max_bytes: int) -> int:
-    """The bytes of all files, as the headers say; raises ValueError for whatever they reveal."""
+    """The total size of all files according to the headers. Raises ValueError if the headers are not acceptable."""
     total = cost = 0
     for member in members(archive):
         _parts(member.name)
         total += member.size
-        cost += max(member.size, LEAST_COST)
+        cost += max(member.size, MIN_COST)
         if cost > max_bytes:
-            raise ValueError(f"it unfolds to more than {max_bytes:,} bytes; if it may, raise its max_unpacked")
+            raise ValueError(f"it unpacks to more than {max_bytes:,} bytes; if that is right, raise its max_unpacked")
     free = shutil.disk_usage(dir).free
     if cost > free:
-        raise ValueError(f"it needs {cost:,} bytes, and {free:,} are free under {dir}; make room")
+        raise ValueError(f"it needs {cost:,} bytes, but only {free:,} are free in {dir}; make room")
     return total
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    """The folders and the file that a member's name names; raises ValueError where it leads out of the folder."""
+    """The path components of a member's name. Raises ValueError if the path leaves the folder."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or re.search(r"\\|\0|^[A-Za-z]:", name):
         raise ValueError(f"its member {name!r} would land outside the folder")
@@ -69,22 +69,22 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _write(member: Member, path: Path, advance: Callable[[int], object]) -> None:
-    """Write a member that is a file; raises ValueError where it has not the size that its header says."""
+    """Write a file. Raises ValueError if its size differs from its header."""
     try:
-        target = path.open("xb")  # its mode is the umask's, whatever the archive says
+        target = path.open("xb")  # with the mode of the umask, not of the archive
     except FileExistsError:
-        raise ValueError(f"it has two members called {member.name!r}") from None
+        raise ValueError(f"it has two members named {member.name!r}") from None
     size = 0
     with target, member.content() as source:
         while size <= member.size and (piece := source.read(PIECE)):
             size += target.write(piece)
             advance(len(piece))
     if size != member.size:
-        raise ValueError(f"its member {member.name!r} has not the {member.size:,} bytes that its header says")
+        raise ValueError(f"its member {member.name!r} does not have the {member.size:,} bytes of its header")
 
 
 def _make_link(member: Member, dir: Path) -> None:
-    """Make a link to what is there already, inside `dir`; raises ValueError where there is no such thing."""
+    """Make a link to an unpacked member. Raises ValueError if the target does not exist inside `dir`."""
     path = dir.joinpath(*_parts(member.name))
     base = dir if member.kind == "hard link" else path.parent
     target = (base / member.link_target).resolve()
@@ -93,5 +93,5 @@ def _make_link(member: Member, dir: Path) -> None:
     if member.kind == "hard link":
         os.link(target, path)
     else:
-        # The archive's way there may lead over folders outside; this one does not.
+        # Rewritten, because the archive's own path may lead through folders outside.
         path.symlink_to(os.path.relpath(target, path.parent.resolve()))

@@ -38,12 +38,12 @@ def in_chunks(size: int, stream: Callable[[], Iterator[dict]]) -> list[dict]:
 
 
 def same(ours: Any, theirs: Any) -> bool:
-    return json.dumps(ours) == json.dumps(theirs)  # NaN is not NaN
+    return json.dumps(ours) == json.dumps(theirs)  # NaN != NaN
 
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(st.lists(OBJECTS, max_size=5), st.integers(1, 40), st.sampled_from([None, 1]), st.booleans())
-def test_a_list_is_read_as_the_json_module_reads_it_wherever_the_chunks_end(items, chunk, indent, ascii_only):
+def test_a_list_equals_that_of_the_json_module_wherever_chunks_end(items, chunk, indent, ascii_only):
     with TemporaryDirectory() as folder:
         path = write(folder, json.dumps(items, indent=indent, ensure_ascii=ascii_only))
         assert same(in_chunks(chunk, lambda: stream_list(path)), items)
@@ -51,7 +51,7 @@ def test_a_list_is_read_as_the_json_module_reads_it_wherever_the_chunks_end(item
 
 @settings(max_examples=60, deadline=None, derandomize=True, database=None)
 @given(st.permutations(["info", "images", "annotations"]), VALUES, st.lists(OBJECTS, max_size=4), st.integers(1, 40))
-def test_a_member_is_read_wherever_it_stands_and_whatever_stands_beside_it(order, info, items, chunk):
+def test_a_member_is_read_whatever_surrounds_it(order, info, items, chunk):
     content = {"info": info, "images": items[::-1], "annotations": items}
     with TemporaryDirectory() as folder:
         path = write(folder, json.dumps({key: content[key] for key in order}))
@@ -61,13 +61,13 @@ def test_a_member_is_read_wherever_it_stands_and_whatever_stands_beside_it(order
 
 @settings(max_examples=120, deadline=None, derandomize=True, database=None)
 @given(st.lists(OBJECTS, min_size=1, max_size=3), st.data())
-def test_a_damaged_list_gives_what_the_json_module_gives_or_an_error_that_names_the_file(items, data):
+def test_a_damaged_list_equals_that_of_the_json_module_or_raises_an_error_that_names_the_file(items, data):
     content = bytearray(json.dumps(items).encode())
-    place = data.draw(st.integers(0, len(content) - 1))
+    position = data.draw(st.integers(0, len(content) - 1))
     if data.draw(st.booleans()):
-        content[place] = data.draw(st.integers(0, 255))
+        content[position] = data.draw(st.integers(0, 255))
     else:
-        del content[place:]
+        del content[position:]
     with TemporaryDirectory() as folder:
         path = write(folder, bytes(content))
         try:
@@ -78,7 +78,7 @@ def test_a_damaged_list_gives_what_the_json_module_gives_or_an_error_that_names_
             assert same(found, json.loads(content))
 
 
-def test_what_is_drawn_before_the_fault_is_whole(tmp_path):
+def test_objects_before_the_damage_are_whole(tmp_path):
     stream = stream_list(write(tmp_path, '[{"a": 1}, {"a": 2}, {"a": '))
     assert [next(stream), next(stream)] == [{"a": 1}, {"a": 2}]
     with pytest.raises(
@@ -87,7 +87,7 @@ def test_what_is_drawn_before_the_fault_is_whole(tmp_path):
         next(stream)
 
 
-def test_not_a_number_costs_no_more_than_its_record(tmp_path):
+def test_nan_and_infinity_are_read_so_that_they_cost_one_record(tmp_path):
     (one, other) = stream_list(write(tmp_path, '[{"x": NaN}, {"x": -Infinity}]'))
     assert str(one["x"]) == "nan"
     assert other["x"] == -float("inf")
@@ -114,7 +114,7 @@ def test_not_a_number_costs_no_more_than_its_record(tmp_path):
         (b'[{"a": "\xff"}]', "is not JSON"),
     ],
 )
-def test_what_is_no_list_of_objects_is_named(tmp_path, content, message):
+def test_the_error_names_a_file_that_is_not_a_list_of_objects(tmp_path, content, message):
     with pytest.raises(ValueError, match=rf"tasks\.json {message}.*; (fetch it again|place the official file there)"):
         list(stream_list(write(tmp_path, content)))
 
@@ -134,31 +134,31 @@ def test_what_is_no_list_of_objects_is_named(tmp_path, content, message):
         (b'{"images": [], "info": "\xc2"}', "is not JSON .*; fetch"),
     ],
 )
-def test_an_object_without_the_list_is_named(tmp_path, content, message):
+def test_the_error_names_a_file_without_the_list(tmp_path, content, message):
     with pytest.raises(ValueError, match=rf"tasks\.json {message}"):
         list(stream_member(write(tmp_path, content), "images"))
 
 
-def test_a_byte_order_mark_is_passed_over(tmp_path):
+def test_a_byte_order_mark_is_skipped(tmp_path):
     assert list(stream_list(write(tmp_path, b"\xef\xbb\xbf[{}]"))) == [{}]
 
 
-def test_a_file_that_is_missing_is_named(tmp_path):
+def test_the_error_names_a_missing_file(tmp_path):
     for stream in (stream_list(tmp_path / "tasks.json"), stream_member(tmp_path / "tasks.json", "images")):
         with pytest.raises(ValueError, match=r"tasks\.json does not exist; place the annotation files"):
             next(stream)
 
 
-def test_an_object_that_is_too_large_is_refused_and_its_neighbours_may_be_many(tmp_path, monkeypatch, small_chunks):
+def test_an_object_that_is_too_large_is_refused_after_any_number_of_others(tmp_path, monkeypatch, small_chunks):
     small_chunks(64)
     monkeypatch.setattr(json_stream, "MAX_VALUE", 1000)
     stream = stream_list(write(tmp_path, json.dumps([{"a": "x" * 900}] * 50 + [{"a": "x" * 3000}])))
     assert len(list(itertools.islice(stream, 50))) == 50
-    with pytest.raises(ValueError, match=r"tasks\.json is not JSON \(.*, or else it has an object of more than 1,000"):
+    with pytest.raises(ValueError, match=r"tasks\.json is not JSON \(.*, or an object has more than 1,000"):
         next(stream)
 
 
-def test_a_long_object_is_tried_only_so_often(tmp_path, monkeypatch, small_chunks):
+def test_the_parsing_of_a_long_object_stays_linear(tmp_path, monkeypatch, small_chunks):
     class Counting(json.JSONDecoder):
         num_characters = 0
 
@@ -188,3 +188,9 @@ def test_memory_does_not_grow_with_the_number_of_objects(tmp_path, small_chunks)
     task = {"Polygons": [[[[x / 7, x / 3] for x in range(100)]]]}
     peaks = [peak(write(tmp_path, json.dumps([task] * number))) for number in (50, 1000)]
     assert peaks[1] < 1.1 * peaks[0]
+
+
+@pytest.mark.parametrize("value", ["1" + "0" * 400, "1e400", "1180591620717411303424", r'"\ud83d"'])
+def test_a_value_beyond_the_json_standard_costs_one_record(tmp_path, value):
+    content = f'[{{"a": 1}}, {{"a": {value}}}, {{"a": 3}}]'
+    assert list(stream_list(write(tmp_path, content))) == json.loads(content)
