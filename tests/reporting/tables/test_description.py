@@ -1,4 +1,4 @@
-"""What is said of records is what is counted by hand, and what decoded masks show."""
+"""Statistics of records equal counts made by hand and overlaps of decoded masks."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -17,7 +17,7 @@ from tseg.reporting.tables.datasets import datasets_sheet, datasets_table, write
 from tseg.reporting.tables.description import SplitDescription, describe_records
 
 SIZE = (10, 20)
-ABOUT: dict[str, Any] = {"dataset": "own", "split": "train", "sources": [], "classes": None, "num_skipped": 3}
+METADATA: dict[str, Any] = {"dataset": "own", "split": "train", "sources": [], "classes": None, "num_skipped": 3}
 
 
 def row(number: int, image: str, group: str, expression: str, mask: np.ndarray | None, **more: Any) -> dict[str, Any]:
@@ -33,8 +33,8 @@ def rectangle(top: int, left: int, height: int, width: int) -> np.ndarray:
     return mask
 
 
-def describe(path: Path, rows: Sequence[dict[str, Any]], **about: Any) -> SplitDescription:
-    write_records(path, list(rows), ABOUT | about)
+def describe(path: Path, rows: Sequence[dict[str, Any]], **facts: Any) -> SplitDescription:
+    write_records(path, list(rows), METADATA | facts)
     return describe_records(path)
 
 
@@ -48,7 +48,7 @@ ROWS = [
 ]
 
 
-def test_counts_are_those_made_by_hand(tmp_path: Path) -> None:
+def test_counts_equal_those_made_by_hand(tmp_path: Path) -> None:
     (numbers,) = datasets_table([describe(tmp_path / "train.parquet", ROWS)]).to_dict("records")
     assert {key: value for key, value in numbers.items() if not pd.isna(value)} == {
         "dataset": "own",
@@ -74,17 +74,17 @@ def test_counts_are_those_made_by_hand(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("seed", [1, 3, 100])
-def test_overlaps_are_those_of_decoded_masks_however_many_images_are_read_at_a_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+@pytest.mark.parametrize("num_images", [1, 3, 100])
+def test_overlaps_equal_those_of_decoded_masks_for_any_number_of_images_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_images: int
 ) -> None:
-    monkeypatch.setattr(description, "IMAGES_AT_A_TIME", seed)
+    monkeypatch.setattr(description, "IMAGES_AT_A_TIME", num_images)
     monkeypatch.setattr(description, "BATCH_RECORDS", 4)
     rng = np.random.default_rng(0)
     masks = {(str(image), str(region)): rng.random((9, 7)) < 0.08 for image in range(5) for region in range(4)}
-    said = [key for key in masks for _ in range(rng.integers(1, 4))]
-    order = rng.permutation(len(said))
-    shuffled = [said[place] for place in order]
+    keys = [key for key in masks for _ in range(rng.integers(1, 4))]
+    order = rng.permutation(len(keys))
+    shuffled = [keys[index] for index in order]
     rows = [row(number, *key, expression="a dog", mask=masks[key]) for number, key in enumerate(shuffled)]
     found = describe(tmp_path / "train.parquet", rows)
     ious, meeting = [], set()
@@ -94,11 +94,11 @@ def test_overlaps_are_those_of_decoded_masks_however_many_images_are_read_at_a_t
             meeting |= {one, other}
     assert 0 < len(ious) < 30
     np.testing.assert_allclose(np.sort(found.ious), np.sort(ious))
-    assert found.num_overlapping == sum(key in meeting for key in said)
-    np.testing.assert_allclose(np.sort(found.sizes), np.sort([masks[key].mean() for key in said]))
+    assert found.num_overlapping == sum(key in meeting for key in keys)
+    np.testing.assert_allclose(np.sort(found.sizes), np.sort([masks[key].mean() for key in keys]))
 
 
-def test_records_without_masks_have_dashes_for_them_and_all_other_numbers(tmp_path: Path) -> None:
+def test_records_without_masks_have_dashes_for_mask_statistics_only(tmp_path: Path) -> None:
     unmasked = [each | {"mask": None} for each in ROWS]
     sheet = datasets_sheet([describe(tmp_path / "train.parquet", unmasked)])
     counts, words, sizes, overlap = (block.texts.loc["own train"].tolist() for block in sheet.blocks)
@@ -108,7 +108,7 @@ def test_records_without_masks_have_dashes_for_them_and_all_other_numbers(tmp_pa
     assert overlap == ["-"] * 3
 
 
-def test_published_counts_stand_beside_ours_and_a_difference_is_marked(tmp_path: Path) -> None:
+def test_published_counts_follow_ours_and_differences_are_marked(tmp_path: Path) -> None:
     published = {"train": {"expressions": 6, "images": 3}, "val": {"expressions": 6, "images": None}}
     published |= {"testA": None, "testB": {"expressions": 7, "images": 2}}
     sources = {"testB": ["shapes-coco"]}
@@ -121,7 +121,7 @@ def test_published_counts_stand_beside_ours_and_a_difference_is_marked(tmp_path:
     texts = sheet.blocks[0].texts
     assert texts["Published expressions"].tolist() == ["= 6", "= 6", "-", "≠ 7"]
     assert texts["Published images"].tolist() == ["≠ 3", "-", "-", "= 2"]
-    assert sheet.notes[0].startswith("Not as many as published (≠): own train: records of a sample")
+    assert sheet.notes[0].startswith("Counts differ from the published ones (≠): own train. The records")
     assert sheet.data == [
         "From files in place: own train; own val; own testA.",
         "From shapes-coco (drawn by this project and other data than is published under the name): own testB.",
@@ -144,15 +144,15 @@ def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
         datasets_sheet(twice)
 
 
-def test_a_file_without_records_and_one_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"train\.parquet holds no record"):
+def test_an_empty_file_and_one_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"train\.parquet has no records"):
         describe(tmp_path / "train.parquet", [])
     (tmp_path / "other.parquet").write_text("text")
     with pytest.raises(ValueError, match=r"other\.parquet is of another kind"):
         describe_records(tmp_path / "other.parquet")
 
 
-def test_the_figure_has_a_row_per_data_set_and_every_split_adds_up_to_all_of_it(
+def test_the_figure_has_a_row_per_data_set_and_each_split_sums_to_100_percent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = []

@@ -1,4 +1,4 @@
-"""The table of overlaps has every planted leak, in its cell, and none that cannot be known."""
+"""The table of overlaps counts every planted leak, and has a dash for counts that cannot be known."""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from tseg.records import write_records
-from tseg.reporting.tables.overlaps import count_overlaps, overlaps_sheet, read_splits, write_overlaps
+from tseg.reporting.tables.overlaps import count_overlaps, read_splits, report_overlaps
 
-# image_id to the id in COCO.
+# image_id: COCO id.
 IMAGES: dict[str, dict[str, str | None]] = {
     "refcoco train": {"1": "1", "2": "2", "3": "3"},
     "phrasecut train": {"10": "8", "11": None, "12": "30"},
@@ -35,7 +35,7 @@ def paths(tmp_path: Path) -> dict[str, list[Path]]:
     return {split: [path for name, path in written.items() if name.endswith(split)] for split in ("train", "val")}
 
 
-def test_planted_leaks_are_counted_in_images_and_the_unknowable_is_no_zero(paths: dict[str, list[Path]]) -> None:
+def test_planted_leaks_are_counted_in_images_and_unknown_counts_are_null(paths: dict[str, list[Path]]) -> None:
     counts = count_overlaps(read_splits(paths["train"]), read_splits(paths["val"]))
     assert counts.columns.tolist() == ["refcoco val", "phrasecut val", "voc val"]
     assert counts.astype(object).where(counts.notna(), None).T.to_dict("list") == {
@@ -45,15 +45,15 @@ def test_planted_leaks_are_counted_in_images_and_the_unknowable_is_no_zero(paths
     }
 
 
-def test_cells_say_the_percentage_of_the_evaluated_images(paths: dict[str, list[Path]]) -> None:
-    sheet = overlaps_sheet(read_splits(paths["train"]), read_splits(paths["val"]))
+def test_cells_contain_the_percentage_of_evaluated_images(paths: dict[str, list[Path]]) -> None:
+    sheet = report_overlaps(paths["train"], paths["val"])
     texts = sheet.blocks[0].texts
     assert texts.loc["phrasecut train"].tolist() == ["2 (50.00%)", "1 (33.33%)", "-"]
     assert texts.loc["voc train"].tolist() == ["-", "-", "0 (0.00%)"]
 
 
-def test_notes_say_how_images_are_known_and_what_is_left_out_of_what(paths: dict[str, list[Path]]) -> None:
-    sheet = overlaps_sheet(read_splits(paths["train"]), read_splits(paths["val"]))
+def test_notes_say_how_images_are_matched_and_which_are_left_out(paths: dict[str, list[Path]]) -> None:
+    sheet = report_overlaps(paths["train"], paths["val"])
     notes = " ".join(sheet.notes)
     assert "phrasecut train 2 of 3; voc train 0 of 2; refcoco val 4 of 4; phrasecut val 1 of 3" in notes
     assert "exclude_evaluation" in notes
@@ -63,7 +63,7 @@ def test_notes_say_how_images_are_known_and_what_is_left_out_of_what(paths: dict
 
 def test_the_table_is_written_as_csv_markdown_and_html(paths: dict[str, list[Path]], tmp_path: Path) -> None:
     output = tmp_path / "results" / "overlaps.csv"
-    write_overlaps(read_splits(paths["train"]), read_splits(paths["val"]), output)
+    report_overlaps(paths["train"], paths["val"], output)
     assert sorted(path.name for path in output.parent.iterdir()) == ["overlaps.csv", "overlaps.html", "overlaps.md"]
     table = pd.read_csv(output, comment="#", index_col=0)
     assert table.loc["phrasecut train", ["refcoco val", "refcoco val %"]].tolist() == [2, 50]
@@ -71,6 +71,6 @@ def test_the_table_is_written_as_csv_markdown_and_html(paths: dict[str, list[Pat
     assert "<td>2 (50.00%)</td>" in output.with_suffix(".html").read_text()
 
 
-def test_a_split_that_is_given_twice_is_refused(paths: dict[str, list[Path]]) -> None:
+def test_a_repeated_split_is_refused(paths: dict[str, list[Path]]) -> None:
     with pytest.raises(ValueError, match="refcoco train is given 2 times"):
         read_splits([paths["train"][0], *paths["train"]])

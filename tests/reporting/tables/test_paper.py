@@ -193,7 +193,7 @@ def test_a_value_that_is_missing_is_a_dash_and_counted(layout: dict[str, Any], t
     output = tabulate(layout, tmp_path)
     text = output.with_suffix(".md").read_text()
     assert "| TSEG | - | - |" in text
-    assert "- 3 values are missing (-): no record has a part in them." in text
+    assert "- 3 values are missing (-): no record belongs to them." in text
     table = pd.read_csv(output, comment="#", index_col=0)
     assert math.isnan(table.loc["TSEG", "PhraseCut"])
     assert json.loads(output.with_suffix(".json").read_text())["mean"]["TSEG"] == {}
@@ -215,7 +215,7 @@ def test_notes_say_encoders_exclusions_and_the_layouts_own(layout: dict[str, Any
         "Image encoders: vit_tiny (depth 4); wide_resnet38 (width 16), a narrow stand-in for the paper's, 64 wide;"
         " wide_resnet38 (width 64)." in text
     )
-    assert "Images left out of box pretraining, as an evaluation has them: 12 (TSEG-PhraseCut-mpa)." in text
+    assert "Images left out of box pretraining, as they are in an evaluation split: 12 (TSEG-PhraseCut-mpa)." in text
     assert "- Read with care." in text
     assert "- Label engineering: person as man or girl." in text
     assert "Seeds averaged: 0; 1, ± their sample standard deviation." in text

@@ -1,4 +1,4 @@
-"""The table of the data sets: what each split holds, beside what its authors publish."""
+"""The table of data sets: the statistics of each split next to the published counts."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +12,8 @@ from tseg.reporting.tables.formats import RowGroup, Sheet, check_distinct, html_
 from tseg.reporting.tables.notes import is_embedded, origins
 
 SMALL, LARGE = 0.02, 0.2
-"""Parts of the image: PhraseCut's evaluator calls a mask small below the one and large above the other."""
-# What is printed: the title of each block, and for each of its columns the name in the CSV.
+"""Fractions of the image. As in PhraseCut's evaluator, a mask below the first is small, one above the second large."""
+# The title of each printed block, with its columns: printed label and name in the CSV.
 BLOCKS = {
     "Images and expressions (=, ≠: whether ours are as many as published)": {
         "Images": "num_images",
@@ -48,14 +48,14 @@ PUBLISHED = {"published_images": "num_images", "published_expressions": "num_exp
 DEFINED = [
     "Left out: records that could not be used; the .skipped.csv beside the records names each and says why.",
     "Images of COCO: those whose id in COCO is known.",
-    "Words are what spaces part, in lower case.",
+    "Words: expressions in lower case, split at spaces.",
     "Overlapping masks share a pixel with the mask of another region of their image.",
     "A dash: not known, or no mask or pair to measure.",
 ]
 
 
 def datasets_table(descriptions: Sequence[SplitDescription]) -> pd.DataFrame:
-    """A row per split: dataset, split and the columns that `BLOCKS` names; null where there is nothing to count."""
+    """Return a row per split: dataset, split and the columns of `BLOCKS`, null if there is nothing to count."""
     columns = [column for of_block in BLOCKS.values() for column in of_block.values()]
     table = pd.DataFrame(
         [_numbers(description) for description in descriptions], columns=["dataset", "split", *columns]
@@ -65,7 +65,7 @@ def datasets_table(descriptions: Sequence[SplitDescription]) -> pd.DataFrame:
 
 
 def datasets_sheet(descriptions: Sequence[SplitDescription]) -> Sheet:
-    """The same as it is printed. Raises ValueError where two are of one split."""
+    """Return the printed table. Raises ValueError if a split occurs twice."""
     names = [description.name for description in descriptions]
     check_distinct(names)
     table = datasets_table(descriptions).set_axis(names)
@@ -80,7 +80,7 @@ def datasets_sheet(descriptions: Sequence[SplitDescription]) -> Sheet:
 
 
 def write_datasets(descriptions: Sequence[SplitDescription], output: Path) -> Sheet:
-    """Write the table of `descriptions` to the CSV file `output`, and as .md and .html beside it; returns its sheet."""
+    """Write the table to the CSV file `output`, with .md and .html beside it, and return the printed table."""
     sheet, table = datasets_sheet(descriptions), datasets_table(descriptions)
     write_texts(
         {
@@ -110,13 +110,8 @@ def _numbers(description: SplitDescription) -> dict[str, Any]:
         "expressions_per_image": num_expressions / description.num_images,
         "num_masks": len(sizes),
     }
-    if not len(sizes):
-        return numbers
-    quartiles = {f"mask_percent_{part}": 100 * np.percentile(sizes, part) for part in (25, 50, 75)}
-    return (
-        numbers
-        | quartiles
-        | {
+    if len(sizes):
+        numbers |= {f"mask_percent_{part}": 100 * np.percentile(sizes, part) for part in (25, 50, 75)} | {
             "mask_percent": 100 * sizes.mean(),
             "small_percent": 100 * np.mean(sizes < SMALL),
             "large_percent": 100 * np.mean(sizes > LARGE),
@@ -124,7 +119,7 @@ def _numbers(description: SplitDescription) -> dict[str, Any]:
             "num_pairs": len(description.ious),
             "pair_iou_percent": 100 * description.ious.mean() if len(description.ious) else None,
         }
-    )
+    return numbers
 
 
 def _block(title: str, columns: dict[str, str], table: pd.DataFrame) -> RowGroup:
@@ -144,12 +139,12 @@ def _texts(table: pd.DataFrame, column: str) -> list[str]:
 
 
 def _remarks(table: pd.DataFrame, descriptions: Sequence[SplitDescription]) -> list[str]:
-    """Which splits of real data are not as large as published."""
+    """Name the splits whose counts differ from the published ones. The embedded data set always differs."""
     unlike = [(table[published] != table[ours]).fillna(False) for published, ours in PUBLISHED.items()]
     names = [
         description.name
         for description, differs in zip(descriptions, np.any(unlike, axis=0), strict=True)
         if differs and not is_embedded(description.metadata)
     ]
-    why = "records of a sample or of another version, or records were left out"
-    return [f"Not as many as published (≠): {'; '.join(names)}: {why}."] if names else []
+    why = "The records are a sample or of another version, or some were left out."
+    return [f"Counts differ from the published ones (≠): {'; '.join(names)}. {why}"] if names else []

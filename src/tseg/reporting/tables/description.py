@@ -1,4 +1,4 @@
-"""What a file of records holds: how many images and words, how large its masks are, how far they overlap."""
+"""Statistics of a file of records: images, words, mask sizes and overlaps."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,30 +18,31 @@ from tseg.records import read_metadata
 from tseg.reporting.tables.notes import split_name
 
 BATCH_RECORDS = 1_000
-IMAGES_AT_A_TIME = 10_000  # in memory at a time: the records of one image may lie anywhere in the file
+# Images in memory at a time. The records of one image may be anywhere in the file.
+IMAGES_AT_A_TIME = 10_000
 
 
 @dataclass(frozen=True)
 class SplitDescription:
-    """A file of R records, M of which have a mask."""
+    """Statistics of R records, M of which have a mask."""
 
     metadata: dict[str, Any]
-    """What `tseg prepare` said of them."""
+    """Metadata of the file, written by `tseg prepare`."""
     num_images: int
     num_of_coco: int
-    """Images that are known to be COCO's."""
+    """Images with a known COCO id."""
     num_distinct: int
-    """Expressions that differ, as they are written."""
+    """Distinct expressions, as written."""
     num_distinct_words: int
-    """Words are what spaces part, in lower case."""
+    """Distinct words: expressions in lower case, split at spaces."""
     lengths: np.ndarray
-    """int64 (R,): words of each expression."""
+    """int64 (R,): number of words of each expression."""
     sizes: np.ndarray
-    """float64 (M,): the part of its image that each mask covers."""
+    """float64 (M,): fraction of its image that each mask covers."""
     num_overlapping: int
-    """Records whose mask shares a pixel with that of another region (another group_id) of their image."""
+    """Records whose mask shares a pixel with another region (another group_id) of the same image."""
     ious: np.ndarray
-    """float64 (P,): IoU of each pair of regions of one image that share a pixel."""
+    """float64 (P,): IoU of each pair of regions of an image that share a pixel."""
 
     @property
     def name(self) -> str:
@@ -50,7 +51,7 @@ class SplitDescription:
 
 
 class Region(NamedTuple):
-    """What an expression refers to; `mask` is a compressed RLE."""
+    """The referent of an expression. `mask` is a compressed RLE."""
 
     group_id: str
     mask: str
@@ -59,13 +60,14 @@ class Region(NamedTuple):
 
 
 def describe_records(path: Path) -> SplitDescription:
-    """Describe what `tseg prepare` wrote to `path`. Memory grows with its images and words, but not with its masks.
+    """Describe the records that `tseg prepare` wrote to `path`.
 
-    Raises ValueError for a file of another kind or of an earlier version, and for one without a record.
+    Memory grows with the number of images and words, not with the number of masks. Raises ValueError if the file is of
+    another kind, of an earlier version, or has no records.
     """
     metadata, images = read_metadata(path), read_records_images(path)
     if images.empty:
-        raise ValueError(f"{path} holds no record; its .skipped.csv says why")
+        raise ValueError(f"{path} has no records; its .skipped.csv says why")
     lengths, num_distinct, num_distinct_words = _describe_expressions(path)
     sizes, num_overlapping, ious = _describe_masks(path, list(images["image_id"]))
     return SplitDescription(
@@ -82,7 +84,7 @@ def describe_records(path: Path) -> SplitDescription:
 
 
 def _describe_expressions(path: Path) -> tuple[np.ndarray, int, int]:
-    """The words of each expression, and how many expressions and words differ."""
+    """Return the number of words of each expression, of distinct expressions, and of distinct words."""
     lengths, expressions, words = [], set[str](), set[str]()
     for batch in _batches(path, ["expression"]):
         for expression in batch["expression"].to_pylist():
@@ -94,7 +96,7 @@ def _describe_expressions(path: Path) -> tuple[np.ndarray, int, int]:
 
 
 def _describe_masks(path: Path, image_ids: Sequence[str]) -> tuple[np.ndarray, int, np.ndarray]:
-    """The sizes of masks, the number of records whose mask overlaps, and the IoU of the pairs that do."""
+    """Return `sizes`, `num_overlapping` and `ious` of the description."""
     sizes, num_overlapping, ious = [np.zeros(0)], 0, [np.zeros(0)]
     for regions in progress(_regions(path, image_ids), f"describe {path}", "images", len(image_ids)):
         rles: Any = [{"counts": mask.encode("ascii"), "size": size} for _, mask, *size in regions]
@@ -109,9 +111,9 @@ def _describe_masks(path: Path, image_ids: Sequence[str]) -> tuple[np.ndarray, i
 
 
 def _regions(path: Path, image_ids: Sequence[str]) -> Iterator[Counter[Region]]:
-    """The regions of each image that has masks, with the number of records of each.
+    """Yield the regions of each image that has masks, with the number of records of each region.
 
-    The file is read once for each group of images.
+    Reads the whole file once per `IMAGES_AT_A_TIME` images.
     """
     for start in range(0, len(image_ids), IMAGES_AT_A_TIME):
         selected = pc.field("image_id").isin(image_ids[start : start + IMAGES_AT_A_TIME]) & pc.field("mask").is_valid()
@@ -123,5 +125,5 @@ def _regions(path: Path, image_ids: Sequence[str]) -> Iterator[Counter[Region]]:
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """So few records at a time, and by one thread, since more would hold as much memory as the file."""
+    """Read in small batches on one thread: more would need as much memory as the file."""
     return pq.ParquetFile(path).iter_batches(BATCH_RECORDS, columns=columns, use_threads=False)

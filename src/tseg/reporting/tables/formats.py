@@ -1,9 +1,9 @@
-"""Blocks of a table as Markdown, LaTeX and HTML, and on the terminal."""
+"""Write tables as Markdown, LaTeX and HTML, and print them."""
 
 import html
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ LATEX = str.maketrans(
     | {"<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$"}
     | {"λ": r"$\lambda$", "↓": r"$\downarrow$", "→": r"$\rightarrow$"}
 )
-PIPED_WIDTH = 1000  # characters
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <meta charset="utf-8">
@@ -35,7 +34,7 @@ thead th {{ border-bottom: 1px solid }}
 
 
 class RowGroup(NamedTuple):
-    """A part of a table under its own `title`: numbers (NaN where there is none) and what is printed for them."""
+    """Rows of a table under their own `title`: `values` (NaN if missing) and their printed `texts`, of equal shape."""
 
     title: str
     values: pd.DataFrame
@@ -43,22 +42,22 @@ class RowGroup(NamedTuple):
 
 
 class Sheet(NamedTuple):
-    """All that a table prints.
+    """The contents of a printed table.
 
-    Sentences about its `data` come before the blocks, `notes` after. `corner` stands over the labels of the rows;
-    `best` is column, row, table or none.
+    Sentences about its `data` precede the blocks, `notes` follow them. `corner` heads the column of row labels.
+    `best` selects the bold cells: the largest of each column or row, of the whole table (per block), or none.
     """
 
     caption: str
     data: list[str]
     notes: list[str]
     corner: str
-    best: str
+    best: Literal["column", "row", "table", "none"]
     blocks: list[RowGroup]
 
 
 def markdown(sheet: Sheet) -> str:
-    """The table as GitHub's Markdown."""
+    """Format the table as GitHub-flavoured Markdown."""
     lines = [f"**{sheet.caption}.** {' '.join(sheet.data)}", ""]
     for block in sheet.blocks:
         cells = _cells(block, sheet.best, "**{}**", lambda name: name.replace("|", r"\|"))
@@ -72,7 +71,7 @@ def markdown(sheet: Sheet) -> str:
 
 
 def latex(sheet: Sheet) -> str:
-    """A table environment; the document needs the package booktabs."""
+    """Format the table as a LaTeX `table` environment, which needs the package booktabs."""
 
     def escape(text: str) -> str:
         return text.translate(LATEX)
@@ -80,16 +79,16 @@ def latex(sheet: Sheet) -> str:
     width = max(len(block.values.columns) for block in sheet.blocks)
     caption = escape(" ".join([f"{sheet.caption}.", *sheet.data, *sheet.notes]))
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", rf"\begin{{tabular}}{{l{'r' * width}}}"]
-    for block, rule in zip(sheet.blocks, [r"\toprule", *[r"\midrule"] * len(sheet.blocks)], strict=False):
+    for number, block in enumerate(sheet.blocks):
         cells = _cells(block, sheet.best, r"\textbf{{{}}}", escape)
         heading = rf"\multicolumn{{{width + 1}}}{{l}}{{\emph{{{escape(block.title)}}}}}"
         rows = [[escape(sheet.corner), *cells.columns], *cells.reset_index().values]
-        lines += [rule, rf"{heading} \\", *(rf"{' & '.join(row)} \\" for row in rows)]
+        lines += [r"\midrule" if number else r"\toprule", rf"{heading} \\", *(rf"{' & '.join(row)} \\" for row in rows)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
 def html_page(sheet: Sheet) -> str:
-    """The table as a page of its own."""
+    """Format the table as a complete HTML page."""
     title = html.escape(sheet.caption)
     parts = [PAGE.format(title=title), f"<h1>{title}</h1>", f"<p>{html.escape(' '.join(sheet.data))}</p>"]
     for block in sheet.blocks:
@@ -104,47 +103,36 @@ def html_page(sheet: Sheet) -> str:
 
 
 def check_distinct(names: Sequence[str]) -> None:
-    """Raise ValueError where a split is named twice: a row or a column is known by its name."""
+    """Raise ValueError if a split occurs twice: rows and columns are identified by their names."""
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{name} is given {names.count(name)} times; give the records of each split once")
 
 
 def write_texts(texts: dict[Path, str]) -> None:
-    """Write each text to its file, whole or not at all."""
+    """Write each text to its file atomically."""
     for path, text in texts.items():
         with atomic_write(path) as partial:
             partial.write_text(text, encoding="utf-8")
 
 
 def print_sheet(sheet: Sheet) -> None:
-    """The table on stdout: within a terminal's width, and never wrapped where it goes into a file or a pipe."""
-    from rich.box import SIMPLE_HEAD
+    """Print the table: rendered to the width of a terminal, or as Markdown if stdout is a file or a pipe."""
     from rich.console import Console
-    from rich.table import Table
+    from rich.markdown import Markdown
 
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        console.width = PIPED_WIDTH
-    console.print(" ".join([f"{sheet.caption}.", *sheet.data]), soft_wrap=True)
-    for block in sheet.blocks:
-        table = Table(title=block.title, title_justify="left", box=SIMPLE_HEAD)
-        table.add_column(sheet.corner)
-        for name in block.texts.columns:
-            table.add_column(name, justify="right")
-        for row in block.texts.reset_index().to_numpy():
-            table.add_row(*row)
-        console.print(table)
-    for note in sheet.notes:
-        console.print(f"- {note}", soft_wrap=True)
+    console, text = Console(), markdown(sheet)
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:
+        print(text, end="")
 
 
 def _cells(block: RowGroup, best: str, bold: str, escape: Callable[[str], str]) -> pd.DataFrame:
-    """What is printed, through `escape`, the best in `bold`."""
+    """Return the texts and labels of `block`, passed through `escape`, with the best cells in `bold`."""
     texts = block.texts.map(escape).rename(index=escape, columns=escape)
     if best == "none":
         return texts
-    values = block.values.to_numpy(float)
-    axis = {"column": 0, "row": 1, "table": None}[best]
-    highest = np.max(values, axis=axis, keepdims=True, where=~np.isnan(values), initial=-np.inf)
-    return texts.mask(values == highest, texts.map(bold.format))
+    values, axis = block.values.to_numpy(float), {"column": 0, "row": 1, "table": None}[best]
+    # fmax ignores NaN. Where all are NaN the maximum is NaN, which equals nothing.
+    return texts.mask(values == np.fmax.reduce(values, axis=axis, keepdims=True), texts.map(bold.format))

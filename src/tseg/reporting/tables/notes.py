@@ -1,4 +1,4 @@
-"""What stands below a table: which data made its numbers, how they were measured, what was said of the published."""
+"""The sentences around a table: its data, how it was measured, and remarks on the published values."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -12,7 +12,10 @@ BEST = {"column": "Best of each column in bold.", "row": "Best of each row in bo
 
 
 def provenance(summaries: list[dict[str, Any]]) -> list[str]:
-    """Which data the models met, in sentences without commas or quotes: they head a CSV."""
+    """Name the data of pretraining, training and evaluation, with a warning if they are the embedded data set.
+
+    The sentences head a CSV and therefore contain no commas and no quotes.
+    """
     embedded = [step for step in ("trained", "evaluated") if any(is_embedded(each[f"{step}_on"]) for each in summaries)]
     warning = (
         f"The models were {' and '.join(embedded)} on the embedded data set {EMBEDDED}:"
@@ -26,17 +29,20 @@ def provenance(summaries: list[dict[str, Any]]) -> list[str]:
 
 
 def data_met(metadata: dict[str, Any]) -> str:
-    """The data set, split and sources that the metadata of records tell."""
+    """Return the data set, split and sources in the metadata of records."""
     return f"{split_name(metadata)} ({_sources(metadata)})"
 
 
 def split_name(metadata: dict[str, Any]) -> str:
-    """The data set and split that the metadata of records tell."""
+    """Return the data set and split in the metadata of records."""
     return f"{metadata['dataset']} {metadata['split']}"
 
 
 def origins(splits: Iterable[dict[str, Any]]) -> list[str]:
-    """Where records come from, by their metadata, in sentences without commas or quotes: they head a CSV."""
+    """Name the sources of each split, given their metadata.
+
+    The sentences head a CSV and therefore contain no commas and no quotes.
+    """
     names = defaultdict(list)
     for metadata in splits:
         own = " (drawn by this project and other data than is published under the name)"
@@ -45,12 +51,12 @@ def origins(splits: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def is_embedded(metadata: dict[str, Any]) -> bool:
-    """Whether the records of which `metadata` tells are of the embedded data set."""
+    """Whether records with this metadata belong to the embedded data set."""
     return any(source.startswith(EMBEDDED) for source in metadata["sources"])
 
 
 def how_measured(summaries: list[dict[str, Any]], best: str, num_missing: int) -> list[str]:
-    """Means, seeds, masks, encoders, and what was left out."""
+    """Describe means, seeds, masks and encoders, and count the images and records left out."""
     seeds = list(dict.fromkeys(each["seed"] for each in summaries))
     averaged = f"Seeds averaged: {_listed(seeds)}{', ± their sample standard deviation' if len(seeds) > 1 else ''}."
     means = _listed("classes and background" if "classes" in each else "records" for each in summaries)
@@ -65,16 +71,16 @@ def how_measured(summaries: list[dict[str, Any]], best: str, num_missing: int) -
         f" Resolution: {_listed(each['resolution'] for each in summaries)}.",
         f"Image encoders: {_listed(_encoder(each['image_encoder']) for each in summaries)}.",
         *([f"Label engineering: {words}."] if words else []),
-        *([f"Images left out of box pretraining, as an evaluation has them: {excluded}."] if excluded else []),
+        *([f"Images left out of box pretraining, as they are in an evaluation split: {excluded}."] if excluded else []),
         *_counted("Images left out of evaluation, as the run was trained on them", "num_seen", without_seen),
         *_counted("Images scored although the run was trained on them", "num_seen", with_seen),
         *_counted("Records without a mask, which have no score", "num_without_mask", summaries),
-        *([f"{num_missing} values are missing (-): no record has a part in them."] if num_missing else []),
+        *([f"{num_missing} values are missing (-): no record belongs to them."] if num_missing else []),
     ]
 
 
 def _counted(sentence: str, key: str, summaries: Iterable[dict[str, Any]]) -> list[str]:
-    """The `sentence` with the counts under `key` that are not 0, and what each is of; nothing where all are."""
+    """Append the non-zero counts under `key` to the `sentence`, each with its run and split. Empty if all are 0."""
     counts = _listed(
         f"{each[key]} ({each['run']} on {split_name(each['evaluated_on'])})" for each in summaries if each.get(key)
     )
@@ -82,26 +88,26 @@ def _counted(sentence: str, key: str, summaries: Iterable[dict[str, Any]]) -> li
 
 
 def remarks(printed: pd.DataFrame) -> list[str]:
-    """What is said of published results (source, row, column, note), with the rows, columns or cells it is said of."""
-    places, noted = defaultdict(list), defaultdict(list)
+    """List the notes on published results (columns source, row, column, note), each with the cells it applies to."""
+    cells, noted = defaultdict(list), defaultdict(list)
     for source, row, column, text in printed[["source", "row", "column", "note"]].to_numpy():
-        places[source].append((row, column))
+        cells[source].append((row, column))
         for note in filter(None, text.split("; ")):
             noted[source, note].append((row, column))
-    return [f"Published: {_whose(of_note, places[source])}: {note}." for (source, note), of_note in noted.items()]
+    return [f"Published: {_labels(of_note, cells[source])}: {note}." for (source, note), of_note in noted.items()]
 
 
-def _whose(noted: list[tuple[str, str]], places: list[tuple[str, str]]) -> str:
-    """The labels of the rows or columns that `noted` is the whole of, or else of its places."""
-    others = set(places) - set(noted)
+def _labels(noted: list[tuple[str, str]], cells: list[tuple[str, str]]) -> str:
+    """Name the `noted` cells: by row or by column if those have no other `cells`, else by both."""
+    others = set(cells) - set(noted)
     for axis in (0, 1):
-        if not {place[axis] for place in noted} & {place[axis] for place in others}:
-            return _listed(place[axis] for place in noted)
-    return _listed(", ".join(place) for place in noted)
+        if not {cell[axis] for cell in noted} & {cell[axis] for cell in others}:
+            return _listed(cell[axis] for cell in noted)
+    return _listed(", ".join(cell) for cell in noted)
 
 
 def words_asked(labels: dict[str, list[str]] | None) -> str:
-    """The words that stand for classes whose names were not asked."""
+    """List the classes that were queried with words other than their names (label engineering)."""
     engineered = {name: words for name, words in (labels or {}).items() if words != [name]}
     return ", ".join(f"{name} as {' or '.join(words)}" for name, words in engineered.items())
 

@@ -1,4 +1,4 @@
-"""The table of leaks: how many images of each evaluation split a training split has too."""
+"""The table of overlaps: how many images of each evaluation split are also in a training split."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,18 +11,19 @@ from tseg.records import read_metadata
 from tseg.reporting.tables.formats import RowGroup, Sheet, check_distinct, html_page, markdown, write_texts
 from tseg.reporting.tables.notes import origins, split_name
 
-KNOWN = (
-    "Between data sets an image is known by its id in COCO alone, within one by its own id too. A dash: one of the two"
-    " data sets has no image with an id in COCO."
+MATCHED = (
+    "Images of different data sets are matched by their COCO id, images of one data set also by their own id. A dash:"
+    " one of the two data sets has no image with a COCO id."
 )
 DEFAULTS = (
-    "Left out by default: of box pretraining, the images of every evaluation split (exclude_evaluation); of an"
-    " evaluation, those that its run has seen as part of another data set (exclude_seen); within one data set, nothing."
+    "By default, box pretraining leaves out the images of every evaluation split (exclude_evaluation), and an"
+    " evaluation leaves out the images that its run has seen in another data set (exclude_seen). Within one data set,"
+    " nothing is left out."
 )
 
 
 class SplitImages(NamedTuple):
-    """The images of one file of records, as `tseg.datasets.leakage.list_images` lists them."""
+    """The images of one file of records, as listed by `tseg.datasets.leakage.list_images`."""
 
     metadata: dict[str, Any]
     images: pd.DataFrame
@@ -32,11 +33,38 @@ class SplitImages(NamedTuple):
         """Data set and split."""
         return split_name(self.metadata)
 
+    @property
+    def num_of_coco(self) -> int:
+        """Images with a known COCO id."""
+        return len(self.images.dropna(subset=["coco_id"]))
+
+
+def report_overlaps(train: Sequence[Path], evaluation: Sequence[Path], output: Path | None = None) -> Sheet:
+    """Return the printed table of overlaps between files that `tseg prepare` wrote.
+
+    With `output`, a CSV file, also write numbers and percentages there, with .md and .html beside it. Raises
+    ValueError if a file is of another kind or a split occurs twice.
+    """
+    rows, columns = read_splits(train), read_splits(evaluation)
+    counts = count_overlaps(rows, columns)
+    percent = 100 * counts.astype(float) / [len(split.images) for split in columns]
+    sheet = _sheet(counts, percent, list({split.name: split for split in (*rows, *columns)}.values()))
+    if output:
+        table = counts.join(percent.add_suffix(" %"))
+        write_texts(
+            {
+                output: f"# {' '.join(sheet.data)}\n" + table.to_csv(index_label=sheet.corner, float_format="%.2f"),
+                output.with_suffix(".md"): markdown(sheet),
+                output.with_suffix(".html"): html_page(sheet),
+            }
+        )
+    return sheet
+
 
 def read_splits(paths: Sequence[Path]) -> list[SplitImages]:
-    """The images of files that `tseg prepare` wrote.
+    """Read the images of files that `tseg prepare` wrote.
 
-    Raises ValueError for a file of another kind, and where two are of one split.
+    Raises ValueError if a file is of another kind or a split occurs twice.
     """
     splits = [SplitImages(read_metadata(path), read_records_images(path)) for path in paths]
     check_distinct([split.name for split in splits])
@@ -44,9 +72,9 @@ def read_splits(paths: Sequence[Path]) -> list[SplitImages]:
 
 
 def count_overlaps(train: Sequence[SplitImages], evaluation: Sequence[SplitImages]) -> pd.DataFrame:
-    """How many images of each evaluation split (column) are images of each training split (row), Int64.
+    """Count the images of each evaluation split (column) that are also in each training split (row), as Int64.
 
-    Null where that cannot be known: between two data sets of which one has no image with an id in COCO.
+    A count is null if it cannot be known: the splits are of two data sets, and one has no image with a COCO id.
     """
     counts = {
         column.name: [
@@ -57,52 +85,19 @@ def count_overlaps(train: Sequence[SplitImages], evaluation: Sequence[SplitImage
     return pd.DataFrame(counts, index=[row.name for row in train], dtype="Int64")
 
 
-def overlaps_sheet(train: Sequence[SplitImages], evaluation: Sequence[SplitImages]) -> Sheet:
-    """The same as it is printed, with the percentage of the evaluation split's images."""
-    counts = count_overlaps(train, evaluation)
-    texts = counts.astype(object).map("{:,}".format) + _percent(counts, evaluation).map(" ({:.2f}%)".format)
-    splits = {split.name: split for split in (*train, *evaluation)}.values()
+def _comparable(one: SplitImages, other: SplitImages) -> bool:
+    same_dataset = set(one.images["dataset"]) == set(other.images["dataset"])
+    return same_dataset or (one.num_of_coco > 0 and other.num_of_coco > 0)
+
+
+def _sheet(counts: pd.DataFrame, percent: pd.DataFrame, splits: Sequence[SplitImages]) -> Sheet:
+    texts = counts.astype(object).map("{:,}".format) + percent.map(" ({:.2f}%)".format)
+    matched = "; ".join(f"{split.name} {split.num_of_coco:,} of {len(split.images):,}" for split in splits)
     return Sheet(
         caption="Images of evaluation splits that are training images too",
         data=origins([split.metadata for split in splits]),
-        notes=[
-            "Number, and percentage of the column's images.",
-            f"{KNOWN} Images with one: {'; '.join(map(_how_known, splits))}.",
-            DEFAULTS,
-        ],
+        notes=["Number, and percentage of the column's images.", f"{MATCHED} Images with one: {matched}.", DEFAULTS],
         corner="Trained on",
         best="none",
         blocks=[RowGroup("Evaluated on", counts.astype(float), texts.mask(counts.isna(), "-"))],
     )
-
-
-def write_overlaps(train: Sequence[SplitImages], evaluation: Sequence[SplitImages], output: Path) -> Sheet:
-    """Write `count_overlaps` and percentages to the CSV file `output`, and as .md and .html; returns the sheet."""
-    sheet = overlaps_sheet(train, evaluation)
-    counts = sheet.blocks[0].values.astype("Int64")
-    table = counts.join(_percent(counts, evaluation).add_suffix(" %"))
-    write_texts(
-        {
-            output: f"# {' '.join(sheet.data)}\n" + table.to_csv(index_label=sheet.corner, float_format="%.2f"),
-            output.with_suffix(".md"): markdown(sheet),
-            output.with_suffix(".html"): html_page(sheet),
-        }
-    )
-    return sheet
-
-
-def _comparable(one: SplitImages, other: SplitImages) -> bool:
-    same_dataset = set(one.images["dataset"]) == set(other.images["dataset"])
-    return same_dataset or (_num_known(one) > 0 and _num_known(other) > 0)
-
-
-def _num_known(split: SplitImages) -> int:
-    return len(split.images.dropna(subset=["coco_id"]))
-
-
-def _how_known(split: SplitImages) -> str:
-    return f"{split.name} {_num_known(split):,} of {len(split.images):,}"
-
-
-def _percent(counts: pd.DataFrame, evaluation: Sequence[SplitImages]) -> pd.DataFrame:
-    return 100 * counts.astype(float) / [len(split.images) for split in evaluation]
