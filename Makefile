@@ -1,38 +1,47 @@
-# `make table3` and `make test` need python 3.11 or 3.12, make and a C++ compiler; everything else goes into .venv.
+# Every target needs Python 3.11 or 3.12 and a C++ compiler; everything else is installed into .venv.
 PYTHON ?= python3
 CORES ?= all
 READY := .venv/ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: table3 all report test lint audit bench
+.PHONY: help table3 all report test lint audit bench docs
 
-table3: $(READY)  ## Table 3 of the paper, on the embedded data set
+help:  ## Show this list.
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+table3: $(READY)  ## Make Table 3 of the paper on the embedded data set: ten minutes on two cores.
 	snakemake --cores $(CORES) results/table3.csv
 	@cat results/table3.md
 
-all: $(READY)  ## every table and figure
+all: $(READY)  ## Make every table and figure: half an hour on two cores.
 	snakemake --cores $(CORES)
 
-report: all  ## one HTML page with all of them
+report: all  ## Make all, and one HTML page that shows it: results/report.html.
 	snakemake --report results/report.html
 
-test: $(READY)
+test: $(READY)  ## Run the tests.
 	pytest
 
-lint: $(READY)
+lint: $(READY)  ## Check style, types and the workflow's rules.
 	ruff check .
 	ruff format --check .
 	pyright
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
-audit: $(READY)  ## make everything through DVC, which compares every file with dvc.lock
+audit: $(READY)  ## Make everything again if anything differs from dvc.lock, and lock it.
 	dvc repro
 	dvc metrics show
 
-bench: $(READY)  ## timings of the costly steps, and the cost at the paper's scale
+bench: $(READY)  ## Time the costly steps, and estimate the cost at the paper's scale.
 	python bench/steps.py
 	python bench/cost.py
+
+docs: $(READY)  ## Regenerate config/schema, and docs/rulegraph.svg (needs Graphviz's dot).
+	python -m tseg.settings.json_schema
+	@command -v dot > /dev/null || { echo "make docs: config/schema is written; docs/rulegraph.svg needs dot, install graphviz" >&2; exit 1; }
+	snakemake --rulegraph > .venv/rulegraph.dot
+	dot -Tsvg -o docs/rulegraph.svg .venv/rulegraph.dot
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "tseg needs Python 3.11 or 3.12, and $(PYTHON) is %d.%d: make PYTHON=python3.12" % sys.version_info[:2])'

@@ -1,1 +1,27 @@
-"""TSEG: segmentation learned from words (Strudel, Laptev, Schmid 2022)."""
+"""TSEG: segmentation learned from words (Strudel, Laptev, Schmid 2022).
+
+>>> from tseg import Segmenter
+
+The names of `__all__` are loaded on first use: `import tseg` alone imports neither torch nor anything else.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tseg.inference.segmenter import Segmenter
+
+    __version__: str
+
+__all__ = ["Segmenter", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Segmenter":
+        from tseg.inference.segmenter import Segmenter
+
+        return Segmenter
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("tseg")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

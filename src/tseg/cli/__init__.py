@@ -4,6 +4,7 @@ The only place where settings become arguments. What a sub-command needs is impo
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -39,6 +40,24 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(draw)
+
+
+def print_version(requested: bool) -> None:
+    """Print the version and exit, if `requested`."""
+    from tseg import __version__
+
+    if requested:
+        print(f"tseg {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Declare the options of `tseg` itself."""
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class StrictModel(BaseModel):
     """Immutable settings without unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class PublishedCounts(StrictModel):

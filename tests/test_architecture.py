@@ -1,0 +1,76 @@
+"""The layers of docs/architecture.md hold: every import in src/tseg, also one inside a function, runs downwards."""
+
+import ast
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src"
+LAYERS = [
+    {"cli"},
+    {"tseg"},  # the package itself, src/tseg/__init__.py
+    {"reporting"},
+    {"inference", "evaluation", "training", "fetching"},
+    {"datasets"},
+    {"settings"},
+    {"model"},
+    {"records", "images", "transforms", "tracking"},
+    {"files", "progress"},
+]
+"""The rooms, topmost first: a folder or a file of src/tseg each."""
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
+
+
+def imports_of(module: str) -> set[str]:
+    """Every module that `module` imports, at its top or inside a function; a package if a name of its own is meant."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module and not node.level, f"{module}, line {node.lineno}: name the module in full"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in names}
+    return found
+
+
+def room_of(module: str) -> str:
+    return module.removeprefix("tseg.").partition(".")[0]
+
+
+def level_of(room: str) -> int:
+    return next(level for level, rooms in enumerate(LAYERS) if room in rooms)
+
+
+def test_every_room_has_a_layer() -> None:
+    assert {room_of(module) for module in MODULES} == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_import_runs_upwards_or_sideways(module: str) -> None:
+    room = room_of(module)
+    wrong = {
+        other
+        for other in imports_of(module) & MODULES.keys()
+        if room_of(other) != room and level_of(room_of(other)) <= level_of(room)
+    }
+    assert not wrong
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    graph = {module: imports_of(module) & MODULES.keys() for module in MODULES}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
+
+
+@pytest.mark.parametrize(("library", "allowed"), [("snakemake", set()), ("mlflow", {"tseg.tracking"})])
+def test_a_library_is_imported_only_where_it_may_be(library: str, allowed: set[str]) -> None:
+    for module in MODULES.keys() - allowed:
+        assert not [name for name in imports_of(module) if name.partition(".")[0] == library], module
