@@ -31,9 +31,7 @@ def main() -> None:
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {arguments.precision or 'as configured'}")
     tables = {table: plan.table_runs(table) for table in plan.tables}
     tables["all, shared runs once"] = {name: run for runs in tables.values() for name, run in runs.items()}
-    hours = {
-        table: sum(hours_of(run, arguments.precision) for run in runs.values()) for table, runs in tables.items()
-    }
+    hours = {table: sum(hours_of(run, arguments.precision) for run in runs.values()) for table, runs in tables.items()}
     print("| Table | Trainings | GPU-hours |\n| --- | ---: | ---: |")
     for table, runs in tables.items():
         print(f"| {table} | {len(runs)} | {hours[table]:.1f} |")

@@ -7,7 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from tseg.cli import app
-from tseg.records import encode_mask, write_records
+from tseg.records import encode_mask
+
+from ..provenances import write_records
 
 
 def tseg(*arguments: str | Path) -> str:
@@ -22,8 +24,7 @@ def folder(tmp_path: Path) -> Path:
     for split in ("train", "val"):
         ids = {"record_id": "r", "image_id": split, "group_id": "g", "file_name": "a.jpg", "coco_id": "9"}
         drawn = {"mask": encode_mask(np.eye(4, dtype=bool)), "height": 4, "width": 4, "expression": "a [red] line"}
-        about = {"dataset": "own", "split": split, "sources": [], "num_skipped": 0}
-        write_records(tmp_path / "own" / f"{split}.parquet", [ids | drawn], about)
+        write_records(tmp_path / "own" / f"{split}.parquet", [ids | drawn], dataset="own", split=split)
     (tmp_path / "own" / "train.skipped.csv").write_text("file,record,reason\n")
     return tmp_path / "own"
 

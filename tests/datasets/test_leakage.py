@@ -16,7 +16,9 @@ from tseg.datasets.leakage import (
     without_images,
     write_images,
 )
-from tseg.records import write_records, write_table
+from tseg.records import write
+
+from ..provenances import model_provenance, records_provenance, write_records
 
 
 def table(*images: tuple[str, str | None]) -> pd.DataFrame:
@@ -126,7 +128,7 @@ def test_what_is_no_list_of_images_is_refused_by_name(tmp_path: Path, content: b
 def test_the_images_of_a_file_of_records_are_those_of_its_records(tmp_path: Path):
     rows = [{"image_id": image_id, "coco_id": coco_id} for image_id, coco_id in 2 * [("a", "1"), ("b", None)]]
     path = tmp_path / "train.parquet"
-    write_records(path, rows, {"dataset": "own", "split": "train", "sources": []})
+    write_records(path, rows, dataset="own")
     images = read_records_images(path)
     assert images[["dataset", "image_id"]].to_numpy().tolist() == [["own", "a"], ["own", "b"]]
     assert images["coco_id"].dropna().tolist() == ["1"]
@@ -134,9 +136,9 @@ def test_the_images_of_a_file_of_records_are_those_of_its_records(tmp_path: Path
 
 def test_records_of_an_earlier_version_and_other_tables_are_refused_by_name(tmp_path: Path):
     path = tmp_path / "old.parquet"
-    write_table(path, pa.table({"image_id": ["a"]}), {"dataset": "own", "sources": []})
+    write(path, pa.table({"image_id": ["a"]}), records_provenance())
     with pytest.raises(ValueError, match=r"old\.parquet lacks the column 'coco_id'; make it again"):
         read_records_images(path)
-    write_table(path, pa.table({"image_id": ["a"]}), {"dataset": "own"})
+    write(path, pa.table({"image_id": ["a"]}), model_provenance())
     with pytest.raises(ValueError, match=r"old\.parquet is of another kind"):
         read_records_images(path)

@@ -11,9 +11,11 @@ import typer
 from tseg.cli.data import configure, prepare, track
 from tseg.cli.describe import describe
 from tseg.cli.draw import draw
-from tseg.cli.evaluate import evaluate, predict, refine
+from tseg.cli.evaluate import evaluate
 from tseg.cli.fetch import fetch
 from tseg.cli.overlap import overlap
+from tseg.cli.predict import predict
+from tseg.cli.refine import refine
 from tseg.cli.segment import segment
 from tseg.cli.tabulate import tabulate
 from tseg.cli.train import train

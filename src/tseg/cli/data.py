@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from tseg.cli.options import Output, SettingsText, Threads, parse_text, write_json
+from tseg.cli.options import Output, SettingsText, Threads, parse_text
+from tseg.files import write_json
 
 
 def track(

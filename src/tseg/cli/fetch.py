@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tseg.cli.options import parse_text, read_text
+from tseg.cli.options import read_settings
 
 if TYPE_CHECKING:
     from tseg.settings.catalogue import Catalogue, Source
@@ -41,7 +41,7 @@ def fetch(
     from tseg.settings.catalogue import Catalogue
     from tseg.settings.validation import check_known
 
-    known = parse_text(Catalogue, read_text(catalogue), str(catalogue))
+    known = read_settings(Catalogue, catalogue)
     for name in sources or []:
         check_known(name, known, f"{catalogue} has no source")
     if show_list:

@@ -56,7 +56,7 @@ class Summary(BaseModel):
         return self.metrics | self.model_dump(include=counts, exclude_none=True)
 
     def metric(self, name: str) -> float | None:
-        """A metric by its dotted name (mIoU, subsets.c20, classes.cat), in [0, 1]; None if no record has a part in it.
+        """A metric by its dotted name (mIoU, subsets.c20, classes.cat), in [0, 1]; None if no record belongs to it.
 
         Raises ValueError if there is no such metric.
         """
@@ -67,7 +67,7 @@ class Summary(BaseModel):
             return self.subsets[member]["mIoU"] if member in self.subsets else None
         if group == "classes" and self.classes is not None and member in self.classes:
             return self.classes[member]
-        raise ValueError(f"there is no metric {name}; choose one of {', '.join(self.metrics)}, subsets or classes")
+        raise ValueError(f"no metric is called {name}; choose one of {', '.join(self.metrics)}, subsets or classes")
 
 
 def read_summary(path: Path) -> Summary:

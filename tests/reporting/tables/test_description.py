@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from tseg.records import encode_mask, write_records
+from tseg.records import encode_mask
 from tseg.reporting.figures.datasets import draw_datasets
 from tseg.reporting.tables import description
 from tseg.reporting.tables.datasets import datasets_sheet, datasets_table, write_datasets
 from tseg.reporting.tables.description import SplitDescription, describe_records
+
+from ...provenances import write_records
 
 SIZE = (10, 20)
 METADATA: dict[str, Any] = {"dataset": "own", "split": "train", "sources": [], "classes": None, "num_skipped": 3}

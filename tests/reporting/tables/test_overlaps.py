@@ -6,8 +6,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tseg.records import write_records
 from tseg.reporting.tables.overlaps import count_overlaps, read_splits, report_overlaps
+
+from ...provenances import write_records
 
 # image_id: COCO id.
 IMAGES: dict[str, dict[str, str | None]] = {
@@ -25,7 +26,7 @@ def write_split(folder: Path, name: str) -> Path:
     ids = [pair for pair in IMAGES[name].items() for _ in range(2)]  # two records an image
     rows: list[dict[str, Any]] = [{"image_id": image_id, "coco_id": coco_id} for image_id, coco_id in ids]
     path = folder / dataset / f"{split}.parquet"
-    write_records(path, rows, {"dataset": dataset, "split": split, "sources": [f"the-{dataset}"]})
+    write_records(path, rows, dataset=dataset, split=split, sources=[f"the-{dataset}"])
     return path
 
 

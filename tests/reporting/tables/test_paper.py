@@ -9,7 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tseg.evaluation.score import Summary
 from tseg.reporting.tables.paper import write_table
+from tseg.settings.layout import TableLayout
+from tseg.settings.validation import parse
+
+from ...provenances import masks_provenance, model_provenance, predictions_provenance, records_provenance
 
 # mIoU by row and column, of seeds 0 and 1.
 SCORES = {
@@ -29,23 +34,17 @@ A peer,3,CLIP,RefCOCO+,mIoU,9.5,
 ROOT = Path(__file__).parents[3]
 
 
-def write_summary(folder: Path, name: str, seed: int, score: float, **facts: Any) -> Path:
-    summary = {
-        "run": f"{name}-mpa",
-        "seed": seed,
-        "mIoU": score,
-        "mIoU_low": score / 2,
-        "pooling": "mpa",
-        "supervision": "weak",
-        "image_encoder": {"name": "vit_tiny", "options": {"depth": 4}},
-        "trained_on": {"dataset": name, "split": "train", "sources": ["shapes-coco"]},
-        "evaluated_on": {"dataset": name, "split": "val", "sources": ["shapes-coco"]},
-        "comparison": "foreground probability > 0.5",
-        "resolution": "the image's own",
-        "num_records": 512,
-    }
+def write_summary(folder: Path, name: str, seed: int, score: float, **data: Any) -> Path:
+    """Of a run called `<name>-mpa`; `data` may hold trained_on and evaluated_on."""
+    usual: dict[str, Any] = {"dataset": name, "sources": ["shapes-coco"]}
+    trained_on = records_provenance(**usual | data.get("trained_on", {}))
+    evaluated_on = records_provenance(**usual | {"split": "val"} | data.get("evaluated_on", {}))
+    model = model_provenance(run=f"{name}-mpa", seed=seed, trained_on=trained_on)
+    masks = masks_provenance(predictions=predictions_provenance(model=model, evaluated_on=evaluated_on))
+    metrics = {"mIoU": score, "mIoU_low": score / 2}
+    summary = Summary(masks=masks, metrics=metrics, num_records=512, num_images=99, num_without_mask=0, subsets={})
     path = folder / f"{name}-{seed}.json"
-    path.write_text(json.dumps(summary | facts))
+    path.write_text(summary.model_dump_json())
     return path
 
 
@@ -60,7 +59,14 @@ def make_layout(folder: Path, seeds: tuple[int, ...] = (0, 1), **facts: Any) -> 
         paths = [write_summary(folder, f"{row}-{column}", seed, scores[seed], **facts) for seed in seeds]
         cells.append({"row": row, "column": column, "metric": "mIoU", "summaries": [str(path) for path in paths]})
     labels = {"rows": ["TSEG", "TSEG (CRF)"], "columns": ["PhraseCut", "RefCOCO+"]}
-    texts = {"number": "3", "title": "Methods", "corner": "Method", "note": "Read with care.", "best": "column"}
+    texts = {
+        "table": "table3",
+        "number": "3",
+        "title": "Methods",
+        "corner": "Method",
+        "note": "Read with care.",
+        "best": "column",
+    }
     return texts | labels | {"cells": cells}
 
 
@@ -68,12 +74,18 @@ def tabulate(layout: dict[str, Any], folder: Path) -> Path:
     published = folder / "published.csv"
     published.write_text(PUBLISHED)
     output = folder / "results" / "table3.csv"
-    write_table(layout, output, published=published)
+    write_table(parse(TableLayout, layout, "layout"), output, published=published)
     return output
 
 
-def edit(path: str, **facts: Any) -> None:
-    Path(path).write_text(json.dumps(json.loads(Path(path).read_text()) | facts))
+def edit(path: str, **fields: Any) -> None:
+    """Change fields of a summary; those of its model and predictions too."""
+    summary = json.loads(Path(path).read_text())
+    predictions = summary["masks"]["predictions"]
+    for name, value in fields.items():
+        owner = next(owner for owner in (summary, predictions, predictions["model"]) if name in owner)
+        owner[name] = value
+    Path(path).write_text(json.dumps(summary))
 
 
 def test_cells_are_means_and_sample_deviations_over_seeds_in_percent(layout: dict[str, Any], tmp_path: Path) -> None:
@@ -147,7 +159,8 @@ def test_remarks_name_the_rows_columns_or_cells_that_they_are_of(layout: dict[st
     assert "- Published: TSEG, PhraseCut; MDETR, RefCOCO+: at sea." in text
     published = tmp_path / "results" / "published.csv"
     published.write_text(PUBLISHED.replace("28.77,by lamplight; at sea", "28.77,"))
-    write_table(layout, tmp_path / "results" / "other.csv", published=published)
+    parsed = parse(TableLayout, layout, "layout")
+    write_table(parsed, tmp_path / "results" / "other.csv", published=published)
     assert "- Published: MDETR: at sea." in (tmp_path / "results" / "other.md").read_text()
 
 
@@ -177,8 +190,9 @@ def test_a_metric_is_found_by_its_path(layout: dict[str, Any], tmp_path: Path) -
     for cell, metric in zip(layout["cells"], metrics, strict=True):
         cell["metric"] = metric
         for seed, path in enumerate(cell["summaries"]):
-            edit(path, subsets={"c500+": {"mIoU": 0.1 + seed / 10, "num_records": 4}})
-            edit(path, classes={"potted plant": 0.7}, **{"precision_0.5": 0.4})
+            edit(path, subsets={"c500+": {"mIoU": 0.1 + seed / 10, "num_records": 4}}, classes={"potted plant": 0.7})
+            measured = json.loads(Path(path).read_text())["metrics"]
+            edit(path, metrics=measured | {"precision_0.5": 0.4})
     table = pd.read_csv(tabulate(layout, tmp_path), comment="#")
     assert table[["PhraseCut", "RefCOCO+"]].to_numpy().ravel().tolist() == [15.0, 70.0, 40.0, 0.05]
 
@@ -201,7 +215,7 @@ def test_a_value_that_is_missing_is_a_dash_and_counted(layout: dict[str, Any], t
 
 def test_an_unknown_metric_is_named(layout: dict[str, Any], tmp_path: Path) -> None:
     layout["cells"][0]["metric"] = "miou"
-    with pytest.raises(ValueError, match=r"TSEG-PhraseCut-0\.json has no metric miou"):
+    with pytest.raises(ValueError, match=r"TSEG-PhraseCut-0\.json: no metric is called miou"):
         tabulate(layout, tmp_path)
 
 
@@ -270,18 +284,18 @@ def test_two_summaries_of_one_cell_and_seed_are_both_named(layout: dict[str, Any
     assert not (tmp_path / "results").exists()
 
 
-@pytest.mark.parametrize("place", [{"row": "elsewhere"}, {"column": "elsewhere"}, {"column": "RefCOCO+"}])
-def test_a_cell_without_a_place_of_its_own_is_named(
-    layout: dict[str, Any], tmp_path: Path, place: dict[str, str]
+@pytest.mark.parametrize("labels", [{"row": "elsewhere"}, {"column": "elsewhere"}, {"column": "RefCOCO+"}])
+def test_a_cell_that_is_not_once_in_a_row_and_a_column_is_named(
+    layout: dict[str, Any], tmp_path: Path, labels: dict[str, str]
 ) -> None:
-    layout["cells"][0] |= place
-    with pytest.raises(ValueError, match=r"the cell .* needs one place among rows and columns"):
+    layout["cells"][0] |= labels
+    with pytest.raises(ValueError, match=r"the cell .* must stand once, in one of the layout's rows and columns"):
         tabulate(layout, tmp_path)
 
 
 def test_a_summary_of_another_kind_is_named(layout: dict[str, Any], tmp_path: Path) -> None:
     Path(layout["cells"][0]["summaries"][0]).write_text("{}")
-    with pytest.raises(ValueError, match=r"TSEG-PhraseCut-0\.json lacks 'seed'; make it again"):
+    with pytest.raises(ValueError, match=r"TSEG-PhraseCut-0\.json is not a summary .*; make it with `tseg evaluate`"):
         tabulate(layout, tmp_path)
 
 

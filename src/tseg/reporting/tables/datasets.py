@@ -71,7 +71,7 @@ def datasets_sheet(descriptions: Sequence[SplitDescription]) -> Sheet:
     table = datasets_table(descriptions).set_axis(names)
     return Sheet(
         caption="Data sets",
-        data=origins([description.metadata for description in descriptions]),
+        data=origins([description.provenance for description in descriptions]),
         notes=[*_remarks(table, descriptions), *DEFINED],
         corner="Split",
         best="none",
@@ -93,16 +93,16 @@ def write_datasets(descriptions: Sequence[SplitDescription], output: Path) -> Sh
 
 
 def _numbers(description: SplitDescription) -> dict[str, Any]:
-    metadata, sizes = description.metadata, description.sizes
-    num_expressions, published = len(description.lengths), metadata.get("published") or {}
+    split, sizes = description.provenance, description.sizes
+    num_expressions, published = len(description.lengths), split.published or {}
     numbers = {
-        "dataset": metadata["dataset"],
-        "split": metadata["split"],
+        "dataset": split.dataset,
+        "split": split.split,
         "num_images": description.num_images,
         "published_images": published.get("images"),
         "num_expressions": num_expressions,
         "published_expressions": published.get("expressions"),
-        "num_left_out": metadata["num_skipped"],
+        "num_left_out": split.num_skipped,
         "num_of_coco": description.num_of_coco,
         "num_distinct_expressions": description.num_distinct,
         "num_distinct_words": description.num_distinct_words,
@@ -144,7 +144,7 @@ def _remarks(table: pd.DataFrame, descriptions: Sequence[SplitDescription]) -> l
     names = [
         description.name
         for description, differs in zip(descriptions, np.any(unlike, axis=0), strict=True)
-        if differs and not is_embedded(description.metadata)
+        if differs and not is_embedded(description.provenance)
     ]
     why = "The records are a sample or of another version, or some were left out."
     return [f"Counts differ from the published ones (≠): {'; '.join(names)}. {why}"] if names else []

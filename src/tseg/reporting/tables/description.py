@@ -14,7 +14,8 @@ from pycocotools import mask as coco_mask
 
 from tseg.datasets.leakage import read_records_images
 from tseg.progress import progress
-from tseg.records import read_metadata
+from tseg.provenance import RecordsProvenance
+from tseg.records import read_provenance
 from tseg.reporting.tables.notes import split_name
 
 BATCH_RECORDS = 1_000
@@ -26,8 +27,7 @@ IMAGES_AT_A_TIME = 10_000
 class SplitDescription:
     """Statistics of R records, M of which have a mask."""
 
-    metadata: dict[str, Any]
-    """Metadata of the file, written by `tseg prepare`."""
+    provenance: RecordsProvenance
     num_images: int
     num_of_coco: int
     """Images with a known COCO id."""
@@ -47,7 +47,7 @@ class SplitDescription:
     @property
     def name(self) -> str:
         """Data set and split."""
-        return split_name(self.metadata)
+        return split_name(self.provenance)
 
 
 class Region(NamedTuple):
@@ -65,13 +65,13 @@ def describe_records(path: Path) -> SplitDescription:
     Memory grows with the number of images and words, not with the number of masks. Raises ValueError if the file is of
     another kind, of an earlier version, or has no records.
     """
-    metadata, images = read_metadata(path), read_records_images(path)
+    provenance, images = read_provenance(path, RecordsProvenance), read_records_images(path)
     if images.empty:
         raise ValueError(f"{path} has no records; its .skipped.csv says why")
     lengths, num_distinct, num_distinct_words = _describe_expressions(path)
     sizes, num_overlapping, ious = _describe_masks(path, list(images["image_id"]))
     return SplitDescription(
-        metadata,
+        provenance,
         num_images=len(images),
         num_of_coco=len(images.dropna(subset=["coco_id"])),
         num_distinct=num_distinct,

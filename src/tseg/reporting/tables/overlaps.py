@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from tseg.datasets.leakage import read_records_images, shared_images
-from tseg.records import read_metadata
+from tseg.provenance import RecordsProvenance
+from tseg.records import read_provenance
 from tseg.reporting.tables.formats import RowGroup, Sheet, check_distinct, html_page, markdown, write_texts
 from tseg.reporting.tables.notes import origins, split_name
 
@@ -25,13 +26,13 @@ DEFAULTS = (
 class SplitImages(NamedTuple):
     """The images of one file of records, as listed by `tseg.datasets.leakage.list_images`."""
 
-    metadata: dict[str, Any]
+    provenance: RecordsProvenance
     images: pd.DataFrame
 
     @property
     def name(self) -> str:
         """Data set and split."""
-        return split_name(self.metadata)
+        return split_name(self.provenance)
 
     @property
     def num_of_coco(self) -> int:
@@ -66,7 +67,7 @@ def read_splits(paths: Sequence[Path]) -> list[SplitImages]:
 
     Raises ValueError if a file is of another kind or a split occurs twice.
     """
-    splits = [SplitImages(read_metadata(path), read_records_images(path)) for path in paths]
+    splits = [SplitImages(read_provenance(path, RecordsProvenance), read_records_images(path)) for path in paths]
     check_distinct([split.name for split in splits])
     return splits
 
@@ -95,7 +96,7 @@ def _sheet(counts: pd.DataFrame, percent: pd.DataFrame, splits: Sequence[SplitIm
     matched = "; ".join(f"{split.name} {split.num_of_coco:,} of {len(split.images):,}" for split in splits)
     return Sheet(
         caption="Images of evaluation splits that are training images too",
-        data=origins([split.metadata for split in splits]),
+        data=origins([split.provenance for split in splits]),
         notes=["Number, and percentage of the column's images.", f"{MATCHED} Images with one: {matched}.", DEFAULTS],
         corner="Trained on",
         best="none",

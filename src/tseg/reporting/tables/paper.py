@@ -21,7 +21,7 @@ def write_table(layout: TableLayout, output: Path, *, published: Path) -> None:
 
     `output` is the CSV. Beside it go the same table as .md, .tex, .html and .json, and `<stem of output>_detail.csv`
     with every seed. `published` is a CSV of printed results: those of the table's number stand below ours, a group of
-    rows per source. A metric that no record has a part in is printed as "-".
+    rows per source. A metric to which no record belongs is printed as "-".
 
     Raises ValueError if a cell has no row or column, or not exactly one summary for each seed that another cell has.
     """
