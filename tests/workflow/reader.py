@@ -18,7 +18,7 @@ def blocks_of(page: str) -> list[tuple[str, str]]:
 
 def copy_project(folder: Path) -> None:
     """What the workflow needs of the project."""
-    for name in ("Snakefile", "workflow", "config", "src", "environment.yml"):
+    for name in ("Snakefile", "workflow", "config", "src"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
 

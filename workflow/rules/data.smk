@@ -5,7 +5,7 @@ rule fetch:
         "<logs>/fetch/{source}.log",
     localrule: True
     conda:
-        "tseg"
+        "../envs/tseg.yml"
     params:
         settings=lambda wildcards: as_json(
             PLAN.catalogue[wildcards.source].model_dump(mode="json")
@@ -27,7 +27,7 @@ rule prepare:
     benchmark:
         "<benchmarks>/prepare/{dataset}-{split}.tsv"
     conda:
-        "tseg"
+        "../envs/tseg.yml"
     threads: THREADS["prepare"]
     resources:
         **RESOURCES["prepare"],
@@ -62,7 +62,7 @@ rule describe:
         "<logs>/describe.log",
     localrule: True
     conda:
-        "tseg"
+        "../envs/tseg.yml"
     shell:
         "tseg describe {input:q} --output {output.csv:q} > {log:q} 2>&1"
 
@@ -84,7 +84,7 @@ rule overlap:
         "<logs>/overlap.log",
     localrule: True
     conda:
-        "tseg"
+        "../envs/tseg.yml"
     params:
         records=lambda wildcards, input: options(
             train=input.train, evaluation=input.evaluation

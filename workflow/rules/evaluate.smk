@@ -9,7 +9,7 @@ rule predict:
     benchmark:
         "<benchmarks>/predict/<cell>.tsv"
     conda:
-        "tseg"
+        "../envs/tseg.yml"
     threads: THREADS["predict"]
     resources:
         **RESOURCES["predict"],
@@ -34,7 +34,7 @@ rule refine:
     benchmark:
         "<benchmarks>/refine/<cell>-{refinement}.tsv"
     conda:
-        "tseg"
+        "../envs/tseg.yml"
     threads: THREADS["refine"]
     resources:
         **RESOURCES["refine"],
@@ -65,7 +65,7 @@ rule evaluate:
     benchmark:
         "<benchmarks>/evaluate/<cell>-{refinement}.tsv"
     conda:
-        "tseg"
+        "../envs/tseg.yml"
     threads: THREADS["evaluate"]
     resources:
         **RESOURCES["evaluate"],

@@ -28,7 +28,7 @@ rule tabulate:
         "<logs>/tabulate/{table}.log",
     localrule: True
     conda:
-        "tseg"
+        "../envs/tseg.yml"
     params:
         layout=lambda wildcards: PLAN.layout(wildcards.table).model_dump_json(),
     shell:
@@ -51,7 +51,7 @@ rule draw:
     benchmark:
         "<benchmarks>/draw/{figure}.tsv"
     conda:
-        "tseg"
+        "../envs/tseg.yml"
     threads: THREADS["draw"]
     resources:
         **RESOURCES["draw"],
@@ -79,7 +79,7 @@ rule draw_curves:
         "<logs>/draw_curves/{table}.log",
     localrule: True
     conda:
-        "tseg"
+        "../envs/tseg.yml"
     params:
         panels=lambda wildcards: as_json(PLAN.panels(wildcards.table)),
     shell:

@@ -5,7 +5,7 @@ rule track:
         "<logs>/track.log",
     localrule: True
     conda:
-        "tseg"
+        "../envs/tseg.yml"
     params:
         # In one word: quoting leaves nothing of an empty one.
         uri=f"--uri={SETTINGS.tracking_uri or ''}",
@@ -26,7 +26,7 @@ rule configure:
         "<logs>/configure/{run}.log",
     localrule: True
     conda:
-        "tseg"
+        "../envs/tseg.yml"
     params:
         settings=lambda wildcards: as_json(
             PLAN.runs[wildcards.run].model_dump(mode="json")
@@ -53,7 +53,7 @@ rule train:
     benchmark:
         "<benchmarks>/train/{run}-seed{seed}.tsv"
     conda:
-        "tseg"
+        "../envs/tseg.yml"
     threads: THREADS["train"]
     resources:
         **RESOURCES["train"],

@@ -1,10 +1,10 @@
 """The plan of a configuration: its runs, cells and evaluations, and the files and options that every step needs."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
 
@@ -48,9 +48,10 @@ class Plan:
     @classmethod
     def read(cls, paths: Iterable[Path | str]) -> "Plan":
         """Read configuration files and merge them in order, as `snakemake --configfile` does: later values win."""
-        paths, values = list(paths), {}
+        paths = list(paths)
+        values: dict[str, Any] = {}
         for path in paths:
-            if not isinstance(later := _read_yaml(path), Mapping):
+            if not isinstance(later := _read_yaml(path), dict):
                 raise ValueError(f"{path} holds no keys; write the configuration as keys and values")
             values = _merge(values, later)
         return cls(values, " + ".join(map(str, paths)))
@@ -210,18 +211,16 @@ def _read_yaml(path: Path | str) -> Any:
         raise ValueError(f"{path}: {' '.join(str(error).split())}; correct its YAML") from None
 
 
-def _merge(values: dict[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with those of `later`; where both hold mappings, these are merged."""
-    merged = dict(values)
-    for key, value in later.items():
-        before = values.get(key)
-        is_mapping = isinstance(value, Mapping)
-        merged[key] = _merge(before if isinstance(before, dict) else {}, value) if is_mapping else value
-    return merged
+def _merge(values: Any, later: Any) -> Any:
+    """`later`; of two mappings the keys of both, merged in turn."""
+    if not (isinstance(values, dict) and isinstance(later, dict)):
+        return later
+    before, after = cast(dict[str, Any], values), cast(dict[str, Any], later)
+    return before | {key: _merge(before.get(key), value) for key, value in after.items()}
 
 
 @contextmanager
-def _blame(origin: str) -> Iterator[None]:
+def _blame(origin: str) -> Generator[None]:
     """Put `origin` before the message of a ValueError."""
     try:
         yield

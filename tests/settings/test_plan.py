@@ -1,0 +1,215 @@
+"""What a configuration asks for: runs, files, options. Nothing here needs snakemake."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tseg.settings.plan import Plan
+
+CONFIG = Path(__file__).parents[2] / "config"
+METHODS = {"GAP": {"pooling": "gap"}, "TSEG": {"pooling": "mpa"}}
+ON_PHRASECUT = {"mIoU": {"dataset": "phrasecut"}}
+CLASS_ENCODING = {"model.text_encoder": "classes"}
+MakePlan = Callable[..., Plan]
+
+
+@pytest.fixture
+def make_plan(tmp_path: Path) -> MakePlan:
+    """The plan of the default configuration with tables `own` and `other` and figure `own` of these descriptions."""
+
+    def make(
+        rows: dict[str, Any],
+        columns: dict[str, Any] = ON_PHRASECUT,
+        other: dict[str, Any] | None = None,
+        figure: dict[str, Any] | None = None,
+        **changed: Any,
+    ) -> Plan:
+        shared = {"number": "0", "title": "A title"}
+        tables = {"own": shared | {"rows": rows, "columns": columns}}
+        tables |= {"other": shared | {"rows": other, "columns": columns}} if other else {}
+        figures = {"own": {"title": "", "caption": ""} | figure} if figure else {}
+        described = {"methods": METHODS, "tables": tables, "figures": figures}
+        (tmp_path / "experiments.yaml").write_text(yaml.safe_dump(described, sort_keys=False), encoding="utf-8")
+        return Plan(default() | {"experiments": str(tmp_path / "experiments.yaml")} | changed, "config.yaml")
+
+    return make
+
+
+def default() -> dict[str, Any]:
+    values = yaml.safe_load((CONFIG / "config.yaml").read_text(encoding="utf-8"))
+    return values | {key: str(CONFIG / Path(values[key]).name) for key in ("label_sets", "sources", "experiments")}
+
+
+def in_place(folder: Path) -> dict[str, Any]:
+    """The default's data sets, PhraseCut as pairs in `folder`."""
+    pairs = {"format": "pairs", "annotations": str(folder), "images": [str(folder)], "train": "a", "evaluation": "b"}
+    return default()["datasets"] | {"phrasecut": pairs}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "paper.yaml"])
+def test_a_configuration_of_the_repository_has_a_plan(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIG.parent)
+    plan = Plan.read([f"config/{name}"])
+    assert len(plan.runs) == 46
+    assert {cell.run.run for cell in plan.cells} < set(plan.runs)  # pretrainings have no cell
+
+
+def test_a_cell_of_two_tables_is_one_run_with_one_summary(make_plan: MakePlan) -> None:
+    plan = make_plan({"{method}": {}, "TSEG again": {"method": "TSEG"}}, other={"TSEG": {"method": "TSEG"}})
+    assert set(plan.runs) == {"phrasecut-gap", "phrasecut-mpa"}
+    assert plan.summaries("own") == [
+        f"results/scores/phrasecut-{pooling}/seed0/phrasecut-val-plain.json" for pooling in ("gap", "mpa")
+    ]
+    assert plan.summaries("other") == plan.summaries("own")[1:]
+    assert plan.histories("other") == ["results/runs/phrasecut-mpa/seed0/history.csv"]
+
+
+def test_an_override_is_a_run_of_its_own_name_and_settings(make_plan: MakePlan) -> None:
+    plan = make_plan({"TSEG": {"method": "TSEG"}, "wide": {"method": "TSEG", "settings": {"model.embed_dim": 1024}}})
+    assert set(plan.runs) == {"phrasecut-mpa", "phrasecut-mpa+embed_dim=1024"}
+    assert plan.runs["phrasecut-mpa+embed_dim=1024"].model.embed_dim == 1024
+
+
+def test_a_pretrained_run_starts_from_the_model_of_the_same_seed(make_plan: MakePlan) -> None:
+    boxes = {"method": "TSEG", "settings": {"training.weak.pretraining": "refcoco"}}
+    plan = make_plan({"boxes first": boxes})
+    assert set(plan.runs) == {"refcoco-boxes", "phrasecut-mpa+pretraining=refcoco"}
+    start = ["results/runs/refcoco-boxes/seed7/model.safetensors"]
+    assert plan.start("phrasecut-mpa+pretraining=refcoco", 7) == start
+    assert plan.start("refcoco-boxes", 7) == []
+    assert plan.panels("own") == {
+        "refcoco-boxes": "box pretraining",
+        "phrasecut-mpa+pretraining=refcoco": "weak supervision",
+    }
+    assert plan.training_records == ["data/records/phrasecut/train.parquet", "data/records/refcoco/train.parquet"]
+
+
+def test_a_class_encoding_knows_the_classes_of_its_data_set(make_plan: MakePlan) -> None:
+    plan = make_plan({"GAP": {"method": "GAP", "settings": CLASS_ENCODING}}, {"mIoU": {"dataset": "voc"}})
+    classes = plan.settings.datasets["voc"].classes
+    assert classes
+    assert plan.runs["voc-gap+text_encoder=classes"].model.text_encoder.classes == classes
+    assert plan.encoder_weights("voc-gap+text_encoder=classes") == []
+    assert plan.labels("voc-val") == {"labels": {name: [name] for name in classes}}
+
+
+def test_a_data_set_in_place_is_made_of_its_annotation_files(make_plan: MakePlan, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    (folder / "folder.csv").mkdir(parents=True)
+    for name in ("b.csv", "a.json", "image.jpg"):
+        (folder / name).touch()
+    plan = make_plan({"{method}": {}}, datasets=in_place(folder))
+    assert plan.raw_inputs("phrasecut") == [str(folder / "a.json"), str(folder / "b.csv")]
+    assert plan.raw_inputs("refcoco") == ["data/raw/shapes-coco.json"]
+
+
+def test_an_empty_folder_is_refused_if_a_run_needs_it(make_plan: MakePlan, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    complaint = f"datasets.phrasecut.annotations: {folder} holds no file; put the annotations there"
+    with pytest.raises(ValueError, match=complaint):
+        make_plan({"{method}": {}}, datasets=in_place(folder))
+    make_plan({"{method}": {}}, {"mIoU": {"dataset": "refcoco"}}, datasets=in_place(folder))
+
+
+def test_an_unknown_key_names_the_configuration_and_the_nearest_key(make_plan: MakePlan) -> None:
+    with pytest.raises(ValueError, match=r"^config\.yaml: unknown key seed; did you mean seeds\?"):
+        make_plan({"{method}": {}}, seed=3)
+
+
+def test_an_unknown_method_names_its_cell_and_the_nearest_method(make_plan: MakePlan) -> None:
+    complaint = r"experiments\.yaml: tables\.own: a row, mIoU: there is no method 'TSG'; did you mean TSEG\?"
+    with pytest.raises(ValueError, match=complaint):
+        make_plan({"a row": {"method": "TSG"}})
+
+
+def test_a_file_that_is_missing_is_named_with_its_key(make_plan: MakePlan) -> None:
+    with pytest.raises(ValueError, match=r"no\.yaml does not exist; set the key label_sets"):
+        make_plan({"{method}": {}}, label_sets="no.yaml")
+
+
+def test_encoder_weights_come_from_the_sources_whose_folders_hold_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CONFIG.parent)
+    plan = Plan.read(["config/paper.yaml"])
+    needed = {name: set(plan.encoder_weights(name)) for name in plan.runs}
+    vit, wide, bert = (f"data/paper/raw/{source}.json" for source in ("vit_small", "wide_resnet38", "bert_small"))
+    assert needed["phrasecut-mpa"] == {vit, bert}
+    assert {wide} in needed.values()  # class encoding has no language model
+    assert {wide, bert} in needed.values()
+
+
+def test_inference_options_are_those_that_apply(make_plan: MakePlan) -> None:
+    rows = {
+        "GAP": {"method": "GAP"},
+        "classes": {"method": "TSEG", "evaluate": "voc", "multiscale": True, "labels": "better_words"},
+        "full": {"supervision": "full"},
+    }
+    plan = make_plan(rows)
+    inference, on_voc = plan.settings.inference, "voc-val+multiscale+labels=better_words"
+    assert set(plan.evaluations) == {"phrasecut-val", on_voc}
+    assert plan.thresholds("phrasecut-gap", "phrasecut-val") == {"background": inference.background}
+    assert plan.thresholds("phrasecut-mpa", on_voc) == {"confidence": inference.confidence}
+    assert plan.thresholds("phrasecut-full", "phrasecut-val") == {}
+    assert plan.views(on_voc) == {"scales": inference.multiscale, "flip": True}
+    assert plan.views("phrasecut-val") == plan.labels("phrasecut-val") == {}
+    assert plan.labels(on_voc)["labels"]["cool thing"] == ["cyan thing", "blue thing"]
+    assert plan.resolution("phrasecut-full") == inference.resolution.full
+
+
+def test_a_layout_has_a_summary_of_every_seed_in_each_cell(make_plan: MakePlan) -> None:
+    plan = make_plan({"{method}": {}, "TSEG (CRF)": {"method": "TSEG", "crf": True}}, seeds=[0, 1])
+    layout = plan.layout("own")
+    assert (layout["table"], layout["rows"], layout["columns"]) == ("own", ["GAP", "TSEG", "TSEG (CRF)"], ["mIoU"])
+    assert layout["cells"][-1] == {
+        "row": "TSEG (CRF)",
+        "column": "mIoU",
+        "metric": "mIoU",
+        "summaries": [f"results/scores/phrasecut-mpa/seed{seed}/phrasecut-val-crf.json" for seed in (0, 1)],
+    }
+    assert sorted(plan.summaries("own")) == sorted(path for cell in layout["cells"] for path in cell["summaries"])
+
+
+def test_a_figure_draws_masks_of_the_first_seed_and_names_its_columns(make_plan: MakePlan) -> None:
+    on_voc = {"dataset": "phrasecut", "evaluate": "voc", "method": "TSEG"}
+    columns = {"by name": {}, "better words": {"labels": "better_words"}}
+    figure = {"kind": "classes", "cells": on_voc, "columns": columns, "seed": 3}
+    plan = make_plan({"{method}": {}}, figure=figure, seeds=[4, 5])
+    masks = "results/masks/phrasecut-mpa/seed4/voc-val"
+    assert plan.drawn_files("own") == [f"{masks}-plain.parquet", f"{masks}+labels=better_words-plain.parquet"]
+    assert plan.drawn_records("own") == "data/records/voc/val.parquet"
+    choice = {"label": ["by name", "better words"], "only": ["cool thing"], "seed": 3, "num_panels": 6}
+    assert plan.drawn_choice("own") == choice
+
+
+def test_the_assignment_of_patches_is_drawn_from_predictions(make_plan: MakePlan) -> None:
+    columns = {"TSEG": {"dataset": "phrasecut", "method": "TSEG"}}
+    plan = make_plan({"{method}": {}}, figure={"kind": "assignment", "columns": columns})
+    assert plan.drawn_files("own") == ["results/predictions/phrasecut-mpa/seed0/phrasecut-val.parquet"]
+    assert plan.drawn_choice("own") == {}
+
+
+def test_later_configuration_files_win_key_by_key(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text(yaml.safe_dump(default()), encoding="utf-8")
+    second.write_text("seeds: [1, 2]\nmodel: {embed_dim: 64}\n", encoding="utf-8")
+    settings = Plan.read([first, second]).settings
+    assert (settings.seeds, settings.model.embed_dim) == ([1, 2], 64)
+    assert settings.model.image_encoder == default()["model"]["image_encoder"]
+    second.write_text("seed: 1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"^{first} \+ {second}: unknown key seed"):
+        Plan.read([first, second])
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("", "holds no keys"), ("a: [1", "correct its YAML"), (None, "does not exist")],
+)
+def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str | None, complaint: str) -> None:
+    path = tmp_path / "config.yaml"
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"^{path}.*{complaint}"):
+        Plan.read([path])
