@@ -13,9 +13,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tseg.files import write_json
+
 RUN_ID_FILE = "mlflow_run_id"
 """Beside a model: the run that its evaluation joins."""
 SECONDS_BETWEEN_WRITES = 10
+
+
+def set_up_store(uri: str | None, experiments: list[str], note: Path) -> None:
+    """Create the store at `uri`, if one is wanted, and write its address to the JSON file `note`.
+
+    A local store keeps its files in `mlflow_artifacts` beside `note`. A failure is only a warning: runs try again.
+    """
+    if uri:
+        try:
+            create_store(uri, experiments, note.parent / "mlflow_artifacts")
+        except Exception as error:
+            warnings.warn(f"MLflow store {uri}: {error}; runs will try again", stacklevel=2)
+    write_json(note, {"uri": uri})
 
 
 def create_store(uri: str, experiments: list[str], artifacts: Path) -> None:

@@ -1,4 +1,4 @@
-"""Images that two data sets share are found by their ids in COCO, and no others."""
+"""Images that two data sets share are found by their COCO ids, and no others are."""
 
 from pathlib import Path
 
@@ -18,11 +18,11 @@ from tseg.datasets.leakage import (
 )
 from tseg.records import write
 
-from ..provenances import model_provenance, records_provenance, write_records
+from ..provenances import masks_provenance, records_provenance, write_records
 
 
 def table(*images: tuple[str, str | None]) -> pd.DataFrame:
-    """Two records per image, given by its id and its id in COCO."""
+    """Two records per image, given by image id and COCO id."""
     rows = [{"image_id": image_id, "coco_id": coco_id} for image_id, coco_id in images for _ in range(2)]
     return pd.DataFrame(rows).assign(record_id=[f"r{number}" for number in range(len(rows))])
 
@@ -37,19 +37,19 @@ def test_a_planted_overlap_is_excluded_and_counted_in_images():
     assert not coco_ids(kept) & coco_ids(evaluation)
 
 
-def test_only_known_ids_are_given():
+def test_only_known_coco_ids_are_returned():
     assert coco_ids(table(("a", "7"), ("b", None), ("c", "8"))) == {"7", "8"}
     assert coco_ids(table(("a", None))) == frozenset()
 
 
-def test_images_without_an_id_are_never_taken_for_each_other():
+def test_images_without_a_coco_id_never_match():
     train = table(("a", None), ("b", None))
     kept, num_excluded = without_images(train, coco_ids(table(("c", None))))
     assert (len(kept), num_excluded) == (4, 0)
 
 
 def test_exclusion_of_every_image_is_an_error():
-    with pytest.raises(ValueError, match="all 2 images are excluded, none is left to train on"):
+    with pytest.raises(ValueError, match="all 2 images are excluded, none is left to train on; exclude fewer images"):
         without_images(table(("a", "1"), ("b", "2")), {"1", "2", "3"})
 
 
@@ -69,43 +69,43 @@ def test_exclusion_of_every_image_is_an_error():
         ("", None),
     ],
 )
-def test_an_image_is_cocos_when_it_is_called_as_coco_calls_it(file_name: str, coco_id: str | None):
+def test_a_coco_id_is_read_only_from_coco_file_names(file_name: str, coco_id: str | None):
     assert coco_id_of(file_name) == coco_id
 
 
-def test_a_data_set_lists_each_of_its_images_once_and_in_order():
+def test_a_data_set_lists_each_image_once_and_in_order():
     listed = list_images(table(("vg2", None), ("vg1", "10")), "phrasecut")
     assert list(listed.columns) == ["dataset", "image_id", "coco_id"]
     assert listed[["dataset", "image_id"]].to_numpy().tolist() == [["phrasecut", "vg2"], ["phrasecut", "vg1"]]
     assert listed["coco_id"].isna().tolist() == [True, False]
 
 
-def test_a_planted_leak_between_data_sets_is_found_by_the_ids_in_coco_alone():
+def test_a_planted_leak_between_data_sets_is_found_by_coco_ids_alone():
     train = list_images(table(("7", "10"), ("8", None), ("20", "30")), "phrasecut")
     evaluation = list_images(table(("10", "10"), ("20", "20"), ("8", None), ("30", "30")), "refcoco")
     assert shared_images(train, evaluation) == {"10", "30"}
     assert shared_images(evaluation, train) == {"7", "20"}
 
 
-def test_a_leak_within_a_data_set_is_found_by_the_images_own_ids_as_well():
+def test_a_leak_within_a_data_set_is_also_found_by_image_ids():
     train = list_images(table(("1", None), ("2", "20"), ("3", "30")), "phrasecut")
     evaluation = list_images(table(("1", None), ("9", "20"), ("4", None), ("5", "50")), "phrasecut")
     assert shared_images(train, evaluation) == {"1", "9"}
     assert shared_images(train.assign(dataset="another"), evaluation) == {"9"}
 
 
-def test_of_several_trainings_each_is_compared_by_what_it_knows():
+def test_of_several_training_sets_each_is_compared_by_its_own_ids():
     stages = pd.concat([list_images(table(("1", None)), name) for name in ("own", "phrasecut")])
     assert shared_images(stages, list_images(table(("1", None)), "own")) == {"1"}
     assert shared_images(stages, list_images(table(("1", None)), "voc")) == frozenset()
 
 
-def test_a_list_of_images_comes_back_as_it_was_written_each_row_once(tmp_path: Path):
+def test_a_list_of_images_is_read_back_as_written_without_repetitions(tmp_path: Path):
     first = list_images(table(("NA", None), ("007", "7"), ('a,"b"', "8")), "refcoco+")
     second = list_images(table(("null", None), ("007", "7")), "phrasecut")
     write_images(tmp_path / "images.csv", pd.concat([first, second, first]))
-    back = read_images(tmp_path / "images.csv")
-    assert back.astype(object).where(back.notna(), None).to_numpy().tolist() == [
+    listed = read_images(tmp_path / "images.csv")
+    assert listed.astype(object).where(listed.notna(), None).to_numpy().tolist() == [
         ["refcoco+", "NA", None],
         ["refcoco+", "007", "7"],
         ["refcoco+", 'a,"b"', "8"],
@@ -117,7 +117,7 @@ def test_a_list_of_images_comes_back_as_it_was_written_each_row_once(tmp_path: P
 @pytest.mark.parametrize(
     "content", [None, b"", b"a,b\n1,2\n", b"dataset,image_id,coco_id\n1,2,3\n1,2,3,4\n", b"\xff\xfe\x00"]
 )
-def test_what_is_no_list_of_images_is_refused_by_name(tmp_path: Path, content: bytes | None):
+def test_a_file_that_is_not_a_list_of_images_is_refused_by_name(tmp_path: Path, content: bytes | None):
     path = tmp_path / "images.csv"
     if content is not None:
         path.write_bytes(content)
@@ -125,7 +125,7 @@ def test_what_is_no_list_of_images_is_refused_by_name(tmp_path: Path, content: b
         read_images(path)
 
 
-def test_the_images_of_a_file_of_records_are_those_of_its_records(tmp_path: Path):
+def test_the_images_of_a_records_file_are_those_of_its_records(tmp_path: Path):
     rows = [{"image_id": image_id, "coco_id": coco_id} for image_id, coco_id in 2 * [("a", "1"), ("b", None)]]
     path = tmp_path / "train.parquet"
     write_records(path, rows, dataset="own")
@@ -139,6 +139,6 @@ def test_records_of_an_earlier_version_and_other_tables_are_refused_by_name(tmp_
     write(path, pa.table({"image_id": ["a"]}), records_provenance())
     with pytest.raises(ValueError, match=r"old\.parquet lacks the column 'coco_id'; make it again"):
         read_records_images(path)
-    write(path, pa.table({"image_id": ["a"]}), model_provenance())
+    write(path, pa.table({"image_id": ["a"]}), masks_provenance())
     with pytest.raises(ValueError, match=r"old\.parquet is of another kind"):
         read_records_images(path)

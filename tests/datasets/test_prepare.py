@@ -3,15 +3,18 @@ import io
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import tseg.cli.data as cli
+from tseg.cli.prepare import prepare
 from tseg.datasets import shards
-from tseg.datasets.prepare import prepare
-from tseg.records import SCHEMA, decode_mask, read_metadata, read_records
+from tseg.datasets.prepare import prepare_split
+from tseg.provenance import RecordsProvenance
+from tseg.records import RECORDS, decode_mask, read_records
+from tseg.settings.schema import DatasetSettings
 
 SQUARE = [[2, 3], [7, 3], [7, 8], [2, 8]]
 
@@ -23,8 +26,8 @@ def jpeg(width: int = 64, height: int = 48, **options) -> bytes:
     return file.getvalue()
 
 
-def write_phrasecut(folder: Path, images: dict[int, bytes | None], **changes: str) -> dict:
-    """A data set with a task per image (None: the image is missing); the arguments with which to prepare it."""
+def write_phrasecut(folder: Path, contents: dict[int, bytes | None], **changes: Any) -> dict[str, Any]:
+    """Write one task per image (None: the image is missing); return the arguments of `prepare_split`."""
     tasks = [
         {
             "task_id": f"{image_id}__0",
@@ -33,28 +36,23 @@ def write_phrasecut(folder: Path, images: dict[int, bytes | None], **changes: st
             "Polygons": [[SQUARE]],
             "phrase_structure": {"name": "dog", "attributes": [], "relation_descriptions": [], "type": "name"},
         }
-        for image_id in images
+        for image_id in contents
     ]
-    info = [{"image_id": image_id, "width": 64, "height": 48} for image_id in images]
+    info = [{"image_id": image_id, "width": 64, "height": 48} for image_id in contents]
     (folder / "images").mkdir()
     (folder / "refer_train.json").write_text(json.dumps(tasks))
     (folder / "img_info.json").write_text(json.dumps(info))
-    for image_id, content in images.items():
+    for image_id, content in contents.items():
         if content is not None:
             (folder / "images" / f"{image_id}.jpg").write_bytes(content)
-    return {
-        "name": "phrasecut",
-        "split": "train",
-        "format": "phrasecut",
-        "annotations": folder,
-        "images": [folder / "images"],
-        "split_by": None,
-        "masks": [],
-        "classes": None,
-        "sources": ["phrasecut", "visual_genome"],
-        "published": None,
-        "output": folder / "out" / "train.parquet",
-    } | changes
+    settings = {"format": "phrasecut", "sources": ["phrasecut", "visual_genome"], "images": [str(folder / "images")]}
+    return arguments_of("phrasecut", "train", folder, settings | changes)
+
+
+def arguments_of(name: str, split: str, folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `prepare_split` for a data set whose annotations are in `folder`."""
+    checked = DatasetSettings(**settings, annotations=str(folder), train="train", evaluation="val")
+    return {"name": name, "split": split, "settings": checked, "output": folder / "out" / f"{split}.parquet"}
 
 
 def read_skipped(arguments: dict) -> list[dict]:
@@ -64,23 +62,23 @@ def read_skipped(arguments: dict) -> list[dict]:
 
 def test_good_records_are_written_in_order_with_where_they_come_from(tmp_path, capsys):
     arguments = write_phrasecut(tmp_path, {3: jpeg(), 1: jpeg(), 2: jpeg(progressive=True)})
-    assert prepare(**arguments) == 3
-    records = read_records(arguments["output"])
-    assert list(records.columns) == SCHEMA.names
+    assert prepare_split(**arguments) == 3
+    records, provenance = read_records(arguments["output"])
+    assert list(records.columns) == RECORDS.names
     assert list(records["record_id"]) == ["3__0", "1__0", "2__0"]
     assert list(records["file_name"]) == [str(tmp_path / "images" / f"{k}.jpg") for k in (3, 1, 2)]
     assert decode_mask(records["mask"][0], 48, 64).sum() == 36
-    assert read_metadata(arguments["output"]) == {
-        "dataset": "phrasecut",
-        "split": "train",
-        "sources": ["phrasecut", "visual_genome"],
-        "num_skipped": 0,
-        "num_images": 3,
-        "published": None,
-        "classes": None,
-    }
+    assert provenance == RecordsProvenance(
+        dataset="phrasecut",
+        split="train",
+        sources=["phrasecut", "visual_genome"],
+        classes=None,
+        num_skipped=0,
+        num_images=3,
+        published=None,
+    )
     assert (tmp_path / "out" / "train.skipped.csv").read_text().split() == ["file,record,reason"]
-    expected = f"phrasecut train: 3 records of 3 images; 0 left out, listed in {tmp_path}/out/train.skipped.csv\n"
+    expected = f"phrasecut train: 3 records of 3 images; 0 skipped, listed in {tmp_path}/out/train.skipped.csv\n"
     assert capsys.readouterr().out == expected
 
 
@@ -93,35 +91,39 @@ def test_good_records_are_written_in_order_with_where_they_come_from(tmp_path, c
         (jpeg(progressive=True)[:-200], "the image cannot be read to its end (image file is truncated"),
         (b"<html>", "the image cannot be read to its end (cannot identify image file"),
         (b"", "the image cannot be read to its end (cannot identify image file"),
-        (jpeg(48, 64), "its annotation is for an image of 64 x 48 pixels, this one has 48 x 64; fetch the original"),
+        (
+            jpeg(48, 64),
+            "its annotation is for an image of 64 x 48 pixels, but the image has 48 x 64; fetch",
+        ),
     ],
 )
-def test_a_record_with_a_bad_image_is_left_out_and_listed(tmp_path, content, reason):
+def test_a_record_with_a_bad_image_is_skipped_and_listed(tmp_path, content, reason):
     arguments = write_phrasecut(tmp_path, {1: content, 2: jpeg()})
-    assert prepare(**arguments) == 1
-    assert list(read_records(arguments["output"])["record_id"]) == ["2__0"]
+    assert prepare_split(**arguments) == 1
+    assert list(read_records(arguments["output"])[0]["record_id"]) == ["2__0"]
     (row,) = read_skipped(arguments)
     assert Path(row["file"]).name == "1.jpg"
     assert row["record"] == "1__0"
     assert row["reason"].startswith(reason.format(folder=tmp_path))
     assert "; fetch" in row["reason"]
-    assert read_metadata(arguments["output"])["num_skipped"] == 1
+    assert read_records(arguments["output"])[1].num_skipped == 1
 
 
-def test_the_orientation_that_a_camera_noted_is_not_applied(tmp_path):
+def test_the_exif_orientation_is_not_applied(tmp_path):
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
-    assert prepare(**write_phrasecut(tmp_path, {1: jpeg(exif=exif)})) == 1
+    exif[0x0112] = 6  # rotated by 90 degrees
+    assert prepare_split(**write_phrasecut(tmp_path, {1: jpeg(exif=exif)})) == 1
 
 
 def test_the_first_folder_that_has_an_image_wins(tmp_path):
-    arguments = write_phrasecut(tmp_path, {1: None, 2: jpeg()})
+    folders = [str(tmp_path / name) for name in ("nowhere", "images", "more")]
+    arguments = write_phrasecut(tmp_path, {1: None, 2: jpeg()}, images=folders)
     (tmp_path / "more").mkdir()
     for image_id in (1, 2):
         (tmp_path / "more" / f"{image_id}.jpg").write_bytes(jpeg())
-    prepare(**arguments | {"images": [tmp_path / "nowhere", tmp_path / "images", tmp_path / "more"]})
-    folders = [Path(name).parent.name for name in read_records(arguments["output"])["file_name"]]
-    assert folders == ["more", "images"]
+    prepare_split(**arguments)
+    used = [Path(name).parent.name for name in read_records(arguments["output"])[0]["file_name"]]
+    assert used == ["more", "images"]
 
 
 def test_every_image_is_opened_once_however_many_records_it_has(tmp_path, monkeypatch):
@@ -131,19 +133,19 @@ def test_every_image_is_opened_once_however_many_records_it_has(tmp_path, monkey
     (tmp_path / "refer_train.json").write_text(json.dumps(tasks))
     opened, really_open = [], Image.open
     monkeypatch.setattr(Image, "open", lambda path: opened.append(path.name) or really_open(path))
-    assert prepare(**arguments) == 6
+    assert prepare_split(**arguments) == 6
     assert sorted(opened) == ["1.jpg", "2.jpg"]
 
 
-def test_a_second_record_of_the_same_id_is_left_out(tmp_path):
+def test_a_second_record_with_the_same_id_is_skipped(tmp_path):
     arguments = write_phrasecut(tmp_path, {1: jpeg()})
-    assert prepare(**arguments | {"split": "train+train"}) == 1
+    assert prepare_split(**arguments | {"split": "train+train"}) == 1
     (row,) = read_skipped(arguments)
-    assert (row["record"], row["reason"]) == ("1__0", "an earlier record has the same id; give it another")
+    assert (row["record"], row["reason"]) == ("1__0", "an earlier record has the same id; give it another id")
 
 
 def write_mixed(folder: Path) -> dict:
-    """Ten tasks in shards of three: good ones, bad annotations, bad images, ids that come again in other shards."""
+    """Write ten tasks: good ones, bad annotations, bad images, and ids repeated in other shards of three."""
     arguments = write_phrasecut(folder, {1: jpeg(), 2: None, 3: jpeg(), 4: jpeg()[:1000], 5: jpeg()})
     tasks = json.loads((folder / "refer_train.json").read_text())
     tasks = [*tasks, tasks[2] | {"task_id": "more"}, tasks[0], tasks[0] | {"phrase": ""}, tasks[4], tasks[0]]
@@ -153,50 +155,50 @@ def write_mixed(folder: Path) -> dict:
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr("tseg.datasets.shards.SHARD", 3)
+    monkeypatch.setattr("tseg.datasets.shards.SHARD_SIZE", 3)
 
 
-def test_two_processes_write_the_bytes_that_one_writes(tmp_path, small_shards):
+def test_two_processes_write_the_same_bytes_as_one(tmp_path, small_shards):
     arguments = write_mixed(tmp_path)
     for num_workers in (1, 2):
         output = tmp_path / str(num_workers) / "train.parquet"
-        assert prepare(**arguments | {"output": output}, num_workers=num_workers) == 4
+        assert prepare_split(**arguments | {"output": output}, num_workers=num_workers) == 4
     for name in ("train.parquet", "train.skipped.csv"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
 
 
-def test_records_and_what_is_left_out_keep_their_order_over_shards(tmp_path, small_shards):
+def test_records_and_skipped_records_keep_their_order_across_shards(tmp_path, small_shards):
     arguments = write_mixed(tmp_path)
-    prepare(**arguments)
-    assert list(read_records(arguments["output"])["record_id"]) == ["1__0", "3__0", "5__0", "more"]
+    prepare_split(**arguments)
+    assert list(read_records(arguments["output"])[0]["record_id"]) == ["1__0", "3__0", "5__0", "more"]
     reasons = [(row["record"], row["reason"].split(" (")[0][:39]) for row in read_skipped(arguments)]
-    again = "an earlier record has the same id; give"
+    repeated = "an earlier record has the same id; give"
     assert reasons == [
-        ("2__0", "the image is in none of " + str(tmp_path)[:13]),
+        ("2__0", "the image is in none of " + str(tmp_path)[:15]),
         ("4__0", "the image cannot be read to its end"),
         ("1__0", "its expression is empty; write one"),
-        ("1__0", again),
-        ("5__0", again),
-        ("1__0", again),
+        ("1__0", repeated),
+        ("5__0", repeated),
+        ("1__0", repeated),
     ]
-    assert read_metadata(arguments["output"])["num_skipped"] == 6
-    assert read_metadata(arguments["output"])["num_images"] == 3
+    assert read_records(arguments["output"])[1].num_skipped == 6
+    assert read_records(arguments["output"])[1].num_images == 3
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_after_an_error_in_the_last_task_no_file_is_there(tmp_path, small_shards, num_workers):
+def test_an_error_in_the_last_task_leaves_no_file(tmp_path, small_shards, num_workers):
     arguments = write_mixed(tmp_path)
     content = (tmp_path / "refer_train.json").read_text()
-    # Of another split, since the names of train are ranked before anything is read.
+    # In another split, because the names of train are ranked before any task is read.
     (tmp_path / "refer_val.json").write_text(content[:-10])
     with pytest.raises(ValueError, match=r"refer_val\.json is not JSON .*; fetch it again"):
-        prepare(**arguments | {"split": "val"}, num_workers=num_workers)
+        prepare_split(**arguments | {"split": "val"}, num_workers=num_workers)
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_after_an_interruption_the_file_of_before_is_there(tmp_path, small_shards, monkeypatch):
+def test_an_interruption_leaves_the_previous_file(tmp_path, small_shards, monkeypatch):
     arguments = write_mixed(tmp_path)
-    prepare(**arguments)
+    prepare_split(**arguments)
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     check, seen = shards.check_image, []
 
@@ -208,75 +210,73 @@ def test_after_an_interruption_the_file_of_before_is_there(tmp_path, small_shard
 
     monkeypatch.setattr(shards, "check_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        prepare(**arguments)
+        prepare_split(**arguments)
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
 @pytest.mark.parametrize(
     ("published", "line"),
     [
-        ({"expressions": 2, "images": 2}, "as published: 2 expressions are published, 2 are here; 2 images are p"),
-        ({"expressions": 2, "images": None}, "as published: 2 expressions are published, 2 are here\n"),
-        ({"expressions": 3, "images": 2}, "NOT AS PUBLISHED: 3 expressions are published, 2 are here; 2 images"),
-        ({"expressions": None, "images": 7}, "NOT AS PUBLISHED: 7 images are published, 2 are here\n"),
+        ({"expressions": 2, "images": 2}, "as published: 2 expressions published, 2 found; 2 images p"),
+        ({"expressions": 2, "images": None}, "as published: 2 expressions published, 2 found\n"),
+        ({"expressions": 3, "images": 2}, "NOT AS PUBLISHED: 3 expressions published, 2 found; 2 images"),
+        ({"expressions": None, "images": 7}, "NOT AS PUBLISHED: 7 images published, 2 found\n"),
         ({"expressions": None, "images": None}, "no count is published\n"),
     ],
 )
-def test_counts_are_compared_with_the_published_ones_and_kept_with_them(tmp_path, capsys, published, line):
-    arguments = write_phrasecut(tmp_path, {1: jpeg(), 2: jpeg()}) | {"published": published}
-    prepare(**arguments)
+def test_counts_are_compared_with_the_published_counts_which_the_file_keeps(tmp_path, capsys, published, line):
+    arguments = write_phrasecut(tmp_path, {1: jpeg(), 2: jpeg()}, published={"train": published})
+    prepare_split(**arguments)
     assert f"\nphrasecut train: {line}" in capsys.readouterr().out
-    assert read_metadata(arguments["output"])["published"] == published
+    assert read_records(arguments["output"])[1].published == published
 
 
-def test_the_sub_command_prepares_with_the_settings_and_the_counts_of_its_split(tmp_path, capsys):
-    arguments = write_phrasecut(tmp_path, {1: jpeg(), 2: jpeg()})
+def test_the_sub_command_passes_its_settings_on(tmp_path, capsys):
     published = {"train": {"expressions": 2}, "val": {"expressions": 7}}
-    settings = {"format": "phrasecut", "annotations": str(tmp_path), "images": [str(tmp_path / "images")]}
-    settings |= {"train": "train", "evaluation": "val", "published": published}
-    cli.prepare("mine", "train", json.dumps(settings), arguments["output"], threads=1)
-    assert "mine train: as published: 2 expressions are published, 2 are here\n" in capsys.readouterr().out
-    assert read_metadata(arguments["output"])["published"] == {"expressions": 2, "images": None}
+    arguments = write_phrasecut(tmp_path, {1: jpeg(), 2: jpeg()}, published=published)
+    prepare("mine", "train", arguments["settings"].model_dump_json(), arguments["output"], threads=1)
+    assert "mine train: as published: 2 expressions published, 2 found\n" in capsys.readouterr().out
+    assert read_records(arguments["output"])[1].published == {"expressions": 2, "images": None}
 
 
-def test_what_is_left_out_counts_among_the_published_expressions(tmp_path, capsys):
+def test_skipped_records_count_among_the_published_expressions(tmp_path, capsys):
     published = {"expressions": 2, "images": None}
-    prepare(**write_phrasecut(tmp_path, {1: jpeg(), 2: None}) | {"published": published})
-    assert "phrasecut train: as published: 2 expressions are published, 2 are here\n" in capsys.readouterr().out
+    prepare_split(**write_phrasecut(tmp_path, {1: jpeg(), 2: None}, published={"train": published}))
+    assert "phrasecut train: as published: 2 expressions published, 2 found\n" in capsys.readouterr().out
 
 
-def test_a_name_that_is_no_text_is_listed_all_the_same(tmp_path):
+def test_a_name_that_cannot_be_encoded_is_listed_escaped(tmp_path):
     arguments = write_phrasecut(tmp_path, {1: jpeg(), 2: jpeg()})
     tasks = json.loads((tmp_path / "refer_train.json").read_text())
     (tmp_path / "refer_train.json").write_text(json.dumps([tasks[0], tasks[1] | {"task_id": "\ud800"}]))
-    assert prepare(**arguments) == 1
+    assert prepare_split(**arguments) == 1
     assert [row["record"] for row in read_skipped(arguments)] == ["\\ud800"]
 
 
-def test_bad_annotations_are_listed_too(tmp_path):
+def test_bad_annotations_are_listed(tmp_path):
     arguments = write_phrasecut(tmp_path, {1: jpeg(), 2: jpeg()})
     tasks = json.loads((tmp_path / "refer_train.json").read_text())
     (tmp_path / "refer_train.json").write_text(json.dumps([tasks[0] | {"phrase": ""}, tasks[1]]))
-    assert prepare(**arguments) == 1
+    assert prepare_split(**arguments) == 1
     expected = {"file": str(tmp_path / "refer_train.json"), "record": "1__0"}
     assert read_skipped(arguments) == [expected | {"reason": "its expression is empty; write one"}]
 
 
-def test_no_record_left_is_an_error_that_says_why_and_the_list_is_written(tmp_path):
+def test_a_split_without_usable_records_is_an_error_with_a_reason_and_a_list(tmp_path):
     arguments = write_phrasecut(tmp_path, {1: None, 2: jpeg()[:1000]})
-    message = r"phrasecut train in .*: all 2 records are left out; the first, 1__0: the image is in none of .*; fetch"
+    message = r"phrasecut train in .*: all 2 records are skipped; the first, 1__0: the image is in none of .*; fetch"
     with pytest.raises(ValueError, match=message):
-        prepare(**arguments)
+        prepare_split(**arguments)
     assert [row["record"] for row in read_skipped(arguments)] == ["1__0", "2__0"]
     assert not arguments["output"].exists()
 
 
 def test_an_empty_split_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="all 0 records are left out; the split is empty"):
-        prepare(**write_phrasecut(tmp_path, {}))
+    with pytest.raises(ValueError, match="all 0 records are skipped; the split is empty"):
+        prepare_split(**write_phrasecut(tmp_path, {}))
 
 
-def test_refer_files_become_records_of_the_same_table(tmp_path):
+def test_refer_files_become_records_with_the_same_columns(tmp_path):
     sentences = [{"sent_id": k, "sent": f"dog {k}"} for k in range(2)]
     ref = {"ref_id": 7, "ann_id": 5, "image_id": 9, "split": "val", "sentences": sentences}
     image = {"id": 9, "file_name": "nine.jpg", "width": 64, "height": 48}
@@ -284,29 +284,18 @@ def test_refer_files_become_records_of_the_same_table(tmp_path):
     (tmp_path / "refs(umd).p").write_bytes(pickle.dumps([ref], protocol=2))
     (tmp_path / "instances.json").write_text(json.dumps({"images": [image], "annotations": [annotation]}))
     (tmp_path / "nine.jpg").write_bytes(jpeg())
-    output = tmp_path / "val.parquet"
-    num_records = prepare(
-        "refcocog",
-        "val",
-        format="refer",
-        annotations=tmp_path,
-        images=[tmp_path],
-        split_by="umd",
-        masks=[],
-        classes=None,
-        sources=["refcocog"],
-        published=None,
-        output=output,
+    arguments = arguments_of(
+        "refcocog", "val", tmp_path, {"format": "refer", "split_by": "umd", "images": [str(tmp_path)]}
     )
-    assert num_records == 2
-    records = read_records(output)
+    assert prepare_split(**arguments) == 2
+    records, _ = read_records(arguments["output"])
     assert list(records["group_id"]) == ["7", "7"]
     assert list(records["expression"]) == ["dog 0", "dog 1"]
     np.testing.assert_array_equal(records["box"][0], [2, 3, 5.5, 5])
 
 
 def write_voc(folder: Path, sizes: dict[str, tuple[int, int]]) -> dict:
-    """An image of 64 x 48 pixels per name with a mask of that size; the arguments with which to prepare them."""
+    """Write per name an image of 64 x 48 pixels and a mask of this size; return the arguments of `prepare_split`."""
     lists_dir = folder / "ImageSets" / "Segmentation"
     lists_dir.mkdir(parents=True)
     (lists_dir / "val.txt").write_text("\n".join(sizes))
@@ -314,41 +303,30 @@ def write_voc(folder: Path, sizes: dict[str, tuple[int, int]]) -> dict:
         values = np.repeat([0, 2, 1, 255], width // 4).astype(np.uint8)
         Image.fromarray(np.tile(values, (height, 1))).save(folder / f"{name}.png")
         (folder / f"{name}.jpg").write_bytes(jpeg())
-    return {
-        "name": "voc",
-        "split": "val",
-        "format": "voc",
-        "annotations": folder,
-        "images": [folder],
-        "split_by": None,
-        "masks": [folder],
-        "classes": ["cat", "dog"],
-        "sources": [],
-        "published": None,
-        "output": folder / "out" / "val.parquet",
-    }
+    settings = {"format": "voc", "images": [str(folder)], "masks": [str(folder)], "classes": ["cat", "dog"]}
+    return arguments_of("voc", "val", folder, settings)
 
 
-def test_voc_files_become_records_of_the_same_table_that_name_the_classes(tmp_path):
+def test_voc_files_become_records_with_the_same_columns_and_name_the_classes(tmp_path):
     arguments = write_voc(tmp_path, {"b": (64, 48), "a": (64, 48)})
-    assert prepare(**arguments) == 4
-    records = read_records(arguments["output"])
+    assert prepare_split(**arguments) == 4
+    records, provenance = read_records(arguments["output"])
     assert list(records["record_id"]) == ["b/cat", "b/dog", "a/cat", "a/dog"]
     assert records["coco_id"].isna().all()
     assert decode_mask(records["ignore"][0], 48, 64)[:, 48:].all()
-    assert read_metadata(arguments["output"])["classes"] == ["cat", "dog"]
+    assert provenance.classes == ["cat", "dog"]
 
 
-def test_a_voc_mask_of_another_size_than_its_image_is_left_out(tmp_path):
+def test_a_voc_image_is_skipped_if_its_mask_has_another_size(tmp_path):
     arguments = write_voc(tmp_path, {"a": (48, 64), "b": (64, 48)})
-    assert prepare(**arguments) == 2
+    assert prepare_split(**arguments) == 2
     assert [row["record"] for row in read_skipped(arguments)] == ["a/cat", "a/dog"]
-    assert read_skipped(arguments)[0]["reason"].startswith("its annotation is for an image of 48 x 64 pixels, this")
+    assert read_skipped(arguments)[0]["reason"].startswith("its annotation is for an image of 48 x 64 pixels, but")
 
 
-def test_a_voc_image_that_is_absent_is_left_out(tmp_path):
+def test_a_missing_voc_image_is_skipped(tmp_path):
     arguments = write_voc(tmp_path, {"a": (64, 48), "b": (64, 48)})
     (tmp_path / "a.jpg").unlink()
-    assert prepare(**arguments) == 2
+    assert prepare_split(**arguments) == 2
     assert all(row["reason"].startswith("the image is in none of") for row in read_skipped(arguments))
     assert [row["record"] for row in read_skipped(arguments)] == ["a/cat", "a/dog"]

@@ -1,4 +1,4 @@
-"""Which images are taken, and how shards are shared out among processes."""
+"""Which images are accepted, and how processes share the shards."""
 
 import os
 import pickle
@@ -36,7 +36,7 @@ def deep_png() -> bytes:
     return png(struct.pack(">IIBBBBB", 48, 32, 16, 2, 0, 0, 0), rows)
 
 
-def turned(orientation: int) -> Image.Exif:
+def rotated(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return exif
@@ -45,14 +45,14 @@ def turned(orientation: int) -> Image.Exif:
 GREY = RGB.convert("L")
 TRANSPARENT = Image.merge("RGBA", [*RGB.split(), Image.new("L", RGB.size, 90)])
 
-# name of the file, the image or its bytes, how it is saved, what it shall look like
+# file name, the image or its bytes, options of saving, expected image
 READ = {
     "JPEG": ("a.jpg", RGB, {"quality": 95, "subsampling": 0}, RGB),
     "progressive JPEG": ("a.jpg", RGB, {"quality": 95, "subsampling": 0, "progressive": True}, RGB),
     "CMYK JPEG": ("a.jpg", RGB.convert("CMYK"), {"quality": 95}, RGB),
     "grey JPEG": ("a.jpg", GREY, {"quality": 95}, GREY),
-    "turned JPEG": ("a.jpg", RGB, {"quality": 95, "subsampling": 0, "exif": turned(6)}, RGB),
-    "JPEG of a camera, the other eye after it": (
+    "rotated JPEG": ("a.jpg", RGB, {"quality": 95, "subsampling": 0, "exif": rotated(6)}, RGB),
+    "stereo MPO of a camera": (
         *("a.jpg", RGB, {"format": "MPO", "save_all": True, "append_images": [GREY.convert("RGB")], "subsampling": 0}),
         RGB,
     ),
@@ -86,7 +86,7 @@ REFUSED = {
     "animated PNG": ("a.png", RGB, SEVERAL, "is animated or one of several in its file; save the one"),
     "animated WebP": ("a.webp", RGB, SEVERAL, "is animated or one of several in its file; save the one"),
     "TIFF of pages": ("a.tif", RGB, SEVERAL, "is animated or one of several in its file; save the one"),
-    # Without pixels: whoever decoded them would find none.
+    # Without pixels: decoding would fail differently.
     "PNG of 30000 x 30000 pixels": (
         *("a.png", png(struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)), {}),
         r"is too large \(.*\); scale it down",
@@ -117,7 +117,7 @@ def save(folder: Path, name: str, image: Image.Image | bytes, options: dict) -> 
 
 
 @pytest.mark.parametrize("kind", READ)
-def test_an_image_of_this_kind_is_read_rightly(tmp_path, kind):
+def test_an_image_of_this_kind_is_read_correctly(tmp_path, kind):
     name, image, options, expected = READ[kind]
     path = save(tmp_path, name, image, options)
     assert check_image(name, [tmp_path], upright=False) == CheckedImage(str(path), (32, 48), "")
@@ -129,7 +129,7 @@ def test_an_image_of_this_kind_is_read_rightly(tmp_path, kind):
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("kind", REFUSED)
-def test_an_image_of_this_kind_is_refused_by_name_by_preparation_as_by_what_reads_it_later(tmp_path, kind):
+def test_an_image_of_this_kind_is_refused_by_preparation_and_by_later_steps(tmp_path, kind):
     name, image, options, reason = REFUSED[kind]
     path = save(tmp_path, name, image, options)
     found = check_image(name, [tmp_path], upright=False)
@@ -142,8 +142,8 @@ def test_an_image_of_this_kind_is_refused_by_name_by_preparation_as_by_what_read
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-def test_an_image_that_shall_be_upright_is_refused_when_a_viewer_turns_it(tmp_path, orientation, suffix):
-    RGB.save(tmp_path / f"a.{suffix}", exif=turned(orientation))
+def test_upright_images_are_refused_if_they_have_a_rotation_flag(tmp_path, orientation, suffix):
+    RGB.save(tmp_path / f"a.{suffix}", exif=rotated(orientation))
     fault = check_image(f"a.{suffix}", [tmp_path], upright=True).fault
     assert check_image(f"a.{suffix}", [tmp_path], upright=False) == (str(tmp_path / f"a.{suffix}"), (32, 48), "")
     if orientation == 1:
@@ -152,26 +152,26 @@ def test_an_image_that_shall_be_upright_is_refused_when_a_viewer_turns_it(tmp_pa
         assert fault.startswith(f"the image is stored turned or mirrored (EXIF orientation {orientation}); save it up")
 
 
-def test_an_image_without_a_note_of_its_orientation_is_upright(tmp_path):
+def test_an_image_without_an_orientation_is_upright(tmp_path):
     for name in ("a.jpg", "a.png", "a.gif", "a.bmp"):
         RGB.save(tmp_path / name)
         assert not check_image(name, [tmp_path], upright=True).fault
 
 
 @pytest.mark.parametrize("name", ["absent.jpg", "", ".", "a\0b.jpg", "x" * 5000])
-def test_an_image_that_is_not_there_is_at_fault_whatever_its_name(tmp_path, name):
+def test_a_missing_image_is_a_fault_whatever_its_name(tmp_path, name):
     fault = check_image(name, [tmp_path, tmp_path / "more"], upright=False).fault
     wanted = f"the image is in none of {tmp_path}, {tmp_path}/more; fetch it into one of them"
     assert fault == wanted or (len(name) > 255 and "File name too long" in fault)
 
 
 def make_pair(expression: str):
-    """What reads of an image whose size nobody told."""
+    """A reader of pairs without image sizes."""
     names = {"image_id": "a", "file_name": "a.jpg", "group_id": "g"}
     yield make_record(record_id=expression, expression=expression, size=None, mask=None, tags=[], **names)
 
 
-def test_a_record_without_a_size_takes_that_of_its_image(tmp_path):
+def test_a_record_without_a_size_takes_the_size_of_its_image(tmp_path):
     RGB.save(tmp_path / "a.jpg")
     shard = ShardReader(make_pair, [tmp_path], upright=True)([pickle.dumps("dog"), pickle.dumps("cat")])
     assert [(row["record_id"], row["height"], row["width"]) for row in shard.records.to_pylist()] == [
@@ -181,16 +181,16 @@ def test_a_record_without_a_size_takes_that_of_its_image(tmp_path):
     assert {row["mask"] for row in shard.records.to_pylist()} == {None}
 
 
-def test_what_is_meant_upright_is_checked_for_it(tmp_path):
-    RGB.save(tmp_path / "a.jpg", exif=turned(3))
+def test_only_upright_splits_are_checked_for_rotation_flags(tmp_path):
+    RGB.save(tmp_path / "a.jpg", exif=rotated(3))
     shards = read_shards(OpenSplit(["dog"], make_pair, upright=True), [tmp_path], 1)
     assert [(type(row), row.record) for shard in shards for row in shard.skipped] == [(Skipped, "dog")]
     shards = read_shards(OpenSplit(["dog"], make_pair), [tmp_path], 1)
     assert [shard.records["record_id"].to_pylist() for shard in shards] == [["dog"]]
 
 
-def test_items_are_drawn_shard_by_shard_and_not_ahead(tmp_path, monkeypatch):
-    monkeypatch.setattr("tseg.datasets.shards.SHARD", 10)
+def test_items_are_streamed_shard_by_shard(tmp_path, monkeypatch):
+    monkeypatch.setattr("tseg.datasets.shards.SHARD_SIZE", 10)
     num_drawn = 0
 
     def items():
@@ -204,6 +204,6 @@ def test_items_are_drawn_shard_by_shard_and_not_ahead(tmp_path, monkeypatch):
     assert num_drawn == 30
 
 
-def test_a_process_that_is_killed_is_an_error_that_says_so():
-    with pytest.raises(ValueError, match="was killed, most likely for want of memory; prepare with fewer threads"):
+def test_a_killed_process_is_an_error_that_says_so():
+    with pytest.raises(ValueError, match="was killed, probably for lack of memory; use fewer threads"):
         list(read_shards(OpenSplit([9], os._exit), [], 2))  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
 """`tseg`: one sub-command per rule of the workflow, and one for people with an image.
 
-The only place where settings become arguments. What a sub-command needs is imported inside it, so that help is instant.
+A sub-command turns options into the arguments of one call into the library. It imports what it needs when it runs, so
+that help is instant.
 """
 
 import sys
@@ -8,16 +9,18 @@ from typing import Annotated
 
 import typer
 
-from tseg.cli.data import configure, prepare, track
+from tseg.cli.configure import configure
 from tseg.cli.describe import describe
 from tseg.cli.draw import draw
 from tseg.cli.evaluate import evaluate
 from tseg.cli.fetch import fetch
 from tseg.cli.overlap import overlap
 from tseg.cli.predict import predict
+from tseg.cli.prepare import prepare
 from tseg.cli.refine import refine
 from tseg.cli.segment import segment
 from tseg.cli.tabulate import tabulate
+from tseg.cli.track import track
 from tseg.cli.train import train
 
 app = typer.Typer(
@@ -63,7 +66,7 @@ def options(
 
 
 def main() -> None:
-    """Run `tseg`; what the user can fix is one sentence on stderr and exit status 1, never a traceback."""
+    """Run `tseg`. A mistake of the user ends in one sentence on stderr and exit status 1, not in a traceback."""
     try:
         app()
     except (ValueError, OSError) as error:

@@ -1,1 +1,1 @@
-"""Raw files to records, records to batches."""
+"""Data sets: official annotation files and images become tables of records."""

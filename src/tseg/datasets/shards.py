@@ -1,4 +1,4 @@
-"""A split read in shards of items, by this process or several, and the images of its records checked."""
+"""Read a split in shards of items, in one or several processes, and check the images of its records."""
 
 import multiprocessing
 import os
@@ -20,21 +20,21 @@ from tseg.datasets.readers.annotations import OpenSplit, Record, Skipped
 from tseg.images import ImageError, check_orientation, usable_image
 from tseg.records import RECORDS
 
-SHARD = 256
-"""Items of a shard."""
-LATELY = 2**14
-"""Images that a process remembers, so that it looks at each once wherever its records stand together."""
+SHARD_SIZE = 256
+"""Items per shard."""
+CACHED_IMAGES = 2**14
+"""Checked images that a process remembers: it checks an image once if its records stand together."""
 
 
 class Shard(NamedTuple):
-    """What became of consecutive items: a table of `RECORDS`, and what was left out."""
+    """The outcome of consecutive items: a table of `RECORDS`, and what was skipped."""
 
     records: pa.Table
     skipped: list[Skipped]
 
 
 class CheckedImage(NamedTuple):
-    """What the check of one image found: its path, (height, width) in pixels, and its fault or ''."""
+    """A checked image: its path, its (height, width) in pixels, and its fault, empty if there is none."""
 
     path: str
     size: tuple[int, int]
@@ -42,33 +42,33 @@ class CheckedImage(NamedTuple):
 
 
 def read_shards(split: OpenSplit, images: Sequence[Path], num_workers: int) -> Generator[Shard, None, None]:
-    """Yield the shards in order, whatever the number of processes; a few of them are held at a time.
+    """Yield the shards in order, for any number of processes; a few are in memory at a time.
 
-    A record is kept if its image, in the first of the folders `images` that has it, is whole and of its size; the
-    image's path becomes its `file_name`. Raises ValueError when a process is killed.
+    Each image is taken from the first of the folders `images` that has it. A record is kept if its image can be decoded
+    and has the record's size; its `file_name` becomes the image's path. Raises ValueError if a process is killed.
     """
-    # As bytes, also within one process: were they held as the thousands of lists that they are, Python's garbage
-    # collector would go through them again and again.
+    # Items are pickled even for a single process: as thousands of nested lists, they would make Python's garbage
+    # collector scan them again and again.
     items = map(pickle.dumps, split.items)
-    shards = iter(lambda: list(islice(items, SHARD)), [])
-    reading = split.read, tuple(images), split.upright
-    yield from map(ShardReader(*reading), shards) if num_workers == 1 else _share_out(shards, reading, num_workers)
+    shards = iter(lambda: list(islice(items, SHARD_SIZE)), [])
+    reader = split.read, tuple(images), split.upright
+    yield from map(ShardReader(*reader), shards) if num_workers == 1 else _distribute(shards, reader, num_workers)
 
 
-def _share_out(shards: Iterator[list[bytes]], reading: tuple[Any, ...], num_workers: int) -> Iterator[Shard]:
+def _distribute(shards: Iterator[list[bytes]], reader: tuple[Any, ...], num_workers: int) -> Iterator[Shard]:
+    """Read the shards in `num_workers` processes, each with a `ShardReader` of the arguments `reader`."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, _start_worker, reading) as pool:
+    with ProcessPoolExecutor(num_workers, context, _start_worker, reader) as pool:
         running: deque[Future[Shard]] = deque()
         try:
             for shard in shards:
                 running.append(pool.submit(_read_shard, shard))
-                if len(running) > num_workers + 2:  # so many wait for the oldest
+                if len(running) > num_workers + 2:  # enough to keep all workers busy
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
         except BrokenProcessPool as error:
-            killed = "a process that prepares records was killed, most likely for want of memory"
-            raise ValueError(f"{killed}; prepare with fewer threads") from error
+            raise ValueError("a worker process was killed, probably for lack of memory; use fewer threads") from error
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -78,10 +78,10 @@ class ShardReader:
 
     def __init__(self, read: Callable[[Any], Iterator[Record | Skipped]], images: Sequence[Path], upright: bool):
         self.read = read
-        self.check = lru_cache(LATELY)(partial(check_image, images=images, upright=upright))
+        self.check = lru_cache(CACHED_IMAGES)(partial(check_image, images=images, upright=upright))
 
     def __call__(self, items: list[bytes]) -> Shard:
-        """Read one shard, the image of each of its records checked."""
+        """Read one shard and check the image of each record."""
         records, skipped = [], []
         for record in (record for item in items for record in self.read(pickle.loads(item))):
             checked = record if isinstance(record, Skipped) else with_image(record, self.check(record["file_name"]))
@@ -92,14 +92,14 @@ class ShardReader:
 _WORKER: dict[str, ShardReader] = {}
 
 
-def _start_worker(*reading: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that started this one stops the work
+def _start_worker(*reader: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process stops the work
     Thread(target=_end_with_parent, daemon=True).start()
-    _WORKER["reader"] = ShardReader(*reading)
+    _WORKER["reader"] = ShardReader(*reader)
 
 
 def _end_with_parent() -> None:
-    """However the parent ends, were it by kill -9: a pool's processes would wait for work for ever."""
+    """Exit when the parent ends, even by kill -9; otherwise a pool's processes wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "it started this process"
     parent.join()
@@ -111,11 +111,11 @@ def _read_shard(items: list[bytes]) -> Shard:
 
 
 def with_image(record: Record, image: CheckedImage) -> Record | Skipped:
-    """The record with its image's path as `file_name`, its size if it has none; or why it is left out."""
+    """The record with the path of its image as `file_name` and with the image's size; or why it is skipped."""
     path, size, fault = image
-    wanted = record["height"], record["width"]
-    if not fault and wanted not in (size, (None, None)):
-        fault = f"its annotation is for an image of {wanted[1]} x {wanted[0]} pixels, this one has "
+    height, width = record["height"], record["width"]
+    if not fault and (height, width) not in (size, (None, None)):
+        fault = f"its annotation is for an image of {width} x {height} pixels, but the image has "
         fault += f"{size[1]} x {size[0]}; fetch the original image"
     if fault:
         return Skipped(Path(path), record["record_id"], fault)
@@ -123,10 +123,10 @@ def with_image(record: Record, image: CheckedImage) -> Record | Skipped:
 
 
 def check_image(name: str, images: Sequence[Path], upright: bool) -> CheckedImage:
-    """Find the image `name` in the first of the folders that has it and decode it to its end.
+    """Find the image `name` in the first of the folders `images` that has it, and decode it completely.
 
-    It has the size that it is stored with: annotations do not know EXIF's orientation, unless they are of images
-    that are `upright`, in which an image that a viewer turns is at fault.
+    The size is that of the stored pixels, as official annotations ignore the EXIF orientation. With `upright`, an image
+    with an EXIF rotation flag is a fault.
     """
     try:
         path = next(images_dir / name for images_dir in images if (images_dir / name).is_file())
@@ -134,13 +134,13 @@ def check_image(name: str, images: Sequence[Path], upright: bool) -> CheckedImag
         folders = ", ".join(map(str, images))
         return CheckedImage(name, (0, 0), f"the image is in none of {folders}; fetch it into one of them")
     except OSError as error:  # a name that is too long
-        return CheckedImage(name, (0, 0), f"the image cannot be looked for ({error}); fix its name")
+        return CheckedImage(name, (0, 0), f"the file system refuses the image's name ({error}); correct the name")
     try:
         with usable_image(path) as image:
             width, height = image.size
             if upright:
                 check_orientation(image)
-            image.draft("L", (1, 1))  # a JPEG is read to its end, but only its coarsest version is made
+            image.draft("L", (1, 1))  # for a JPEG: all data is read, but only a thumbnail is decoded
             image.load()
     except ImageError as error:
         return CheckedImage(str(path), (0, 0), str(error))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tseg.datasets.readers.annotations import RecordError, make_record, mask_box, polygon_points, region_points
-from tseg.records import SCHEMA, encode_mask
+from tseg.records import RECORDS, encode_mask
 
 USUAL = {
     "record_id": "r",
@@ -16,15 +16,15 @@ USUAL = {
 }
 
 
-def test_a_record_has_the_columns_of_the_table_and_the_box_of_its_mask():
+def test_a_record_has_the_columns_of_the_schema_and_the_box_of_its_mask():
     record = make_record(**USUAL)
-    assert list(record) == SCHEMA.names
+    assert list(record) == RECORDS.names
     assert (record["height"], record["width"], record["expression"]) == (3, 4, "big dog")
     assert record["box"] == [0, 0, 3, 3]
     assert make_record(**USUAL, box=[0.5, 0, 2, 2])["box"] == [0.5, 0, 2, 2]
 
 
-def test_a_record_may_have_no_mask_and_then_has_no_box_and_perhaps_no_size():
+def test_a_record_without_a_mask_has_no_box_and_may_have_no_size():
     record = make_record(**USUAL | {"mask": None})
     assert (record["mask"], record["box"], record["height"], record["width"]) == (None, None, 3, 4)
     record = make_record(**USUAL | {"mask": None, "size": None})
@@ -36,9 +36,9 @@ def test_a_record_may_have_no_mask_and_then_has_no_box_and_perhaps_no_size():
     [
         ({"expression": " \t\n"}, "its expression is empty; write one"),
         ({"mask": encode_mask(np.zeros((3, 4), bool))}, "its mask is empty; draw the region inside the image"),
-        ({"expression": "dog \ud83d"}, "holds half of a surrogate pair; fix it"),
-        ({"record_id": "\udc00"}, "holds half of a surrogate pair; fix it"),
-        ({"file_name": "\udc00.jpg"}, "holds half of a surrogate pair; fix it"),
+        ({"expression": "dog \ud83d"}, "has an unpaired surrogate; remove it"),
+        ({"record_id": "\udc00"}, "has an unpaired surrogate; remove it"),
+        ({"file_name": "\udc00.jpg"}, "has an unpaired surrogate; remove it"),
     ],
 )
 def test_a_record_that_cannot_be_used_is_refused(changes, reason):
@@ -46,7 +46,7 @@ def test_a_record_that_cannot_be_used_is_refused(changes, reason):
         make_record(**USUAL | changes)
 
 
-def test_the_box_of_a_mask_is_where_its_pixels_are():
+def test_the_box_of_a_mask_encloses_its_pixels():
     random = np.random.default_rng(0)
     for _ in range(100):
         mask = random.random((9, 7)) < 0.05
@@ -56,7 +56,7 @@ def test_the_box_of_a_mask_is_where_its_pixels_are():
             assert mask_box(encode_mask(mask), mask.shape) == expected
 
 
-def test_points_are_read_in_pairs_or_in_a_row():
+def test_points_are_read_from_pairs_or_a_flat_list():
     expected = np.array([[1, 2], [3, 4.5], [5, 6]])
     np.testing.assert_array_equal(polygon_points([[1, 2], [3, 4.5], [5, 6]]), expected)
     np.testing.assert_array_equal(polygon_points([1, 2, 3, 4.5, 5, 6]), expected)
@@ -75,15 +75,15 @@ for _ in range(500):
         *([1, float("nan")], [1, float("inf")], [1, 1e6], [1, -(10**400)], [1, 1j], [[1, 2], 3], [["x", 1]]),
     ],
 )
-def test_what_is_no_polygon_is_refused(polygon):
-    with pytest.raises(RecordError, match="one of its polygons is not a list of points x, y; fix the polygon"):
+def test_a_value_that_is_not_a_polygon_is_refused(polygon):
+    with pytest.raises(RecordError, match="one of its polygons is not a list of points x, y; correct the polygon"):
         polygon_points(polygon)
 
 
-def test_polygons_that_run_to_and_fro_are_refused_before_they_are_drawn():
+def test_polygons_with_too_long_outlines_are_refused():
     far = [[0, 0, 9e4, 9e4]]
     assert len(region_points(far * 11)) == 11
-    with pytest.raises(RecordError, match="its polygons run for more than 1,000,000 pixels; fix them"):
+    with pytest.raises(RecordError, match="its polygons are longer than 1,000,000 pixels in total; simplify them"):
         region_points(far * 12)
-    with pytest.raises(RecordError, match="its polygons run for more than 1,000,000 pixels; fix them"):
+    with pytest.raises(RecordError, match="its polygons are longer than 1,000,000 pixels in total; simplify them"):
         region_points([[0, 0, 9e4, 9e4] * 12])

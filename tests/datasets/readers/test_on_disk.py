@@ -2,23 +2,23 @@ import random
 
 import pytest
 
-from tseg.datasets.readers.on_disk import Distinct, Lookup, id_text
+from tseg.datasets.readers.on_disk import DistinctStrings, Lookup, id_text
 
 
-def test_a_lookup_is_a_dictionary_in_which_the_later_item_wins():
+def test_a_lookup_keeps_the_later_of_two_items_with_one_id():
     items = [{"id": 9, "a": 1}, {"id": "x", "b": [None, 1.5]}, {"id": "9", "a": 2}, {"name": "without an id"}]
     lookup = Lookup(items, "id")
     assert [lookup.get(id) for id in ("9", "x", "8", "without an id")] == [items[2], items[1], None, None]
 
 
-def test_a_lookup_keeps_the_asked_items_alone():
+def test_a_lookup_keeps_only_the_requested_items():
     lookup = Lookup(({"id": number} for number in range(100)), "id", {"7", "93", "200"})
     assert [number for number in range(300) if lookup.get(str(number))] == [7, 93]
 
 
-def test_distinct_strings_are_those_of_a_set():
+def test_distinct_strings_behave_like_a_set():
     names = [str(number) for number in random.Random(0).choices(range(500), k=2000)] + ["", "\0", "ä", "\ud800"]
-    distinct, seen = Distinct(), set()
+    distinct, seen = DistinctStrings(), set()
     for name in names:
         assert distinct.add(name) == (name not in seen)
         seen.add(name)
@@ -29,11 +29,11 @@ def test_distinct_strings_are_those_of_a_set():
     ("id", "text"),
     [(9, "9"), ("9", "9"), (-3, "-3"), (1.5, "1.5"), (None, "None"), (True, "True"), ([9], "<list>"), ({}, "<dict>")],
 )
-def test_an_id_becomes_text_and_what_can_be_none_its_type(id, text):
+def test_an_id_becomes_text_and_any_other_value_its_type(id, text):
     assert id_text(id) == text
 
 
-def test_an_id_of_thousands_of_digits_or_lists_within_lists_is_none():
+def test_huge_numbers_and_nested_lists_are_no_ids():
     nested = []
     for _ in range(100_000):
         nested = [nested]

@@ -28,7 +28,7 @@ def write(folder: Path, val: list, images: list = IMAGES, **others: list) -> Pat
 
 
 def read(opened: OpenSplit) -> tuple[list[dict], list[Skipped]]:
-    """The records of a split in order, and what was left out."""
+    """The records of a split in order, and the skipped records."""
     found = [record for item in opened.items for record in opened.read(item)]
     skipped = [record for record in found if isinstance(record, Skipped)]
     return [record for record in found if not isinstance(record, Skipped)], skipped
@@ -61,7 +61,7 @@ def test_masks_are_the_union_of_pillows_polygons_and_points_are_skipped(tmp_path
 
 
 def evaluators_mask(task: dict, width: int, height: int) -> np.ndarray:
-    """As PhraseCut's evaluator draws it: each polygon on an image of its own, added to those before."""
+    """Draw each polygon on a separate image and take the union, as PhraseCut's evaluator does."""
     mask = np.zeros((height, width), dtype=bool)
     for polygons in task["Polygons"]:
         for polygon in polygons:
@@ -72,7 +72,7 @@ def evaluators_mask(task: dict, width: int, height: int) -> np.ndarray:
     return mask
 
 
-def test_masks_of_drawn_shapes_are_the_evaluators(tmp_path):
+def test_masks_of_drawn_shapes_equal_those_of_the_evaluator(tmp_path):
     draw_shapes(tmp_path / "shapes", sets=["phrasecut"], num_train=10, num_val=1, seed=5)
     folder = tmp_path / "shapes/phrasecut/VGPhraseCut_v0"
     records, skipped = read(open_phrasecut(folder, "train"))
@@ -85,20 +85,20 @@ def test_masks_of_drawn_shapes_are_the_evaluators(tmp_path):
         np.testing.assert_array_equal(mask, evaluators_mask(task, record["width"], record["height"]))
 
 
-def test_reading_tasks_takes_the_memory_of_a_few_however_many_there_are(tmp_path, monkeypatch):
+def test_memory_does_not_grow_with_the_number_of_tasks(tmp_path, monkeypatch):
     monkeypatch.setattr("tseg.datasets.readers.json_stream.CHUNK", 2**12)
     peaks = []
-    for number in (100, 100, 2000):  # the first fills the caches of what it calls
+    for number in (100, 100, 2000):  # the first fills caches
         write(tmp_path, [make_task(f"9__{task}", Polygons=[[SQUARE * 5]]) for task in range(number)])
         opened = open_phrasecut(tmp_path, "val")
         tracemalloc.start()
         assert sum(1 for item in opened.items for _ in opened.read(item)) == number
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[2] < 1.5 * peaks[1]  # garbage is collected now and then
+    assert peaks[2] < 1.5 * peaks[1]  # the garbage collector runs at varying times
 
 
-def test_a_record_holds_its_task(tmp_path):
+def test_a_record_has_the_values_of_its_task(tmp_path):
     (record,), _ = read(open_phrasecut(write(tmp_path, [make_task(phrase="  Big \t dog\n")]), "val"))
     assert record["record_id"] == record["group_id"] == "9__1"
     assert (record["image_id"], record["file_name"]) == ("9", "9.jpg")
@@ -108,14 +108,14 @@ def test_a_record_holds_its_task(tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "expected"), [({"coco_id": 5802}, "5802"), ({"coco_id": None}, None), ({}, None)])
-def test_a_record_has_its_images_id_in_coco_if_there_is_one(tmp_path, changes, expected):
+def test_a_record_has_the_coco_id_of_its_image_if_known(tmp_path, changes, expected):
     (record,), _ = read(open_phrasecut(write(tmp_path, [make_task()], [IMAGES[0] | changes]), "val"))
     assert record["coco_id"] == expected
 
 
-def test_an_image_with_a_bad_id_in_coco_makes_a_bad_record(tmp_path):
+def test_a_record_with_a_bad_coco_id_is_skipped(tmp_path):
     _, (skipped,) = read(open_phrasecut(write(tmp_path, [make_task()], [IMAGES[0] | {"coco_id": 12.5}]), "val"))
-    assert skipped.reason == "its coco_id is missing or not of type int; fix it in the file"
+    assert skipped.reason == "its coco_id is missing or not of type int; correct it in the file"
 
 
 def test_records_keep_the_order_of_the_files_and_a_sum_of_splits_reads_both(tmp_path):
@@ -127,13 +127,13 @@ def test_records_keep_the_order_of_the_files_and_a_sum_of_splits_reads_both(tmp_
 
 def test_names_are_ranked_by_their_frequency_in_training(tmp_path):
     counts = {f"name{rank}": 1 + (500 - rank) // 50 for rank in range(501)}
-    names = sorted(counts, key=counts.__getitem__)  # the rare first: the order of the file decides only ties
+    names = sorted(counts, key=counts.__getitem__)  # rare names first: the order of the file decides only ties
     train = [make_task(phrase_structure={"name": name}) for name in names for _ in range(counts[name])]
-    asked = {"name0": "c20", "name19": "c20", "name20": "c21-100", "name99": "c21-100"}
-    asked |= {"name100": "c101-500", "name499": "c101-500", "name500": "c500+", "never": "c500+"}
-    val = [make_task(name, phrase_structure={"name": name}) for name in asked]
+    ranks = {"name0": "c20", "name19": "c20", "name20": "c21-100", "name99": "c21-100"}
+    ranks |= {"name100": "c101-500", "name499": "c101-500", "name500": "c500+", "never": "c500+"}
+    val = [make_task(name, phrase_structure={"name": name}) for name in ranks]
     records, _ = read(open_phrasecut(write(tmp_path, val, refer_train=train), "val"))
-    assert [record["tags"][0] for record in records] == list(asked.values())
+    assert [record["tags"][0] for record in records] == list(ranks.values())
 
 
 @pytest.mark.parametrize(
@@ -162,32 +162,35 @@ def test_there_are_eighty_coco_names():
     ("changes", "reason"),
     [
         ({"phrase": " \n"}, "its expression is empty; write one"),
-        ({"phrase": None}, "its phrase is missing or not of type str; fix it"),
-        ({"phrase_structure": None}, "its phrase_structure is missing or not of type dict; fix it"),
-        ({"phrase_structure": {}}, "its name is missing or not of type str; fix it"),
-        ({"image_id": 10}, "its image 10 is not in img_info.json; add its size there"),
-        ({"Polygons": None}, "its Polygons is missing or not of type list; fix it"),
+        ({"phrase": None}, "its phrase is missing or not of type str; correct it"),
+        ({"phrase_structure": None}, "its phrase_structure is missing or not of type dict; correct it"),
+        ({"phrase_structure": {}}, "its name is missing or not of type str; correct it"),
+        ({"image_id": 10}, "its image 10 is not in img_info.json; add the image there"),
+        ({"Polygons": None}, "its Polygons is missing or not of type list; correct it"),
         ({"Polygons": []}, "its mask is empty; draw the region inside the image"),
         ({"Polygons": [[[[50, 50], [60, 50], [60, 60]]]]}, "its mask is empty; draw the region inside"),
-        ({"Polygons": [5]}, "one of its Polygons is not a list of polygons; fix it"),
-        ({"Polygons": [[[["x", 1], [2, 3]]]]}, "not a list of points x, y; fix the polygon"),
-        ({"Polygons": [[[[1, 2, 3], [4, 5, 6]]]]}, "not a list of points x, y; fix the polygon"),
-        ({"Polygons": [[[SQUARE]]]}, "not a list of points x, y; fix the polygon"),
-        ({"Polygons": [[[[0, 0], [9e4, 9e4]] * 99]]}, "its polygons run for more than 1,000,000 pixels; fix them"),
+        ({"Polygons": [5]}, "one of its Polygons is not a list of polygons; correct it"),
+        ({"Polygons": [[[["x", 1], [2, 3]]]]}, "not a list of points x, y; correct the polygon"),
+        ({"Polygons": [[[[1, 2, 3], [4, 5, 6]]]]}, "not a list of points x, y; correct the polygon"),
+        ({"Polygons": [[[SQUARE]]]}, "not a list of points x, y; correct the polygon"),
+        (
+            {"Polygons": [[[[0, 0], [9e4, 9e4]] * 99]]},
+            "its polygons are longer than 1,000,000 pixels in total; simplify",
+        ),
         ({"Polygons": [[[[-50, -60], [-70, -60], [-60, -90]]]]}, "its mask is empty; draw the region inside"),
-        ({"Polygons": [[[[0, 0], [1e12, 0], [0, 5]]]]}, "not a list of points x, y; fix the polygon"),
-        ({"Polygons": [[[[0, 0], [float("nan"), 0], [0, 5]]]]}, "not a list of points x, y; fix the"),
-        ({"Polygons": [[[[0, 0], [10**400, 0], [0, 5]]]]}, "not a list of points x, y; fix the polygon"),
+        ({"Polygons": [[[[0, 0], [1e12, 0], [0, 5]]]]}, "not a list of points x, y; correct the polygon"),
+        ({"Polygons": [[[[0, 0], [float("nan"), 0], [0, 5]]]]}, "not a list of points x, y; correct the"),
+        ({"Polygons": [[[[0, 0], [10**400, 0], [0, 5]]]]}, "not a list of points x, y; correct the polygon"),
     ],
 )
-def test_a_bad_task_is_left_out_with_its_reason_and_the_others_stay(tmp_path, changes, reason):
+def test_a_bad_task_is_skipped_with_its_reason_and_the_others_stay(tmp_path, changes, reason):
     records, (skipped,) = read(open_phrasecut(write(tmp_path, [make_task("bad", **changes), make_task()]), "val"))
     assert [record["record_id"] for record in records] == ["9__1"]
     assert (skipped.file, skipped.record) == (tmp_path / "refer_val.json", "bad")
     assert reason in skipped.reason
 
 
-def test_a_task_without_an_id_is_named_by_its_place(tmp_path):
+def test_a_task_without_an_id_is_named_by_its_number(tmp_path):
     task = make_task()
     del task["task_id"]
     _, (skipped,) = read(open_phrasecut(write(tmp_path, [make_task(), task]), "val"))
@@ -195,16 +198,16 @@ def test_a_task_without_an_id_is_named_by_its_place(tmp_path):
 
 
 @pytest.mark.parametrize("size", [(0, 5), (-3, 5), (10**6, 10**6)])
-def test_an_image_of_an_impossible_size_makes_a_bad_record(tmp_path, size):
+def test_a_record_with_an_impossible_image_size_is_skipped(tmp_path, size):
     images = [{"image_id": 9, "width": size[0], "height": size[1]}]
     _, (skipped,) = read(open_phrasecut(write(tmp_path, [make_task()], images), "val"))
-    assert f"its image cannot be {size[0]} x {size[1]} pixels; fix the size in img_info.json" in skipped.reason
+    assert f"its image cannot be {size[0]} x {size[1]} pixels; correct the size in img_info.json" in skipped.reason
 
 
-def test_an_unknown_split_lists_the_splits_there_are(tmp_path):
-    with pytest.raises(ValueError, match=r"refer_dev\.json does not exist; .* there are: train, val$"):
+def test_an_unknown_split_lists_the_existing_splits(tmp_path):
+    with pytest.raises(ValueError, match=r"refer_dev\.json does not exist; choose one of train, val$"):
         read(open_phrasecut(write(tmp_path, []), "dev"))
-    with pytest.raises(ValueError, match=r"refer_val\.json does not exist; place PhraseCut's files there"):
+    with pytest.raises(ValueError, match=r"refer_val\.json does not exist; put PhraseCut's files there"):
         read(open_phrasecut(tmp_path / "elsewhere", "val"))
 
 

@@ -35,7 +35,7 @@ def write(folder: Path, refs: list, segmentation=(SQUARE,), **changes) -> Path:
 
 
 def read(opened: OpenSplit) -> tuple[list[dict], list[Skipped]]:
-    """The records of a split in order, and what was left out."""
+    """The records of a split in order, and the skipped records."""
     found = [record for item in opened.items for record in opened.read(item)]
     skipped = [record for record in found if isinstance(record, Skipped)]
     return [record for record in found if not isinstance(record, Skipped)], skipped
@@ -58,7 +58,7 @@ def runs_of(mask: np.ndarray) -> list[int]:
 
 
 def python_2_pickle(value, protocol: int) -> bytes:
-    """The opcodes with which Python 2 wrote what `str` and `int` were then, a byte string and a C long."""
+    """Pickle with the opcodes of Python 2, whose `str` is a byte string and whose `int` is a C long."""
     match value:
         case bytes():
             text = b"S" + repr(value)[1:].encode() + b"\n"
@@ -73,7 +73,7 @@ def python_2_pickle(value, protocol: int) -> bytes:
     raise AssertionError(value)
 
 
-def test_a_record_is_a_sentence_and_shares_its_reference(tmp_path):
+def test_each_sentence_is_a_record_and_shares_its_reference(tmp_path):
     records, skipped = read(open_refer(write(tmp_path, [make_ref()]), "val", "unc"))
     assert not skipped
     assert [record["record_id"] for record in records] == ["10", "11"]
@@ -86,7 +86,7 @@ def test_a_record_is_a_sentence_and_shares_its_reference(tmp_path):
         assert record["box"] == BOX
 
 
-def test_records_keep_the_order_of_the_pickle_and_only_their_split(tmp_path):
+def test_a_split_keeps_the_order_of_the_pickle(tmp_path):
     refs = [make_ref(3, "testB"), make_ref(2, "testA"), make_ref(1, "train"), make_ref(4, "testA")]
     records, _ = read(open_refer(write(tmp_path, refs), "testA", "unc"))
     assert [record["group_id"] for record in records] == ["2", "2", "4", "4"]
@@ -108,28 +108,28 @@ def test_polygon_masks_are_the_union_of_pycocotools_masks():
     np.testing.assert_array_equal(decode_mask(compress(polygons, (HEIGHT, WIDTH)), HEIGHT, WIDTH), expected)
 
 
-def test_masks_and_order_are_those_of_pycocotools_and_the_pickle(tmp_path):
+def test_masks_match_pycocotools_and_the_order_matches_the_pickle(tmp_path):
     draw_shapes(tmp_path / "shapes", sets=["coco"], num_train=6, num_val=1, seed=0)
     folder = tmp_path / "shapes/coco/refer/data/refcoco"
     coco = COCO(folder / "instances.json")
-    for place, annotation in enumerate(coco.dataset["annotations"]):
+    for index, annotation in enumerate(coco.dataset["annotations"]):
         mask = coco.annToMask(annotation)
-        if place % 3:  # polygons, run lengths, compressed run lengths
-            counts = runs_of(mask) if place % 3 == 1 else encode_mask(mask)
+        if index % 3:  # polygons, run lengths, compressed run lengths
+            counts = runs_of(mask) if index % 3 == 1 else encode_mask(mask)
             annotation["segmentation"] = {"size": list(mask.shape), "counts": counts}
     (folder / "instances.json").write_text(json.dumps(coco.dataset))
     coco = COCO(folder / "instances.json")
     refs = [ref for ref in pickle.loads((folder / "refs(unc).p").read_bytes()) if ref["split"] == "train"]
-    said = [(ref, sentence) for ref in refs for sentence in ref["sentences"]]
+    expected = [(ref, sentence) for ref in refs for sentence in ref["sentences"]]
     records, skipped = read(open_refer(folder, "train", "unc"))
     assert not skipped
-    for record, (ref, sentence) in zip(records, said, strict=True):
+    for record, (ref, sentence) in zip(records, expected, strict=True):
         assert (record["record_id"], record["expression"]) == (str(sentence["sent_id"]), sentence["sent"])
         mask = decode_mask(record["mask"], record["height"], record["width"])
         np.testing.assert_array_equal(mask, coco.annToMask(coco.anns[ref["ann_id"]]))
 
 
-def test_run_lengths_in_either_form_give_back_the_mask():
+def test_run_lengths_in_either_form_restore_the_mask():
     for mask in [random_mask(seed) for seed in range(20)] + [np.ones((HEIGHT, WIDTH), dtype=bool)]:
         compressed = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"].decode()
         assert run_lengths(compressed) == runs_of(mask)
@@ -142,8 +142,8 @@ def test_damaged_run_lengths_are_refused_or_still_fill_the_image():
     compressed = coco_mask.encode(np.asfortranarray(random_mask(0), dtype=np.uint8))["counts"].decode()
     random, num_refused = np.random.default_rng(0), 0
     for _ in range(300):
-        place, character = random.integers(len(compressed)), chr(random.integers(32, 127))
-        damaged = compressed[:place] + character + compressed[place + random.integers(2) :]
+        index, character = random.integers(len(compressed)), chr(random.integers(32, 127))
+        damaged = compressed[:index] + character + compressed[index + random.integers(2) :]
         try:
             found = compress({"size": [HEIGHT, WIDTH], "counts": damaged}, (HEIGHT, WIDTH))
         except RecordError:
@@ -160,30 +160,30 @@ def rle(counts, size=(HEIGHT, WIDTH)) -> dict:
 @pytest.mark.parametrize(
     ("segmentation", "reason"),
     [
-        (None, "its segmentation is neither polygons nor run lengths; fix it"),
-        ([], "its segmentation is neither polygons nor run lengths; fix it"),
-        ([[1, 2, 8, 9]], "a polygon of fewer than three points; fix the polygon"),
-        ([SQUARE, [1, 2]], "a polygon of fewer than three points; fix the polygon"),
-        ([[]], "a polygon of fewer than three points; fix the polygon"),
-        (SQUARE, "not a list of points x, y; fix the polygon"),
-        ([[*SQUARE, 1]], "not a list of points x, y; fix the polygon"),
-        ([[*SQUARE, 1e300, 1]], "not a list of points x, y; fix the polygon"),
-        ([[*SQUARE, None, 1]], "not a list of points x, y; fix the polygon"),
-        ([[0, 0, 9e4, 9e4] * 99], "its polygons run for more than 1,000,000 pixels; fix them"),
+        (None, "its segmentation is neither polygons nor run lengths; write one of the two"),
+        ([], "its segmentation is neither polygons nor run lengths; write one of the two"),
+        ([[1, 2, 8, 9]], "a polygon of fewer than three points; remove the polygon"),
+        ([SQUARE, [1, 2]], "a polygon of fewer than three points; remove the polygon"),
+        ([[]], "a polygon of fewer than three points; remove the polygon"),
+        (SQUARE, "not a list of points x, y; correct the polygon"),
+        ([[*SQUARE, 1]], "not a list of points x, y; correct the polygon"),
+        ([[*SQUARE, 1e300, 1]], "not a list of points x, y; correct the polygon"),
+        ([[*SQUARE, None, 1]], "not a list of points x, y; correct the polygon"),
+        ([[0, 0, 9e4, 9e4] * 99], "its polygons are longer than 1,000,000 pixels in total; simplify them"),
         ([[90, 90, 95, 90, 95, 95]], "its mask is empty; draw the region inside the image"),
         (rle([HEIGHT * WIDTH]), "its mask is empty; draw the region inside the image"),
-        (rle([3, 4, 5]), "the run lengths of its mask do not add up to its image; fix them"),
-        (rle([-1, 1 + HEIGHT * WIDTH]), "do not add up to its image; fix them"),
-        (rle([0.0, HEIGHT * WIDTH]), "do not add up to its image; fix them"),
-        (rle([]), "do not add up to its image; fix them"),
-        (rle([0, HEIGHT * WIDTH], (WIDTH, HEIGHT)), "is 30 x 40 pixels, its image 40 x 30; fix one"),
-        (rle("0"), "do not add up to its image; fix them"),
+        (rle([3, 4, 5]), "the run lengths of its mask do not add up to the size of its image; correct them"),
+        (rle([-1, 1 + HEIGHT * WIDTH]), "do not add up to the size of its image; correct them"),
+        (rle([0.0, HEIGHT * WIDTH]), "do not add up to the size of its image; correct them"),
+        (rle([]), "do not add up to the size of its image; correct them"),
+        (rle([0, HEIGHT * WIDTH], (WIDTH, HEIGHT)), "is 30 x 40 pixels, its image 40 x 30; correct one"),
+        (rle("0"), "do not add up to the size of its image; correct them"),
         (rle("Zé"), "are damaged; fetch instances.json again"),
         (rle("oo"), "are damaged; fetch instances.json again"),
-        (rle(7), "its segmentation is neither polygons nor run lengths; fix it"),
+        (rle(7), "its segmentation is neither polygons nor run lengths; write one of the two"),
     ],
 )
-def test_a_bad_mask_is_left_out_with_its_reason(tmp_path, segmentation, reason):
+def test_a_bad_mask_is_skipped_with_its_reason(tmp_path, segmentation, reason):
     records, skipped = read(open_refer(write(tmp_path, [make_ref()], segmentation), "val", "unc"))
     assert not records
     assert [(row.file, row.record) for row in skipped] == [(tmp_path / "refs(unc).p", name) for name in ("10", "11")]
@@ -193,15 +193,15 @@ def test_a_bad_mask_is_left_out_with_its_reason(tmp_path, segmentation, reason):
 @pytest.mark.parametrize(
     ("changes", "record", "reason"),
     [
-        ({"image_id": 8}, "20", "its image 8 is not in instances.json; add its size there"),
-        ({"ann_id": 6}, "20", "its annotation 6 is not in instances.json; fetch both files from one place"),
-        ({"ref_id": None}, "20", "its ref_id is missing or not of type int; fix it"),
+        ({"image_id": 8}, "20", "its image 8 is not in instances.json; add the image there"),
+        ({"ann_id": 6}, "20", "its annotation 6 is not in instances.json; fetch both files from the same source"),
+        ({"ref_id": None}, "20", "its ref_id is missing or not of type int; correct it"),
         ({"sentences": [{"sent_id": 20, "sent": " \t"}]}, "20", "its expression is empty; write one"),
-        ({"sentences": [{"sent_id": 20, "raw": "dog"}]}, "20", "its sent is missing or not of type str; fix it"),
+        ({"sentences": [{"sent_id": 20, "raw": "dog"}]}, "20", "its sent is missing or not of type str; correct it"),
         ({"sentences": [{"sent": "dog"}]}, "a sentence of reference 2", "its sent_id is missing or not of"),
     ],
 )
-def test_a_bad_sentence_is_left_out_with_its_reason_and_the_others_stay(tmp_path, changes, record, reason):
+def test_a_bad_sentence_is_skipped_with_its_reason_and_the_others_stay(tmp_path, changes, record, reason):
     records, skipped = read(open_refer(write(tmp_path, [make_ref(2, **changes), make_ref()]), "val", "unc"))
     assert [record["record_id"] for record in records] == ["10", "11"]
     assert (skipped[0].file, skipped[0].record) == (tmp_path / "refs(unc).p", record)
@@ -211,16 +211,16 @@ def test_a_bad_sentence_is_left_out_with_its_reason_and_the_others_stay(tmp_path
 @pytest.mark.parametrize(
     "box", [None, [1, 2, 3], [1, 2, 0, 4], [1, 2, 3, float("nan")], [1, 10**400, 3, 4], [1, 2, "3", 4]]
 )
-def test_an_annotation_with_a_bad_box_is_left_out(tmp_path, box):
+def test_an_annotation_with_a_bad_box_is_skipped(tmp_path, box):
     annotation = {"id": 5, "image_id": 9, "segmentation": [SQUARE], "bbox": box}
     _, skipped = read(open_refer(write(tmp_path, [make_ref()], annotations=[annotation]), "val", "unc"))
-    assert "its bbox is not x, y, width, height; fix it in instances.json" in skipped[0].reason
+    assert "its bbox is not x, y, width, height; correct it in instances.json" in skipped[0].reason
 
 
-def test_an_annotation_of_another_image_is_left_out(tmp_path):
+def test_an_annotation_of_another_image_is_skipped(tmp_path):
     annotation = {"id": 5, "image_id": 7, "segmentation": [SQUARE]}
     _, skipped = read(open_refer(write(tmp_path, [make_ref()], annotations=[annotation]), "val", "unc"))
-    assert "its annotation 5 is not one of image 9; fix its image_id" in skipped[0].reason
+    assert "its annotation 5 does not belong to image 9; correct its image_id" in skipped[0].reason
 
 
 def test_a_pickle_that_calls_something_is_refused_and_nothing_is_called(tmp_path):
@@ -251,10 +251,10 @@ def test_a_damaged_pickle_or_one_that_refers_elsewhere_is_refused(tmp_path, cont
 
 
 @pytest.mark.parametrize("put", [b"r\xff\xff\xff\xff", b"p4294967295\n"])
-def test_a_pickle_that_numbers_a_value_far_off_takes_no_memory(tmp_path, put):
+def test_a_huge_memo_index_in_a_pickle_takes_no_memory(tmp_path, put):
     content = pickle.dumps([make_ref()], protocol=2)
     (write(tmp_path, []) / "refs(unc).p").write_bytes(content[:-1] + put + b".")
-    assert read_refs(tmp_path / "refs(unc).p") == [make_ref()]  # an array of so many would have 64 GB
+    assert read_refs(tmp_path / "refs(unc).p") == [make_ref()]  # a memo array of this size would take 64 GB
 
 
 @pytest.mark.parametrize("content", [{}, [1], [{}], [{"sentences": None}], [{"sentences": ["dog"]}]])
@@ -276,14 +276,14 @@ def test_a_pickle_of_python_2_loads(tmp_path, protocol, encoding):
     assert record["expression"] == "a café"
 
 
-def test_an_unknown_split_and_split_by_list_what_there_is(tmp_path):
+def test_an_unknown_split_or_split_by_lists_the_existing_ones(tmp_path):
     write(tmp_path, [make_ref(1, "val"), make_ref(2, "testA")])
-    with pytest.raises(ValueError, match=r"refs\(unc\)\.p has no split 'test'; choose among testA, val$"):
+    with pytest.raises(ValueError, match=r"refs\(unc\)\.p has no split 'test'; choose one of testA, val$"):
         read(open_refer(tmp_path, "test", "unc"))
     for split_by in ("umd", None):
         with pytest.raises(ValueError, match=r"does not exist; set split_by to .* in refs\(unc\)\.p$"):
             read(open_refer(tmp_path, "val", split_by))
-    with pytest.raises(ValueError, match=r"refs\(unc\)\.p does not exist; place the refer files there"):
+    with pytest.raises(ValueError, match=r"refs\(unc\)\.p does not exist; put the refer files there"):
         read(open_refer(tmp_path / "elsewhere", "val", "unc"))
 
 

@@ -17,7 +17,7 @@ def make_labels(seed: int = 0) -> np.ndarray:
 
 
 def write(folder: Path, labels: dict[str, np.ndarray], **lists: str) -> Path:
-    """VOC's folder with a greyscale mask per name and the lists, `val` of all names where none is given."""
+    """Write VOC's folder: a greyscale mask per name, and the lists. Default: the list `val` of all names."""
     lists_dir = folder / "ImageSets" / "Segmentation"
     lists_dir.mkdir(parents=True)
     (folder / "masks").mkdir()
@@ -39,7 +39,7 @@ def names(records: list[dict]) -> list[str]:
     return list(dict.fromkeys(record["image_id"] for record in records))
 
 
-def test_there_is_a_record_for_each_class_with_a_pixel_and_void_is_none_of_them(tmp_path):
+def test_each_class_in_a_mask_is_a_record_and_void_is_no_class(tmp_path):
     labels = make_labels()
     records, skipped = read(write(tmp_path, {"2007_000001": labels}))
     assert not skipped
@@ -51,7 +51,7 @@ def test_there_is_a_record_for_each_class_with_a_pixel_and_void_is_none_of_them(
         assert record["box"] == [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]
 
 
-def test_a_record_holds_its_image(tmp_path):
+def test_a_record_has_the_values_of_its_image(tmp_path):
     (record,), _ = read(write(tmp_path, {"2007_000001": np.full((30, 40), 2, np.uint8)}))
     assert record["record_id"] == record["group_id"] == "2007_000001/dog"
     assert (record["image_id"], record["file_name"]) == ("2007_000001", "2007_000001.jpg")
@@ -78,19 +78,19 @@ def test_the_first_folder_that_has_a_mask_wins(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        (np.zeros((3, 4)), "no class has a pixel in its mask; remove it from the list"),
-        (np.array([[0, 255]]), "no class has a pixel in its mask; remove it from the list"),
-        (np.array([[0, 3, 4, 255]]), "its mask has the value 4, but there are 3 classes; fix the mask"),
-        (np.full((3, 4), 254), "its mask has the value 254, but there are 3 classes; fix the mask"),
+        (np.zeros((3, 4)), "its mask contains no class; remove the image from the list"),
+        (np.array([[0, 255]]), "its mask contains no class; remove the image from the list"),
+        (np.array([[0, 3, 4, 255]]), "its mask has the value 4, but 3 classes exist; correct the mask"),
+        (np.full((3, 4), 254), "its mask has the value 254, but 3 classes exist; correct the mask"),
     ],
 )
-def test_an_image_with_a_bad_mask_is_left_out_whole_and_the_others_stay(tmp_path, labels, reason):
+def test_an_image_with_a_bad_mask_is_skipped_and_the_others_stay(tmp_path, labels, reason):
     records, (skipped,) = read(write(tmp_path, {"bad": labels.astype(np.uint8), "good": make_labels()}))
     assert names(records) == ["good"]
     assert skipped == (tmp_path / "masks" / "bad.png", "bad", reason)
 
 
-def test_a_mask_that_cannot_be_read_is_left_out(tmp_path):
+def test_a_mask_that_cannot_be_read_is_skipped(tmp_path):
     write(tmp_path, {"bad": make_labels(), "good": make_labels()})
     path = tmp_path / "masks" / "bad.png"
     path.write_bytes(path.read_bytes()[:100])
@@ -106,14 +106,14 @@ def test_a_mask_that_cannot_be_read_is_left_out(tmp_path):
         ("absent", "its mask is in none of {folder}/masks; fetch it into one of them"),
         (
             "/JPEGImages/good.jpg /masks/good.png",
-            "it is not the name of an image; write one a line, without its folder",
+            "it is not the name of an image; write one name per line, without folder",
         ),
-        ("../masks/good", "it is not the name of an image; write one a line, without its folder and suffix"),
-        ("x" * 1000, "it is not the name of an image; write one a line, without its folder and suffix"),
-        ("good", "an earlier line names the same image; remove one of them"),
+        ("../masks/good", "it is not the name of an image; write one name per line, without folder and suffix"),
+        ("x" * 1000, "it is not the name of an image; write one name per line, without folder and suffix"),
+        ("good", "an earlier line names the same image; remove one of the lines"),
     ],
 )
-def test_a_line_that_names_no_new_image_with_a_mask_is_left_out(tmp_path, line, reason):
+def test_a_line_that_names_no_new_image_with_a_mask_is_skipped(tmp_path, line, reason):
     records, (skipped,) = read(write(tmp_path, {"good": make_labels()}, val=f"good\n{line}\n"))
     assert names(records) == ["good"]
     assert (skipped.file, skipped.record) == (tmp_path / "ImageSets/Segmentation/val.txt", line)
@@ -126,20 +126,20 @@ def test_an_image_that_two_splits_share_is_read_once(tmp_path):
     assert (skipped.file.name, skipped.record) == ("y.txt", "b")
 
 
-def test_an_unknown_split_lists_the_splits_there_are(tmp_path):
+def test_an_unknown_split_lists_the_existing_splits(tmp_path):
     write(tmp_path, {}, train="a", val="b")
-    with pytest.raises(ValueError, match=r"test\.txt does not exist; choose among train, val; train_aug needs SBD's"):
+    with pytest.raises(ValueError, match=r"test\.txt does not exist; choose one of train, val; train_aug needs SBD's"):
         read(tmp_path, "test")
-    with pytest.raises(ValueError, match=r"val\.txt does not exist; place VOC's lists there"):
+    with pytest.raises(ValueError, match=r"val\.txt does not exist; put VOC's lists there"):
         read(tmp_path / "elsewhere")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "names no image; place the official list there"),
-        (b" \r\n\n", "names no image; place the official list there"),
-        ("a\nb".encode("utf-16"), r"is not text \(.*\); place the official list there"),
+        (b"", "names no image; put the official list there"),
+        (b" \r\n\n", "names no image; put the official list there"),
+        ("a\nb".encode("utf-16"), r"is not text \(.*\); put the official list there"),
     ],
 )
 def test_a_list_without_names_is_an_error(tmp_path, content, message):
@@ -150,7 +150,7 @@ def test_a_list_without_names_is_an_error(tmp_path, content, message):
 
 @pytest.fixture
 def augmented(tmp_path: Path) -> dict:
-    """VOC's lists without train_aug beside SBD's folder; the arguments with which to read them."""
+    """Write VOC's lists without train_aug, and SBD's folder; return the arguments of `read`."""
     write(tmp_path / "voc", {name: make_labels() for name in ("v1", "b2")}, train="v1\nb2\n", val="v3\nb3\n")
     cls = tmp_path / "sbd" / "cls"
     cls.mkdir(parents=True)
@@ -161,19 +161,19 @@ def augmented(tmp_path: Path) -> dict:
     return {"folder": tmp_path / "voc", "split": "train_aug", "masks": [cls, tmp_path / "voc" / "masks"]}
 
 
-def test_train_aug_is_vocs_train_and_all_of_sbd_without_vocs_val(augmented):
+def test_train_aug_is_train_of_voc_and_all_of_sbd_without_val_of_voc(augmented):
     records, skipped = read(**augmented)
     assert names(records) == ["b1", "b2", "b4", "v1"]
     assert [record["expression"] for record in records if record["image_id"] == "b2"] == ["dog"]  # SBD's mask
     assert not skipped
 
 
-def test_a_list_of_train_aug_decides_where_there_is_one(augmented):
+def test_an_existing_list_of_train_aug_is_used(augmented):
     (augmented["folder"] / "ImageSets/Segmentation/train_aug.txt").write_text("v1\nb4\n")
     assert names(read(**augmented)[0]) == ["v1", "b4"]
 
 
-def test_train_aug_names_the_list_of_an_image_that_is_left_out(augmented):
+def test_train_aug_names_the_list_of_a_skipped_image(augmented):
     augmented["masks"][0].joinpath("b4.mat").unlink()
     _, (skipped,) = read(**augmented)
     assert (skipped.file, skipped.record) == (augmented["masks"][0].parent / "train.txt", "b4")
@@ -182,13 +182,13 @@ def test_train_aug_names_the_list_of_an_image_that_is_left_out(augmented):
 @pytest.mark.parametrize("name", ["voc/ImageSets/Segmentation/train.txt", "sbd/train.txt", "sbd/val.txt"])
 def test_train_aug_needs_every_list(augmented, tmp_path, name):
     (tmp_path / name).unlink()
-    with pytest.raises(ValueError, match=f"{name} does not exist; place the official list there"):
+    with pytest.raises(ValueError, match=f"{name} does not exist; put the official list there"):
         read(**augmented)
 
 
 def test_train_aug_is_never_derived_without_the_list_of_validation_images(augmented):
     (augmented["folder"] / "ImageSets/Segmentation/val.txt").unlink()
-    with pytest.raises(ValueError, match=r"val\.txt does not exist; place the official list there"):
+    with pytest.raises(ValueError, match=r"val\.txt does not exist; put the official list there"):
         read(**augmented)
 
 

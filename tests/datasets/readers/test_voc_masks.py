@@ -8,7 +8,7 @@ from scipy.io import savemat
 from tseg.datasets.readers.annotations import RecordError
 from tseg.datasets.readers.voc_masks import COLOURS, read_mask
 
-# As VOC's own pages list them.
+# Colours as listed on the VOC web pages.
 OFFICIAL = [
     *[(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128), (128, 0, 128), (0, 128, 128), (128, 128, 128)],
     *[(64, 0, 0), (192, 0, 0), (64, 128, 0), (192, 128, 0), (64, 0, 128), (192, 0, 128), (64, 128, 128)],
@@ -35,7 +35,7 @@ def save_palette(path: Path, labels: np.ndarray, palette: np.ndarray) -> Path:
     return path
 
 
-def test_colours_are_vocs_and_all_different():
+def test_colours_are_those_of_voc_and_distinct():
     assert COLOURS.dtype == np.uint8
     np.testing.assert_array_equal(COLOURS[:21], OFFICIAL)
     assert tuple(COLOURS[255]) == VOID_COLOUR
@@ -71,18 +71,20 @@ def test_a_palette_without_vocs_colours_leaves_the_values_as_they_are(tmp_path, 
     np.testing.assert_array_equal(read_mask(save_palette(tmp_path / "mask.png", labels, colours)), labels)
 
 
-def test_a_palette_that_was_numbered_anew_is_refused(tmp_path):
+def test_a_renumbered_palette_is_refused(tmp_path):
     labels = np.array([[0, 1, 2]], np.uint8)  # background, horse, void in the order of their first pixel
     path = save_palette(tmp_path / "mask.png", labels, official_palette()[[0, 13, 255]])
-    with pytest.raises(RecordError, match="its mask has VOC's colours under other numbers; save it as an RGB PNG"):
+    with pytest.raises(RecordError, match="its mask has VOC's colours at other indices; save it as an RGB PNG"):
         read_mask(path)
 
 
-def test_a_colour_that_is_none_of_vocs_is_refused(tmp_path):
+def test_an_unknown_colour_is_refused(tmp_path):
     pixels = official_palette()[random_labels()]
     pixels[3, 4] = (192, 129, 128)
     Image.fromarray(pixels).save(tmp_path / "mask.png")
-    with pytest.raises(RecordError, match=r"has the colour \(192, 129, 128\), which is none of VOC's; fix the mask"):
+    with pytest.raises(
+        RecordError, match=r"has the colour \(192, 129, 128\), which is not one of VOC's; correct the mask"
+    ):
         read_mask(tmp_path / "mask.png")
 
 
@@ -97,7 +99,7 @@ def test_a_mask_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, mon
     monkeypatch.setattr("tseg.datasets.readers.voc_masks.MAX_PIXELS", 99)
     Image.new("L", (10, 10)).save(tmp_path / "mask.png")
     (tmp_path / "mask.png").write_bytes((tmp_path / "mask.png").read_bytes()[:45])  # no pixel is left
-    with pytest.raises(RecordError, match="its mask cannot be 10 x 10 pixels; fix it"):
+    with pytest.raises(RecordError, match=r"its mask is too large \(10 x 10 pixels\); scale it down"):
         read_mask(tmp_path / "mask.png")
     savemat(tmp_path / "mask.mat", {"GTcls": {"Segmentation": np.ones((10, 10), np.uint8)}})
     with pytest.raises(RecordError, match=r"its GTcls.Segmentation cannot be uint8 \(10, 10\); fetch"):
@@ -131,7 +133,7 @@ def test_a_damaged_mask_is_refused(tmp_path, suffix):
         ({"GTcls": {"Segmentation": np.ones((3, 4, 3), np.uint8)}}, r"Segmentation cannot be uint8 \(3, 4, 3\); fetch"),
     ],
 )
-def test_a_mat_file_of_something_else_is_refused(tmp_path, content, reason):
+def test_a_mat_file_with_other_content_is_refused(tmp_path, content, reason):
     savemat(tmp_path / "mask.mat", content)
     with pytest.raises(RecordError, match=reason):
         read_mask(tmp_path / "mask.mat")

@@ -21,7 +21,7 @@ NUM_TRAIN, NUM_VAL, SEED = 30, 6, 3
 SETS = ("phrasecut", "coco", "voc")
 PHRASECUT = "phrasecut/VGPhraseCut_v0"
 REFS = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
-PLACES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1), "above": (0, -1), "below": (0, 1)}
+DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1), "above": (0, -1), "below": (0, 1)}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def refs(dir: Path, dataset: str) -> list[dict[str, Any]]:
 
 
 def expressions(dir: Path, dataset: str) -> list[tuple[list[Thing], Thing, str]]:
-    """Things of the image, the one referred to, the expression."""
+    """The things of the image, the referred thing, the expression."""
     return [
         (things, things[ref["ann_id"] % 10], sentence["sent"])
         for ref in refs(dir, dataset)
@@ -64,7 +64,7 @@ def digests(dir: Path) -> dict[str, str]:
 
 
 def phrasecut_mask(polygons: list[list[list[float]]], width: int, height: int) -> np.ndarray:
-    """The union of one instance's polygons as PhraseCut's own code fills them."""
+    """The union of one instance's polygons, filled as in PhraseCut's own code."""
     mask = Image.new("L", (width, height))
     for polygon in polygons:
         ImageDraw.Draw(mask).polygon([(int(x), int(y)) for x, y in polygon], outline=1, fill=1)
@@ -90,13 +90,13 @@ def middle(thing: Thing) -> np.ndarray:
 
 
 def beside(words: list[str], things: list[Thing]) -> list[Thing]:
-    """What words such as "stars left of red ring" describe, by the plain meaning: farther to that side."""
-    at = next((place for place, word in enumerate(words) if word in PLACES), None)
+    """The things described by words such as "stars left of red ring": those farther to that side."""
+    at = next((index for index, word in enumerate(words) if word in DIRECTIONS), None)
     if at is None:
         return alike(words, things)
     (support,) = alike([word for word in words[at + 1 :] if word != "of"], things)
     subjects = alike([word for word in words[:at] if word != "to"], things)
-    return [t for t in subjects if np.dot(middle(t) - middle(support), PLACES[words[at]]) > 0]
+    return [t for t in subjects if np.dot(middle(t) - middle(support), DIRECTIONS[words[at]]) > 0]
 
 
 def test_another_seed_draws_other_images(drawn: Path, tmp_path: Path) -> None:
@@ -105,9 +105,7 @@ def test_another_seed_draws_other_images(drawn: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("image_set", SETS)
-def test_same_number_and_seed_draw_the_same_bytes_whatever_else_is_drawn(
-    drawn: Path, tmp_path: Path, image_set
-) -> None:
+def test_a_set_has_the_same_bytes_whether_drawn_alone_or_with_others(drawn: Path, tmp_path: Path, image_set) -> None:
     counts = draw_shapes(tmp_path / "one", sets=[image_set], num_train=NUM_TRAIN, num_val=NUM_VAL, seed=SEED)
     (dir,) = (tmp_path / "one").iterdir()
     assert digests(dir) == digests(drawn / dir.name)
@@ -132,7 +130,7 @@ def test_first_images_do_not_change_when_more_are_drawn(drawn: Path, tmp_path: P
         assert few.items() <= many.items()
 
 
-def test_an_old_data_set_is_replaced_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+def test_an_old_data_set_is_replaced_completely(tmp_path: Path) -> None:
     (tmp_path / "shapes").mkdir()
     (tmp_path / "shapes" / "old.txt").touch()
     counts = draw_shapes(tmp_path / "shapes", sets=SETS, num_train=2, num_val=1, seed=0)
@@ -143,7 +141,7 @@ def test_an_old_data_set_is_replaced_and_nothing_is_left_beside_it(tmp_path: Pat
     assert counts["phrasecut val expressions"] == len(tasks(tmp_path / "shapes", "val"))
 
 
-def test_every_thing_stays_visible_and_no_pixel_has_two() -> None:
+def test_every_thing_stays_visible_and_no_pixel_belongs_to_two() -> None:
     for index in range(30):
         _, things = draw_scene(np.random.default_rng(index))
         assert 3 <= len(things) <= 6
@@ -151,7 +149,7 @@ def test_every_thing_stays_visible_and_no_pixel_has_two() -> None:
         assert np.sum([thing.visible for thing in things], axis=0).max() == 1
 
 
-def test_plain_things_have_the_colour_that_is_said_of_them() -> None:
+def test_plain_things_have_the_colour_of_their_words() -> None:
     for index in range(30):
         image, things = draw_scene(np.random.default_rng(index))
         for thing in (thing for thing in things if not {"striped", "dotted"} & set(thing.words)):
@@ -162,7 +160,7 @@ def test_plain_things_have_the_colour_that_is_said_of_them() -> None:
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_every_phrasecut_phrase_is_true_of_its_mask_and_of_nothing_else(drawn: Path, split: str) -> None:
+def test_every_phrasecut_phrase_describes_exactly_its_mask(drawn: Path, split: str) -> None:
     for task in tasks(drawn, split):
         things = things_of("phrasecut", split, task["image_id"])
         described = beside(task["phrase"].split(), things)
@@ -199,16 +197,16 @@ def test_phrasecut_has_each_type_several_instances_and_regions_that_overlap(draw
     train = tasks(drawn, "train")
     assert {task["phrase_structure"]["type"] for task in train} == {"name", "attribute", "relation"}
     assert max(len(task["ann_ids"]) for task in train) > 1
-    for whole in (set.__lt__, set.__eq__):  # one phrase contains another; two phrases say the same
+    for whole in (set.__lt__, set.__eq__):  # one region contains another; two regions are equal
         described = [{id // 100 for id in task["ann_ids"]} for task in train]
         assert any(whole(one, other) for one, other in combinations(described, 2))
 
 
 def test_every_category_and_colour_of_an_image_has_its_phrase(drawn: Path) -> None:
     for image_id, of_image in groupby(tasks(drawn, "train"), key=itemgetter("image_id")):
-        said = {word.removesuffix("s") for task in of_image for word in task["phrase"].split()}
+        words = {word.removesuffix("s") for task in of_image for word in task["phrase"].split()}
         for thing in things_of("phrasecut", "train", image_id):
-            assert {word.removesuffix("s") for word in thing.words if word in {*HUES, *OUTLINES}} <= said
+            assert {word.removesuffix("s") for word in thing.words if word in {*HUES, *OUTLINES}} <= words
 
 
 def test_coco_annotations_of_every_form_are_exact(drawn: Path) -> None:
@@ -244,20 +242,20 @@ def test_refs_point_at_their_annotations_and_images(drawn: Path, dataset: str) -
 def test_refcoco_expressions_refer_to_the_outermost_thing_of_their_kind(drawn: Path) -> None:
     for things, referred, expression in expressions(drawn, "refcoco"):
         words = [word for word in expression.split() if word not in ("on", "at", "the")]
-        (side,) = (word for word in words if word in PLACES)
+        (side,) = (word for word in words if word in DIRECTIONS)
         kind = alike([word for word in words if word != side], things)
-        reach = {thing: np.dot(middle(thing), PLACES[side]) for thing in kind}
+        reach = {thing: np.dot(middle(thing), DIRECTIONS[side]) for thing in kind}
         assert max(reach, key=reach.__getitem__) is referred
         assert all(reach[referred] >= reach[thing] + 10 for thing in kind if thing is not referred)
 
 
-def test_refcoco_plus_expressions_need_no_place(drawn: Path) -> None:
+def test_refcoco_plus_expressions_name_no_location(drawn: Path) -> None:
     for things, referred, expression in expressions(drawn, "refcoco+"):
-        assert not set(expression.split()) & {*PLACES, "of", "on", "at", "to", "side", "upper", "lower"}
+        assert not set(expression.split()) & {*DIRECTIONS, "of", "on", "at", "to", "side", "upper", "lower"}
         assert alike(expression.split(), things) == [referred]
 
 
 def test_refcocog_expressions_have_a_relation_and_refer_to_one_thing(drawn: Path) -> None:
     for things, referred, expression in expressions(drawn, "refcocog"):
-        assert set(expression.split()) & set(PLACES)
+        assert set(expression.split()) & set(DIRECTIONS)
         assert beside(expression.split(), things) == [referred]

@@ -25,7 +25,7 @@ def devkit(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_all(devkit: Path, split: str) -> list[dict]:
-    """The records of a split of which nothing is left out."""
+    """The records of a split, none of them skipped."""
     opened = open_voc(devkit, split, masks=[devkit / "SegmentationClassAug"], classes=VOC_CLASSES)
     records = [record for line in opened.items for record in opened.read(line)]
     assert all(isinstance(record, dict) for record in records)
@@ -42,7 +42,7 @@ def voc_class(thing: Thing) -> str:
     return "cool thing" if colour in ("cyan", "blue") else f"{colour} thing"
 
 
-def test_every_colour_has_its_class_and_two_are_cool():
+def test_every_colour_has_a_class_and_two_share_one():
     colours = {f"{colour} thing" for colour in HUES}
     assert len(set(VOC_CLASSES)) == len(VOC_CLASSES) == 7
     assert set(VOC_CLASSES) - colours == {"cool thing"}
@@ -50,7 +50,7 @@ def test_every_colour_has_its_class_and_two_are_cool():
 
 
 @pytest.mark.parametrize("split", NUM_IMAGES)
-def test_reading_back_gives_the_classes_of_the_scene_and_no_pixel_of_a_border(devkit: Path, split: str) -> None:
+def test_the_reader_finds_the_classes_of_the_scene_without_borders(devkit: Path, split: str) -> None:
     records = read_all(devkit, split)
     names = list(dict.fromkeys(record["image_id"] for record in records))
     assert len(names) == NUM_IMAGES[split]
@@ -70,7 +70,7 @@ def test_reading_back_gives_the_classes_of_the_scene_and_no_pixel_of_a_border(de
             assert not (mask & ignore).any()
 
 
-def test_void_is_one_pixel_to_each_side_of_every_edge_even_between_things_of_a_class() -> None:
+def test_void_is_one_pixel_on_each_side_of_every_edge_even_within_a_class() -> None:
     left, right = np.zeros((2, 12, 20), bool)
     left[3:9, 2:10], right[3:9, 10:18] = True, True
     labels = class_labels([Thing(("cyan", "arrow"), left, 48), Thing(("blue", "cross"), right, 48)])
@@ -81,7 +81,7 @@ def test_void_is_one_pixel_to_each_side_of_every_edge_even_between_things_of_a_c
     assert (labels[5, 8:12] == [7, 255, 255, 7]).all()
 
 
-def test_masks_and_images_lie_as_in_vocs_devkit(devkit: Path) -> None:
+def test_masks_and_images_have_the_layout_of_the_voc_devkit(devkit: Path) -> None:
     names = [(devkit / f"ImageSets/Segmentation/{split}.txt").read_text().split() for split in NUM_IMAGES]
     assert [len(of_split) for of_split in names] == list(NUM_IMAGES.values())
     for name in chain.from_iterable(names):
@@ -92,6 +92,6 @@ def test_masks_and_images_lie_as_in_vocs_devkit(devkit: Path) -> None:
         np.testing.assert_array_equal(palette[[0, 1, 8, 255]], [(0, 0, 0), (128, 0, 0), (64, 0, 0), (224, 224, 192)])
 
 
-def test_merged_classes_are_among_the_classes_that_are_drawn(devkit: Path) -> None:
+def test_all_classes_are_drawn(devkit: Path) -> None:
     records = read_all(devkit, "train_aug")
     assert {record["expression"] for record in records} == set(VOC_CLASSES)

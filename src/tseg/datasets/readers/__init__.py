@@ -1,1 +1,1 @@
-"""Official annotation formats, and pairs of one's own, read into records."""
+"""Readers of the official annotation formats, and of pairs of images and phrases."""

@@ -1,4 +1,4 @@
-"""What the readers of annotation files share: a split, its fields and polygons, the record they make."""
+"""What all readers share: an open split, checks of fields and polygons, the making of a record."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,16 +12,16 @@ from tseg.images import MAX_PIXELS
 Record = dict[str, Any]
 T = TypeVar("T")
 
-MAX_COORDINATE = 1e5  # pixels; far outside any image, and well inside what the C rasterisers count with
-MAX_OUTLINE = 1e6  # pixels along the polygons of a region; pycocotools holds several points for each
+MAX_COORDINATE = 1e5  # pixels; far outside any image, well within the range of the C rasterisers
+MAX_OUTLINE = 1e6  # pixels along all polygons of a region; pycocotools stores several points per pixel
 
 
 class RecordError(Exception):
-    """Why one record is left out and what fixes it; the other records are kept."""
+    """Why one record is skipped, and the fix. The other records are kept."""
 
 
 class Skipped(NamedTuple):
-    """One record that was left out: a row of the `.skipped.csv` that lies beside the records."""
+    """One skipped record: a row of the `.skipped.csv` beside the records."""
 
     file: Path
     record: str
@@ -29,33 +29,34 @@ class Skipped(NamedTuple):
 
 
 class OpenSplit(NamedTuple):
-    """A split as a reader of its format opens it: what to read, and how.
+    """A split that a reader has opened: what to read, and how.
 
-    A bad file raises ValueError when the split is opened or while `items` is drawn; a bad record is `Skipped`.
+    A bad file raises ValueError, either when the split is opened or during iteration over `items`. A bad record is
+    `Skipped`.
     """
 
     items: Iterable[Any]
-    """In file order, each small and picklable; they are drawn one by one, never held together."""
+    """Items in file order, each small and picklable; streamed, never all in memory."""
     read: Callable[[Any], Iterator[Record | Skipped]]
-    """What becomes of one item: its records, in order. Picklable and pure: worker processes run it."""
+    """Turns one item into its records, in order. Picklable and pure, as worker processes run it."""
     upright: bool = False
-    """Images are meant as a viewer turns them, not as they are stored: one that must be turned is refused."""
+    """Whether to skip images with an EXIF rotation flag. Their annotators saw the rotated image, not the stored one."""
 
 
 def field(item: Record, key: str, kind: type[T]) -> T:
-    """`item[key]`, a `kind`. Raises RecordError when it is not that."""
+    """Return `item[key]`. Raises RecordError unless it is a `kind`."""
     if not isinstance(item.get(key), kind):
-        raise RecordError(f"its {key} is missing or not of type {kind.__name__}; fix it in the file")
+        raise RecordError(f"its {key} is missing or not of type {kind.__name__}; correct it in the file")
     return item[key]
 
 
 def image_size(image: Record | None, image_id: str, file: str) -> tuple[int, int]:
-    """Height and width, in pixels, of an image as `file` describes it, None: not at all. Raises RecordError."""
+    """Height and width, in pixels, of an image; None if `file` does not list it. Raises RecordError."""
     if image is None:
-        raise RecordError(f"its image {image_id} is not in {file}; add its size there")
+        raise RecordError(f"its image {image_id} is not in {file}; add the image there")
     height, width = field(image, "height", int), field(image, "width", int)
     if min(height, width) < 1 or height * width > MAX_PIXELS:
-        raise RecordError(f"its image cannot be {width} x {height} pixels; fix the size in {file}")
+        raise RecordError(f"its image cannot be {width} x {height} pixels; correct the size in {file}")
     return height, width
 
 
@@ -67,15 +68,15 @@ def polygon_points(polygon: Any) -> np.ndarray:
         if points.shape != (len(points), 2) or not (np.abs(points) <= MAX_COORDINATE).all():  # a NaN fails too
             raise ValueError(points.shape)
     except (TypeError, ValueError, OverflowError) as error:
-        raise RecordError("one of its polygons is not a list of points x, y; fix the polygon") from error
+        raise RecordError("one of its polygons is not a list of points x, y; correct the polygon") from error
     return points
 
 
 def region_points(polygons: Iterable[Any]) -> list[np.ndarray]:
-    """The `polygon_points` of all polygons of a region. Raises RecordError also when they run on and on."""
+    """The `polygon_points` of all polygons of a region. Raises RecordError, also for outlines that are too long."""
     region = [polygon_points(polygon) for polygon in polygons]
     if sum(np.abs(np.diff(points, axis=0)).max(axis=1, initial=0).sum() for points in region) > MAX_OUTLINE:
-        raise RecordError(f"its polygons run for more than {MAX_OUTLINE:,.0f} pixels; fix them")
+        raise RecordError(f"its polygons are longer than {MAX_OUTLINE:,.0f} pixels in total; simplify them")
     return region
 
 
@@ -93,12 +94,15 @@ def make_record(
     ignore: str | None = None,
     coco_id: str | None = None,
 ) -> Record:
-    """A row of `tseg.records.RECORDS`.
+    """Make a row of `tseg.records.RECORDS`.
 
-    `size` is (height, width) in pixels, None where only the image tells it; `mask` a compressed RLE of that size,
-    or None where none is drawn; `box` the mask's own if none is given; `ignore` the RLE of the pixels that do not
-    count; `coco_id` the image's id in COCO if it is known to have one.
-    Raises RecordError for an expression without a word, for a mask without a pixel, and for what is no text.
+    `size`: (height, width) in pixels; None: the size of the image file.
+    `mask`: compressed RLE of that size; None: no mask is drawn.
+    `box`: x, y, width, height in pixels. Default: the box of the mask.
+    `ignore`: RLE of the pixels to exclude from evaluation.
+    `coco_id`: the image's COCO id, if known.
+
+    Raises RecordError for an empty expression, an empty mask, or text that cannot be encoded.
     """
     words = expression.split()
     if not words:
@@ -106,7 +110,7 @@ def make_record(
     try:
         "".join([record_id, image_id, file_name, expression, group_id]).encode()
     except UnicodeEncodeError as error:
-        raise RecordError("its expression or one of its names holds half of a surrogate pair; fix it") from error
+        raise RecordError("its expression or one of its names has an unpaired surrogate; remove it") from error
     height, width = size or (None, None)
     drawn_box = None if mask is None else mask_box(mask, size)
     return {
@@ -126,8 +130,8 @@ def make_record(
 
 
 def mask_box(mask: str, size: tuple[int, int] | None) -> list[float]:
-    """The box x, y, width, height, in pixels, of a compressed RLE. Raises RecordError when no pixel is set."""
-    assert size is not None, "run lengths mean nothing without a size"
+    """The box x, y, width, height, in pixels, of a compressed RLE. Raises RecordError if the mask is empty."""
+    assert size is not None, "run lengths need a size"
     box = coco_mask.toBbox({"size": list(size), "counts": mask.encode("ascii")}).tolist()
     if not all(box[2:]):
         raise RecordError("its mask is empty; draw the region inside the image")

@@ -1,4 +1,4 @@
-"""What grows with the data set, kept in temporary files on disk instead of in memory (SQLite's, deleted by itself)."""
+"""Collections as large as the data set, kept on disk instead of in memory: SQLite's temporary databases."""
 
 import json
 import sqlite3
@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 
-class Distinct:
+class DistinctStrings:
     """A set of strings."""
 
     def __init__(self):
@@ -18,16 +18,16 @@ class Distinct:
         return self.size
 
     def add(self, name: str) -> bool:
-        """Add a string; whether it is a new one."""
+        """Add a string; return whether it is new."""
         is_new = self.table.execute("INSERT OR IGNORE INTO member VALUES (?)", [_bytes(name)]).rowcount == 1
         self.size += is_new
         return is_new
 
 
 class Lookup:
-    """JSON objects by the `id_text` of what they have under `key`; of two with one id the later.
+    """JSON objects by the `id_text` of their value of `key`; a later object replaces one with the same id.
 
-    With `ids` only objects of these ids are kept.
+    `ids`: the only ids to keep. Default: all.
     """
 
     def __init__(self, items: Iterable[dict[str, Any]], key: str, ids: Collection[str] | None = None):
@@ -38,16 +38,16 @@ class Lookup:
         self.table.executemany("INSERT OR REPLACE INTO item VALUES (?, ?)", rows)
 
     def get(self, id: str) -> dict[str, Any] | None:
-        """The object of this id, if there is one."""
+        """The object with this id, or None."""
         row = self.table.execute("SELECT content FROM item WHERE id = ?", [_bytes(id)]).fetchone()
         return None if row is None else json.loads(row[0])
 
 
 def id_text(value: Any) -> str:
-    """An id as records have it, text, where official files write numbers; what can be no id becomes `<its type>`."""
+    """An id as text, as records have it; official files use numbers. Anything that cannot be an id becomes `<type>`."""
     is_id = isinstance(value, str | float | None) or (isinstance(value, int) and value.bit_length() < 64)
     return str(value) if is_id else f"<{type(value).__name__}>"
 
 
 def _bytes(name: str) -> bytes:
-    return name.encode("utf-8", "surrogatepass")  # JSON may hold half of a surrogate pair
+    return name.encode("utf-8", "surrogatepass")  # JSON may contain unpaired surrogates

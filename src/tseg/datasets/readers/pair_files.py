@@ -1,4 +1,4 @@
-"""The files that pairs come in: rows of a CSV or Parquet table, or captions in COCO's format, little by little."""
+"""Files of image-phrase pairs, streamed: rows of a CSV or Parquet table, or captions in COCO's format."""
 
 import csv
 from collections.abc import Iterator, Sequence
@@ -12,19 +12,19 @@ from tseg.datasets.readers.annotations import Record
 from tseg.datasets.readers.json_stream import stream_member
 from tseg.settings.validation import check_known
 
-NEEDED, OPTIONAL = ("image", "phrase"), ("mask", "id")
+REQUIRED, OPTIONAL = ("image", "phrase"), ("mask", "id")
 TEXT_TYPES = ("string", "large_string", "string_view", "null")
 BATCH_ROWS = 1024
 
 PairRow = tuple[str, int, Record | str]
-"""A row: its file; its line, or number from 1, there; its values by column, or what is wrong with it."""
+"""A row: its file; its line or, from 1, its number; its values by column, or its fault."""
 
 
 def csv_rows(path: Path) -> Iterator[PairRow]:
-    """The rows of a CSV file by the line that each begins on. Raises ValueError that names the line."""
+    """Yield the rows of a CSV file with their first lines. Raises ValueError that names the line."""
     columns: list[str] = []
     line = 1
-    # Bytes that are not UTF-8 come through as surrogates, so that the line that has them can be named.
+    # Bytes that are not UTF-8 become surrogates, so that the error can name their line.
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file, strict=True)
         try:
@@ -36,18 +36,18 @@ def csv_rows(path: Path) -> Iterator[PairRow]:
                 elif len(fields) == len(columns):
                     yield str(path), line, dict(zip(columns, fields, strict=True))
                 elif fields:
-                    fault = f"its line has {len(fields)} fields, the first {len(columns)}; quote a phrase with commas"
+                    fault = f"its row has {len(fields)} fields, the header {len(columns)}; quote phrases with commas"
                     yield str(path), line, fault
                 line = reader.line_num + 1
         except UnicodeEncodeError:
-            raise ValueError(f"{path}, line {line}: it is not UTF-8; save the file as CSV in UTF-8") from None
+            raise ValueError(f"{path}, line {line} is not UTF-8; save the file as UTF-8") from None
         except csv.Error as error:
-            raise ValueError(f"{path}, line {line}: it is not CSV ({error}); close its quotes") from None
-    check_columns(path, columns)  # of an empty file
+            raise ValueError(f"{path}, line {line} is not CSV ({error}); check its quotes") from None
+    check_columns(path, columns)  # an empty file has none
 
 
 def parquet_rows(path: Path) -> Iterator[PairRow]:
-    """The rows of a Parquet file by their number. Raises ValueError."""
+    """Yield the rows of a Parquet file with their numbers. Raises ValueError."""
     numbers = count(1)
     try:
         with pq.ParquetFile(path) as file:
@@ -61,7 +61,7 @@ def parquet_rows(path: Path) -> Iterator[PairRow]:
 
 
 def caption_rows(path: Path) -> Iterator[PairRow]:
-    """The captions of a file in COCO's format by their number. Raises ValueError."""
+    """Yield the captions of a file in COCO's format with their numbers. Raises ValueError."""
     images = {str(image.get("id")): image.get("file_name") for image in stream_member(path, "images")}
     for number, caption in enumerate(stream_member(path, "annotations"), 1):
         image_id = str(caption.get("image_id"))
@@ -69,30 +69,32 @@ def caption_rows(path: Path) -> Iterator[PairRow]:
             row = {"image": images[image_id], "phrase": caption.get("caption"), "id": caption.get("id")}
             yield str(path), number, row
         else:
-            yield str(path), number, f"its image_id {image_id[:99]} is not among the images; add the image there"
+            yield str(path), number, f"its image_id {image_id[:99]} is not in the list `images`; add the image there"
 
 
 def check_columns(path: Path, columns: Sequence[str]) -> None:
-    """Raise ValueError unless these are the columns of a table of pairs."""
+    """Raise ValueError unless `columns` are those of a table of pairs."""
     if not columns:
-        raise ValueError(f"{path} does not begin with the names of its columns; write image,phrase there")
+        raise ValueError(f"{path} has no header; start it with the line image,phrase")
     if len(columns) == 1 and not {";", "\t"}.isdisjoint(columns[0]):
-        raise ValueError(f"{path} does not separate its columns with commas; save it as CSV with commas")
+        raise ValueError(f"{path} does not separate its columns with commas; save it with commas")
+    if "picture" in columns:  # the name of the column in earlier versions
+        raise ValueError(f"{path} has the column 'picture'; rename it to 'image'")
     for name in columns:
-        check_known(name, [*NEEDED, *OPTIONAL], f"{path} has the unknown column")
-    for name in NEEDED:
+        check_known(name, [*REQUIRED, *OPTIONAL], f"{path} has the unknown column")
+    for name in REQUIRED:
         if name not in columns:
             raise ValueError(f"{path} has no column {name!r}; add it")
-    if len(set(columns)) < len(columns):
-        raise ValueError(f"{path} has a column twice, of {', '.join(columns)}; remove one")
+    if repeated := [name for name in columns if columns.count(name) > 1]:
+        raise ValueError(f"{path} has the column {repeated[0]!r} twice; remove one")
 
 
 def check_type(path: Path, name: str, kind: pa.DataType) -> None:
-    """Raise ValueError unless a column of a Parquet file has text, or of ids whole numbers."""
-    of_values = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if str(of_values) not in TEXT_TYPES and not (name == "id" and pa.types.is_integer(kind)):
-        raise ValueError(f"{path}: its column {name!r} is of type {kind}; write it as text")
+    """Raise ValueError unless a column of a Parquet file holds text; ids may also be integers."""
+    value_type = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if str(value_type) not in TEXT_TYPES and not (name == "id" and pa.types.is_integer(kind)):
+        raise ValueError(f"{path}: the column {name!r} has the type {kind}; write it as text")
 
 
 READERS = {".csv": csv_rows, ".parquet": parquet_rows, ".json": caption_rows}
-"""Ending of a file to its reader."""
+"""Reader of each file suffix."""

@@ -1,4 +1,4 @@
-"""PhraseCut's annotation files (Wu et al. 2020, version 0), read into records: one per task."""
+"""Read PhraseCut's annotation files (Wu et al. 2020, version 0), one record per task."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -40,11 +40,11 @@ COCO_NAMES = frozenset({
 
 
 RANKED = 500
-"""Category names whose rank matters: the evaluator's classes are c20, c21-100, c101-500 and c500+."""
+"""Number of ranked category names: the evaluator's subsets are c20, c21-100, c101-500 and c500+."""
 
 
 class Task(NamedTuple):
-    """A task of `file`, the `number`-th from 0, and its image in img_info.json, if it is there."""
+    """Task `number`, from 0, of `file`, and the entry of its image in img_info.json, if any."""
 
     file: Path
     number: int
@@ -53,9 +53,9 @@ class Task(NamedTuple):
 
 
 def open_phrasecut(annotations: Path, split: str) -> OpenSplit:
-    """The tasks of `refer_<split>.json` in file order, a record each; `val+miniv` reads both files.
+    """Open the tasks of `refer_<split>.json`, one record each, in file order; `val+miniv` joins two splits.
 
-    `file_name` is the bare name of the image. Raises ValueError when a file is missing or damaged.
+    `file_name` is the name of the image without a folder. Raises ValueError if a file is missing or damaged.
     """
     paths = [split_path(annotations, part) for part in split.split("+")]
     images = Lookup(stream_list(annotations / "img_info.json"), "image_id")
@@ -64,30 +64,30 @@ def open_phrasecut(annotations: Path, split: str) -> OpenSplit:
 
 
 def stream_tasks(paths: list[Path], images: Lookup) -> Iterator[Task]:
-    """The tasks of the files in order. Raises ValueError when one is damaged."""
+    """Yield the tasks of the files in order. Raises ValueError if a file is damaged."""
     for path in paths:
         for number, task in enumerate(stream_list(path)):
             yield Task(path, number, task, images.get(id_text(task.get("image_id"))))
 
 
 def split_path(annotations: Path, split: str) -> Path:
-    """The file of one split. Raises ValueError that lists the splits there are."""
-    there = sorted(path.stem.removeprefix("refer_") for path in annotations.glob("refer_*.json"))
-    hint = f"choose among the splits there are: {', '.join(there)}" if there else "place PhraseCut's files there"
+    """The file of one split. Raises ValueError that lists the existing splits."""
+    splits = sorted(path.stem.removeprefix("refer_") for path in annotations.glob("refer_*.json"))
+    hint = f"choose one of {', '.join(splits)}" if splits else "put PhraseCut's files there"
     return require_file(annotations / f"refer_{split}.json", hint)
 
 
 def name_ranks(path: Path) -> dict[str, int]:
-    """The rank of the `RANKED` most frequent category names among the tasks of `path`, the first 0."""
-    # ASSUME the evaluator ranks by name_att_rel_count.json, which is not among the files that we ask for: the
-    # frequency in the training split stands in for it, ties in the order of the file.
+    """Rank the `RANKED` most frequent category names of the tasks of `path`, from 0."""
+    # ASSUME frequencies of the training split replace name_att_rel_count.json, by which the evaluator ranks and which
+    # users need not have. Ties keep the order of the file.
     structures = (task.get("phrase_structure") for task in stream_list(path))
     names = Counter(id_text(structure.get("name")) for structure in structures if isinstance(structure, dict))
     return {name: rank for rank, (name, _) in enumerate(names.most_common(RANKED))}
 
 
 def read_task(ranks: dict[str, int], task: Task) -> Iterator[Record | Skipped]:
-    """The record of one task, or why there is none; `ranks` are `name_ranks`."""
+    """The record of one task, or why it is skipped; `ranks` come from `name_ranks`."""
     try:
         yield make_task_record(task.content, task.image, ranks)
     except RecordError as reason:
@@ -99,7 +99,7 @@ def make_task_record(task: Record, image: Record | None, ranks: dict[str, int]) 
     """The record of one task. Raises RecordError."""
     image_id, task_id = id_text(task.get("image_id")), field(task, "task_id", str)
     size = image_size(image, image_id, "img_info.json")
-    assert image is not None, "it has a size"
+    assert image is not None, "image_size checked it"
     coco_id = image.get("coco_id")  # about half of Visual Genome's images are COCO's
     instances = field(task, "Polygons", list)
     mask = rasterise(instances, size)
@@ -118,12 +118,12 @@ def make_task_record(task: Record, image: Record | None, ranks: dict[str, int]) 
 
 
 def rasterise(instances: list[list], size: tuple[int, int]) -> np.ndarray:
-    """The union (height, width), bool, of all polygons, drawn as PhraseCut's evaluator draws them.
+    """Draw the union of all polygons, bool (height, width), as PhraseCut's evaluator does.
 
-    Coordinates are truncated, outlines belong to the region, a polygon of fewer than two points is skipped.
+    Coordinates are truncated, outlines belong to the region, and polygons of fewer than two points are ignored.
     """
     if not all(isinstance(instance, list) for instance in instances):
-        raise RecordError("one of its Polygons is not a list of polygons; fix it in the file")
+        raise RecordError("one of its Polygons is not a list of polygons; correct it in the file")
     canvas = Image.new("L", (size[1], size[0]))
     draw = ImageDraw.Draw(canvas)
     for polygon in region_points(polygon for instance in instances for polygon in instance):
@@ -133,9 +133,9 @@ def rasterise(instances: list[list], size: tuple[int, int]) -> np.ndarray:
 
 
 def subset_tags(structure: Record, num_instances: int, share: float, ranks: dict[str, int]) -> list[str]:
-    """The subsets of PhraseCut's evaluator that a task is in; `share` is its mask's part of the image."""
+    """The subsets of PhraseCut's evaluator that contain a task; `share` is the fraction of the image in its mask."""
     name, kind = field(structure, "name", str), structure.get("type")
-    rank = ranks.get(name, RANKED)  # a name that training has not is a rare one
+    rank = ranks.get(name, RANKED)  # a name that the training split lacks is rare
     subsets = {
         "c20": rank < 20,
         "c21-100": 20 <= rank < 100,
@@ -145,10 +145,10 @@ def subset_tags(structure: Record, num_instances: int, share: float, ranks: dict
         "i_single": num_instances == 1,
         "i_multi": 2 <= num_instances <= 4,
         "i_many": num_instances >= 5,
-        "p_name": kind == "name",  # the name alone tells the region from the rest of the image
+        "p_name": kind == "name",  # the name alone identifies the region
         "p_att": bool(structure.get("attributes")),
         "p_rel": bool(structure.get("relation_descriptions")),
-        "p_verbose": kind == "verbose",  # not even all that is known of the region does
+        "p_verbose": kind == "verbose",  # even the full description does not
         "s_small": share < 0.02,
         "s_mid": 0.02 <= share <= 0.2,
         "s_large": share > 0.2,

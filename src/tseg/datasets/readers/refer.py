@@ -1,4 +1,4 @@
-"""RefCOCO, RefCOCO+ and RefCOCOg in the layout of lichengunc/refer, read into records: one per sentence."""
+"""Read RefCOCO, RefCOCO+ and RefCOCOg in the layout of lichengunc/refer, one record per sentence."""
 
 import io
 import pickle
@@ -28,7 +28,7 @@ from tseg.records import encode_mask
 
 
 class Reference(NamedTuple):
-    """A reference of the pickle `file`, its image and its annotation in instances.json, if they are there."""
+    """A reference of the pickle `file`, and the entries of its image and region in instances.json, if any."""
 
     file: Path
     content: Record
@@ -37,18 +37,18 @@ class Reference(NamedTuple):
 
 
 def open_refer(annotations: Path, split: str, split_by: str | None) -> OpenSplit:
-    """The references of a split in the order of `refs(<split_by>).p`, a record a sentence; `testA+testB` is both.
+    """Open the references of a split, one record per sentence, in the order of `refs(<split_by>).p`.
 
-    `file_name` is the bare name of the image. Raises ValueError when a file is missing or damaged, and for a split
-    that there is not. The pickle is loaded whole, as its format wants.
+    `testA+testB` joins two splits. `file_name` is the name of the image without a folder. The pickle is loaded whole,
+    as its format requires. Raises ValueError if a file is missing or damaged, or if the split does not exist.
     """
-    there = ", ".join(sorted(path.name for path in annotations.glob("refs(*).p")))
-    hint = f"set split_by to what stands in brackets in {there}" if there else "place the refer files there"
+    pickles = ", ".join(sorted(path.name for path in annotations.glob("refs(*).p")))
+    hint = f"set split_by to the name in parentheses in {pickles}" if pickles else "put the refer files there"
     path = require_file(annotations / f"refs({split_by}).p", hint)
     refs, wanted = read_refs(path), split.split("+")
     splits = sorted({id_text(ref.get("split")) for ref in refs})
     if unknown := set(wanted).difference(splits):
-        raise ValueError(f"{path} has no split {min(unknown)!r}; choose among {', '.join(splits)}")
+        raise ValueError(f"{path} has no split {min(unknown)!r}; choose one of {', '.join(splits)}")
     refs = [ref for ref in refs if ref.get("split") in wanted]
     images, regions = (
         Lookup(stream_member(annotations / "instances.json", key), "id", {id_text(ref.get(name)) for ref in refs})
@@ -58,36 +58,36 @@ def open_refer(annotations: Path, split: str, split_by: str | None) -> OpenSplit
 
 
 def stream_references(path: Path, refs: list[Record], images: Lookup, regions: Lookup) -> Iterator[Reference]:
-    """The references, in order, each with what it refers to."""
+    """Yield the references, in order, with their images and regions."""
     for ref in progress(refs, path.name, "references", len(refs)):
         image, region = images.get(id_text(ref.get("image_id"))), regions.get(id_text(ref.get("ann_id")))
         yield Reference(path, ref, image, region)
 
 
 class PlainUnpickler(pickle._Unpickler):
-    """Loads containers, strings and numbers, and calls nothing: a pickle from the network can run no code.
+    """An unpickler of containers, strings and numbers that calls nothing: a downloaded pickle cannot run code.
 
-    It is the one written in Python, for that in C takes a pickle's word for how many values it numbers: a damaged
-    byte, and it fills the memory of any machine.
+    It extends the unpickler written in Python. The one in C allocates as many memo entries as the pickle asks for, so
+    that one damaged byte could exhaust the memory.
     """
 
     def find_class(self, module: str, name: str) -> NoReturn:
-        """Refuse whatever the pickle wants to call."""
+        """Refuse to call anything."""
         raise ValueError(f"it wants to call {module}.{name}")
 
     def persistent_load(self, pid: Any) -> NoReturn:
-        """Refuse references to what is outside the file."""
+        """Refuse references to objects outside the file."""
         raise ValueError(f"it refers to {pid!r} outside the file")
 
 
 def read_refs(path: Path) -> list[Record]:
-    """The references of a pickle, of Python 2 or 3. Raises ValueError when it holds or does anything else."""
+    """Read the references of a pickle of Python 2 or 3. Raises ValueError if it contains or does anything else."""
     try:
         try:
             refs = PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="utf-8").load()
         except UnicodeDecodeError:  # Python 2 wrote some sentences as Latin-1
             refs = PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except Exception as error:  # whatever a broken pickle makes the unpickler stumble over
+    except Exception as error:  # a damaged pickle can raise any kind
         raise ValueError(f"{path} is not a plain pickle ({error}); fetch the official file again") from error
     if not isinstance(refs, list) or not all(isinstance(ref, dict) and has_sentences(ref) for ref in refs):
         raise ValueError(f"{path} does not hold a list of references with sentences; fetch the official file again")
@@ -95,13 +95,13 @@ def read_refs(path: Path) -> list[Record]:
 
 
 def has_sentences(ref: Record) -> bool:
-    """Whether `ref` has a list of sentences, each of them a dict."""
+    """Whether `ref` has a list of sentences, each a dict."""
     sentences = ref.get("sentences")
     return isinstance(sentences, list) and all(isinstance(sentence, dict) for sentence in sentences)
 
 
 def read_reference(reference: Reference) -> Iterator[Record | Skipped]:
-    """The records of the sentences of one reference, or why there are none; its mask is made once."""
+    """The records of the sentences of one reference, or why they are skipped; they share one mask."""
     ref, fault = reference.content, ""
     try:
         shared = describe_region(reference)
@@ -119,15 +119,15 @@ def read_reference(reference: Reference) -> Iterator[Record | Skipped]:
 
 
 def describe_region(reference: Reference) -> Record:
-    """What the records of a reference share. Raises RecordError."""
+    """The values that all records of a reference share. Raises RecordError."""
     _, ref, image, region = reference
     image_id, ann_id = id_text(ref.get("image_id")), id_text(ref.get("ann_id"))
     size = image_size(image, image_id, "instances.json")
-    assert image is not None, "it has a size"
+    assert image is not None, "image_size checked it"
     if region is None:
-        raise RecordError(f"its annotation {ann_id} is not in instances.json; fetch both files from one place")
+        raise RecordError(f"its annotation {ann_id} is not in instances.json; fetch both files from the same source")
     if id_text(region.get("image_id")) != image_id:
-        raise RecordError(f"its annotation {ann_id} is not one of image {image_id}; fix its image_id")
+        raise RecordError(f"its annotation {ann_id} does not belong to image {image_id}; correct its image_id")
     return {
         "image_id": image_id,
         "file_name": field(image, "file_name", str),
@@ -141,41 +141,43 @@ def describe_region(reference: Reference) -> Record:
 
 
 def check_box(box: Any) -> list[float]:
-    """A COCO box: x, y, width, height in pixels, often with parts too thin for the mask. Raises RecordError."""
+    """Check a COCO box: x, y, width, height in pixels; it may exceed the box of the mask. Raises RecordError."""
     match box:
         case [int() | float(), int() | float(), int() | float() as width, int() | float() as height]:
             if all(abs(number) <= MAX_COORDINATE for number in box) and width > 0 and height > 0:
                 return list(box)
-    raise RecordError("its bbox is not x, y, width, height; fix it in instances.json")
+    raise RecordError("its bbox is not x, y, width, height; correct it in instances.json")
 
 
 def compress(segmentation: Any, size: tuple[int, int]) -> str:
-    """The compressed RLE of a COCO segmentation: polygons, or run lengths in either form. Raises RecordError.
+    """The compressed RLE of a COCO segmentation: polygons or run lengths, compressed or not. Raises RecordError.
 
-    pycocotools is written in C and trusts its input: only what has been checked reaches it.
+    pycocotools is written in C and trusts its input, so it gets only checked values.
     """
     match segmentation:
         case [_, *_]:
             polygons = [points.ravel().tolist() for points in region_points(segmentation)]
-            if min(map(len, polygons)) < 6:  # pycocotools would take two points for a box
-                raise RecordError("its segmentation has a polygon of fewer than three points; fix the polygon")
+            if min(map(len, polygons)) < 6:  # pycocotools reads two points as a box
+                raise RecordError("its segmentation has a polygon of fewer than three points; remove the polygon")
             rle = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
             return cast(bytes, rle["counts"]).decode("ascii")
         case {"size": [height, width], "counts": list() | str() as counts}:
             if (height, width) != size:
-                raise RecordError(f"its mask is {width} x {height} pixels, its image {size[1]} x {size[0]}; fix one")
+                raise RecordError(
+                    f"its mask is {width} x {height} pixels, its image {size[1]} x {size[0]}; correct one"
+                )
             runs = run_lengths(counts) if isinstance(counts, str) else counts
             if any(type(run) is not int or run < 0 for run in runs) or sum(runs) != height * width:
-                raise RecordError("the run lengths of its mask do not add up to its image; fix them")
+                raise RecordError("the run lengths of its mask do not add up to the size of its image; correct them")
             return encode_mask(np.repeat(np.arange(len(runs)) % 2, runs).reshape(size, order="F"))
-    raise RecordError("its segmentation is neither polygons nor run lengths; fix it")
+    raise RecordError("its segmentation is neither polygons nor run lengths; write one of the two")
 
 
 def run_lengths(counts: str) -> list[int]:
-    """The run lengths in COCO's compressed form. Raises RecordError when it is none.
+    """Decode COCO's compressed run lengths. Raises RecordError if they are damaged.
 
-    A character carries five bits, the low ones first, and a sixth that says that more follow; the last bit is
-    the sign. From the fourth on, a number is the change since the run before the last.
+    Each character carries five bits of a number, low bits first; a sixth bit marks that more characters follow. The
+    highest bit is the sign. From the fourth number on, a number is the difference to the run two before.
     """
     runs, number, shift = [], 0, 0
     for bits in (ord(character) - 48 for character in counts):

@@ -1,4 +1,4 @@
-"""VOC 2012's semantic segmentation, with or without SBD's masks, read into records: one per image and class."""
+"""Read VOC 2012's semantic segmentation, with or without SBD's masks, one record per image and class."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -13,22 +13,22 @@ from tseg.progress import progress
 from tseg.records import encode_mask
 
 Line = tuple[Path, str, bool]
-"""A list of images, a name in it, whether an earlier line has the same."""
+"""The list of images that has the line, the image's name, and whether an earlier line has the same name."""
 
 
 def open_voc(annotations: Path, split: str, *, masks: Sequence[Path], classes: Sequence[str]) -> OpenSplit:
-    """The images of a split in the order of its list, a record a class; `train_aug+val` reads both lists.
+    """Open the images of a split in the order of its list, one record per class; `train_aug+val` joins two splits.
 
-    `annotations` is VOCdevkit/VOC2012; a mask is taken from the first folder of `masks` that has `<image>.png` or
-    `<image>.mat`; its value i is `classes[i - 1]`. Where an image's mask is bad, no record is made of it.
-    `file_name` is the bare name of the image. Raises ValueError when a list is missing, damaged or empty.
+    `annotations` is VOCdevkit/VOC2012. A mask is taken from the first folder of `masks` that has `<image>.png` or
+    `<image>.mat`; its value i means `classes[i - 1]`. An image with a bad mask is skipped. `file_name` is the name of
+    the image without a folder. Raises ValueError if a list is missing, damaged or empty.
     """
     names = image_names(annotations, split, masks)
     return OpenSplit(stream_lines(names), partial(read_image, tuple(masks), tuple(classes)))
 
 
 def stream_lines(names: list[tuple[Path, str]]) -> Iterator[Line]:
-    """The lines in order, each with whether its name is known already."""
+    """Yield the lines in order, each with whether its name is a repetition."""
     seen = set()
     for path, name in progress(names, "masks", "images", len(names)):
         yield path, name, name in seen
@@ -36,11 +36,11 @@ def stream_lines(names: list[tuple[Path, str]]) -> Iterator[Line]:
 
 
 def read_image(masks: Sequence[Path], classes: Sequence[str], line: Line) -> Iterator[Record | Skipped]:
-    """The records of the image that a line names, or why there is none."""
-    path, name, is_known = line
+    """The records of the image that a line names, or why it is skipped."""
+    path, name, is_repeated = line
     try:
-        if is_known:
-            raise RecordError("an earlier line names the same image; remove one of them")
+        if is_repeated:
+            raise RecordError("an earlier line names the same image; remove one of the lines")
         path = find_mask(name, masks)
         yield from read_classes(name, read_mask(path), classes)
     except RecordError as reason:
@@ -48,14 +48,10 @@ def read_image(masks: Sequence[Path], classes: Sequence[str], line: Line) -> Ite
 
 
 def image_names(annotations: Path, split: str, masks: Sequence[Path]) -> list[tuple[Path, str]]:
-    """The images of a split, each with the list that names it. Raises ValueError that lists the splits there are."""
+    """The images of a split, each with the list that names it. Raises ValueError that lists the existing splits."""
     lists_dir = annotations / "ImageSets" / "Segmentation"
-    there = ", ".join(sorted(path.stem for path in lists_dir.glob("*.txt")))
-    hint = (
-        f"choose among {there}; train_aug needs SBD's folder cls among the masks"
-        if there
-        else "place VOC's lists there"
-    )
+    splits = ", ".join(sorted(path.stem for path in lists_dir.glob("*.txt")))
+    hint = f"choose one of {splits}; train_aug needs SBD's folder cls in masks" if splits else "put VOC's lists there"
     sbd_dir = next((folder.parent for folder in masks if folder.name == "cls"), None)
     names = []
     for part in split.split("+"):
@@ -68,28 +64,28 @@ def image_names(annotations: Path, split: str, masks: Sequence[Path]) -> list[tu
 
 
 def train_aug(lists_dir: Path, sbd_dir: Path) -> list[tuple[Path, str]]:
-    """VOC's training images and all of SBD's, without VOC's validation images, sorted (section 4.1)."""
-    paths = [sbd_dir / "val.txt", sbd_dir / "train.txt", lists_dir / "train.txt"]
-    named = {name: path for path in paths for name in read_list(path)}
+    """The training images of VOC and all images of SBD, without VOC's validation images, sorted (section 4.1)."""
+    lists = [sbd_dir / "val.txt", sbd_dir / "train.txt", lists_dir / "train.txt"]
+    named = {name: path for path in lists for name in read_list(path)}
     return [(named[name], name) for name in sorted(named.keys() - set(read_list(lists_dir / "val.txt")))]
 
 
 def read_list(path: Path) -> list[str]:
-    """The names of images in a list, one a line. Raises ValueError when there is none."""
+    """The image names in a list, one per line. Raises ValueError if there are none."""
     try:
-        lines = require_file(path, "place the official list there").read_text(encoding="utf-8-sig").splitlines()
+        lines = require_file(path, "put the official list there").read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not text ({error}); place the official list there") from error
+        raise ValueError(f"{path} is not text ({error}); put the official list there") from error
     names = [line.strip() for line in lines if line.strip()]
     if not names:
-        raise ValueError(f"{path} names no image; place the official list there")
+        raise ValueError(f"{path} names no image; put the official list there")
     return names
 
 
 def find_mask(name: str, masks: Sequence[Path]) -> Path:
-    """The mask of an image in the first folder that has one. Raises RecordError."""
+    """The path of an image's mask in the first folder that has one. Raises RecordError."""
     if "/" in name or len(name.encode()) > 200:
-        raise RecordError("it is not the name of an image; write one a line, without its folder and suffix")
+        raise RecordError("it is not the name of an image; write one name per line, without folder and suffix")
     for path in (folder / f"{name}{suffix}" for folder in masks for suffix in (".png", ".mat")):
         if path.is_file():
             return path
@@ -97,13 +93,13 @@ def find_mask(name: str, masks: Sequence[Path]) -> Path:
 
 
 def read_classes(name: str, labels: np.ndarray, classes: Sequence[str]) -> list[Record]:
-    """A record for each class that has a pixel of `labels` (H, W). Raises RecordError when there is none."""
+    """One record for each class in `labels` (H, W). Raises RecordError if there is none."""
     void = labels == VOID
     values = [int(value) for value in np.unique(labels[~void]) if value]
     if not values:
-        raise RecordError("no class has a pixel in its mask; remove it from the list")
+        raise RecordError("its mask contains no class; remove the image from the list")
     if values[-1] > len(classes):
-        raise RecordError(f"its mask has the value {values[-1]}, but there are {len(classes)} classes; fix the mask")
+        raise RecordError(f"its mask has the value {values[-1]}, but {len(classes)} classes exist; correct the mask")
     ignore = encode_mask(void) if void.any() else None
     return [
         make_record(

@@ -1,4 +1,4 @@
-"""Mask files of VOC 2012 and of SBD: the class of each pixel."""
+"""Read the mask files of VOC 2012 and SBD: the class of each pixel."""
 
 import io
 import zlib
@@ -11,9 +11,9 @@ from tseg.datasets.readers.annotations import RecordError
 from tseg.images import MAX_PIXELS
 
 VOID = 255
-"""Value of the pixels that do not count; 0 is the background, i the i-th class."""
+"""Value of pixels that evaluation ignores; 0 is the background, i the i-th class."""
 
-COMPRESSED = b"\x0f\0\0\0"  # how MATLAB marks compressed data
+COMPRESSED = b"\x0f\0\0\0"  # the type of compressed data in a MATLAB file
 
 
 def _colours() -> np.ndarray:
@@ -24,7 +24,7 @@ def _colours() -> np.ndarray:
 
 
 COLOURS = _colours()
-"""VOC's colour (256, 3) of each value: its bits go to red, green and blue in turn, the lowest to the highest place."""
+"""VOC's colour map (256, 3): a value's bits, lowest first, fill red, green and blue in turn from their top bits."""
 _CODES = COLOURS @ (1 << 16, 1 << 8, 1)
 _ORDER = np.argsort(_CODES)
 
@@ -35,16 +35,16 @@ def read_mask(path: Path) -> np.ndarray:
         return read_mat(path) if path.suffix == ".mat" else read_png(path)
     except RecordError:
         raise
-    except Exception as error:  # the decoders of Pillow and SciPy let many kinds through
+    except Exception as error:  # the decoders of Pillow and SciPy raise many kinds
         raise RecordError(f"its mask cannot be read ({type(error).__name__}: {error}); fetch it again") from error
 
 
 def read_mat(path: Path) -> np.ndarray:
-    """The mask of SBD's file: GTcls.Segmentation."""
+    """Read the mask of an SBD file: GTcls.Segmentation."""
     from scipy.io import loadmat
 
     content = path.read_bytes()
-    # A damaged file can crash SciPy. MATLAB compresses what it saves, and zlib checks its sum, which SciPy does not.
+    # A damaged file can crash SciPy, which skips the checksum of compressed data; zlib verifies it.
     if content[128:132] == COMPRESSED:
         zlib.decompress(content[136:])
     labels = loadmat(io.BytesIO(content), variable_names=["GTcls"])["GTcls"]["Segmentation"].item()
@@ -54,11 +54,11 @@ def read_mat(path: Path) -> np.ndarray:
 
 
 def read_png(path: Path) -> np.ndarray:
-    """The mask of a palette or greyscale PNG, whose values count, or of an RGB one in VOC's colours."""
+    """Read a mask from the values of a palette or greyscale PNG, or from VOC's colours in an RGB PNG."""
     with Image.open(path, formats=["PNG"]) as mask:
         if mask.width * mask.height > MAX_PIXELS:
-            raise RecordError(f"its mask cannot be {mask.width} x {mask.height} pixels; fix it")
-        mask.verify()  # the check sums, which decoding passes over
+            raise RecordError(f"its mask is too large ({mask.width} x {mask.height} pixels); scale it down")
+        mask.verify()  # checks the CRCs, which decoding ignores
     with Image.open(path, formats=["PNG"]) as mask:
         values = np.array(mask)
         match mask.mode:
@@ -70,23 +70,23 @@ def read_png(path: Path) -> np.ndarray:
                 labels = by_colour(values)
                 if (labels < 0).any():
                     colour = tuple(values[labels < 0][0].tolist())
-                    raise RecordError(f"its mask has the colour {colour}, which is none of VOC's; fix the mask")
+                    raise RecordError(f"its mask has the colour {colour}, which is not one of VOC's; correct the mask")
                 return labels.astype(np.uint8)
-    raise RecordError(f"its mask has Pillow's mode {mask.mode}; save it as a palette, greyscale or RGB PNG of 8 bits")
+    raise RecordError(f"its mask has Pillow's mode {mask.mode}; save it as a palette, greyscale or RGB PNG with 8 bits")
 
 
 def by_colour(colours: np.ndarray) -> np.ndarray:
-    """The value (...), -1 for none, that has the colour in VOC's colour map; `colours` is (..., 3) in 0 to 255."""
+    """Look up colours (..., 3), 0 to 255, in VOC's colour map; return their values (...), -1 if not found."""
     codes = colours.astype(np.int64) @ (1 << 16, 1 << 8, 1)
     values = _ORDER[np.searchsorted(_CODES, codes, sorter=_ORDER).clip(max=255)]
     return np.where(_CODES[values] == codes, values, -1)
 
 
 def check_palette(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """The labels, unless VOC's colours say other classes: image editors number a palette anew."""
+    """Return `labels`. Raises RecordError if VOC's colours mean other classes; some editors renumber palettes."""
     used = np.unique(labels)
-    used = used[(used < len(palette)) & (used != VOID)]  # many give void no colour or any
+    used = used[(used < len(palette)) & (used != VOID)]  # the colour of void varies or is missing
     values = by_colour(palette[used])
     if (values >= 0).all() and (values != used).any():
-        raise RecordError("its mask has VOC's colours under other numbers; save it as an RGB PNG")
+        raise RecordError("its mask has VOC's colours at other indices; save it as an RGB PNG")
     return labels

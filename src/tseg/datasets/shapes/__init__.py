@@ -1,1 +1,1 @@
-"""The embedded data set, drawn by the project itself."""
+"""The embedded data set *shapes*, drawn by the project itself."""

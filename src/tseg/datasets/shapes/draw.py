@@ -1,6 +1,6 @@
-"""The embedded data set *shapes*: drawn by the project itself, written in the official formats.
+"""Draw the embedded data set *shapes* and write it in the official formats.
 
-One set of images has PhraseCut's annotation, one those of RefCOCO, RefCOCO+ and RefCOCOg (umd), one VOC 2012's.
+There are three sets of images, annotated like PhraseCut, like the RefCOCOs (RefCOCOg split by umd) and like VOC 2012.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 from tseg.datasets.shapes.images import DrawnImage, draw_images
 from tseg.datasets.shapes.outlines import coco_segmentation, phrasecut_polygons
-from tseg.datasets.shapes.phrases import SAYINGS, phrasecut_phrases, references
+from tseg.datasets.shapes.phrases import EXPRESSION_STYLES, phrasecut_phrases, references
 from tseg.datasets.shapes.scenes import OUTLINES, Thing
 from tseg.datasets.shapes.voc import draw_voc
 
@@ -21,11 +21,10 @@ REFS_NAMES = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "
 
 
 def draw_shapes(dir: Path, *, sets: Sequence[str], num_train: int, num_val: int, seed: int) -> dict[str, int]:
-    """Draw `num_train` and `num_val` images per image set into `dir`, replaced when all is drawn.
+    """Draw `num_train` and `num_val` images per image set; replace the folder `dir` when all are drawn.
 
-    `sets` names some of phrasecut, coco and voc. An image and what is said of it depend on `seed`, the set, the
-    split and its place there alone. Returns the numbers of images and expressions, with keys such as
-    `phrasecut train images`.
+    `sets`: any of phrasecut, coco and voc. An image and its expressions depend only on `seed`, the set, the split and
+    the index in the split. Returns the numbers of images and expressions, under keys such as `phrasecut train images`.
     """
     partial = dir.with_name(f"{dir.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -39,7 +38,7 @@ def draw_shapes(dir: Path, *, sets: Sequence[str], num_train: int, num_val: int,
 
 
 def _draw_phrasecut(dir: Path, num_images: dict[str, int], seed: int) -> dict[str, int]:
-    """Images and tasks as in VGPhraseCut_v0; returns their numbers."""
+    """Draw images and tasks as in VGPhraseCut_v0; return their numbers."""
     dir /= Path("phrasecut", "VGPhraseCut_v0")
     infos: list[dict[str, Any]] = []
     tasks: dict[str, list[dict[str, Any]]] = {split: [] for split in num_images}
@@ -58,7 +57,7 @@ def _draw_phrasecut(dir: Path, num_images: dict[str, int], seed: int) -> dict[st
 
 def _phrasecut_tasks(image: DrawnImage) -> Iterator[dict[str, Any]]:
     for number, (things, fields) in enumerate(phrasecut_phrases(image.things, image.rng)):
-        # As in Visual Genome, whoever names a thing again annotates it again.
+        # As in Visual Genome, each phrase annotates its things anew.
         ann_ids = [100 * image.ann_id(thing) + number for thing in things]
         yield {
             "task_id": f"{image.info['id']}__{'_'.join(map(str, ann_ids))}",
@@ -71,17 +70,17 @@ def _phrasecut_tasks(image: DrawnImage) -> Iterator[dict[str, Any]]:
 
 
 def _draw_coco(dir: Path, num_images: dict[str, int], seed: int) -> dict[str, int]:
-    """Images as in COCO's train2014 and the three data sets that refer to them; returns their numbers."""
+    """Draw images as in COCO's train2014 and write the three RefCOCOs; return their numbers."""
     dir /= "coco"
     categories = [{"supercategory": "shape", "id": id, "name": name} for name, id in CATEGORY_IDS.items()]
     instances: dict[str, Any] = {"info": {"description": "shapes"}, "licenses": [], "categories": categories}
     instances |= {"images": [], "annotations": []}
-    refs: dict[str, list[dict[str, Any]]] = {dataset: [] for dataset in SAYINGS}
+    refs: dict[str, list[dict[str, Any]]] = {dataset: [] for dataset in EXPRESSION_STYLES}
     file_name = "COCO_train2014_{:012d}.jpg"
     for image in draw_images(dir / "images" / "train2014", file_name, "coco", num_images, seed):
         instances["images"].append(image.info)
         instances["annotations"] += [_coco_annotation(image, thing) for thing in image.things]
-        for dataset in SAYINGS:
+        for dataset in EXPRESSION_STYLES:
             refs[dataset] += _coco_refs(dataset, image)
     counts: dict[str, int] = {}
     for dataset, of_dataset in refs.items():
@@ -112,7 +111,7 @@ def _coco_annotation(image: DrawnImage, thing: Thing) -> dict[str, Any]:
 def _coco_refs(dataset: str, image: DrawnImage) -> Iterator[dict[str, Any]]:
     for thing, expressions in references(dataset, image.things, image.rng).items():
         ann_id = image.ann_id(thing)
-        sent_ids = [10 * ann_id + place for place in range(len(expressions))]
+        sent_ids = [10 * ann_id + index for index in range(len(expressions))]
         yield {
             "ref_id": ann_id,
             "ann_id": ann_id,

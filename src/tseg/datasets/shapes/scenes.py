@@ -1,4 +1,4 @@
-"""Scenes of the embedded data set *shapes*: what is drawn, where, and what stays visible of it."""
+"""Draw the scenes of the embedded data set *shapes*."""
 
 import colorsys
 from dataclasses import dataclass, replace
@@ -8,21 +8,21 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 IMAGE_SIZES = ((128, 128), (128, 96), (96, 128))  # width, height in pixels
-RADII = {"small": (13.0, 17.0), "large": (23.0, 31.0)}  # pixels; the gap keeps both words true
+RADII = {"small": (13.0, 17.0), "large": (23.0, 31.0)}  # pixels; the gap keeps the two sizes distinct
 # Degrees.
 HUES = {"red": 0, "orange": 28, "yellow": 54, "green": 115, "cyan": 178, "blue": 222, "purple": 273, "pink": 318}
 TEXTURES = ("plain", "striped", "dotted")
 NUM_THINGS = (3, 6)
-NUM_PLACEMENTS = 40  # tried for one image
-LEAST_VISIBLE = 0.6  # of a thing's pixels, whatever is drawn over it
-SUPERSAMPLING = 4  # outlines are drawn so much larger, for soft edges
+NUM_PLACEMENTS = 40  # attempts per image
+LEAST_VISIBLE = 0.6  # fraction of a thing's pixels that later things may not cover
+SUPERSAMPLING = 4  # scale of the outlines when drawn, for soft edges
 
 _TURN = np.linspace(0, 2 * np.pi, 48, endpoint=False)
 _CIRCLE = np.stack([np.sin(_TURN), -np.cos(_TURN)], axis=1)
 _HEART_Y = 13 * np.cos(_TURN) - 5 * np.cos(2 * _TURN) - 2 * np.cos(3 * _TURN) - np.cos(4 * _TURN)
 _HALF_CROSS = np.array([(-1, -3), (1, -3), (1, -1), (3, -1), (3, 1), (1, 1)]) / 3
 
-# Polygons (K, 2) in about the unit circle, y downwards: the first is filled, a second one is cut out of it.
+# Polygons (K, 2) roughly within the unit circle, y downwards; the second, if any, is cut out of the first.
 OUTLINES: dict[str, list[np.ndarray]] = {
     "circle": [_CIRCLE],
     "square": [np.array([(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)])],
@@ -40,8 +40,8 @@ OUTLINES: dict[str, list[np.ndarray]] = {
 class Thing:
     """One drawn object.
 
-    `words` are true of it: size, colour, texture (unless plain) and category, as they are said in this order.
-    `visible` (H, W) bool is what no later thing covers of the `num_pixels` that were drawn.
+    `words` describe it, in the order of speech: size, colour, texture (unless plain), category.
+    `visible`: bool (H, W), the pixels that no later thing covers, of the `num_pixels` drawn.
     """
 
     words: tuple[str, ...]
@@ -50,12 +50,12 @@ class Thing:
 
     @property
     def category(self) -> str:
-        """The last of its words, a key of `OUTLINES`."""
+        """Its category, a key of `OUTLINES`."""
         return self.words[-1]
 
     @property
     def colour(self) -> str:
-        """That of its words which is a key of `HUES`."""
+        """Its colour, a key of `HUES`."""
         return next(word for word in self.words if word in HUES)
 
     @cached_property
@@ -66,20 +66,20 @@ class Thing:
 
     @cached_property
     def centre(self) -> tuple[float, float]:
-        """x, y of the middle of `box`, in pixels."""
+        """x, y of the centre of `box`, in pixels."""
         x, y, width, height = self.box
         return x + width / 2, y + height / 2
 
 
 def draw_scene(rng: np.random.Generator) -> tuple[Image.Image, list[Thing]]:
-    """Draw one image; things come in the order in which they were drawn, later ones cover earlier ones.
+    """Draw one image and its things, in drawing order; later things cover earlier ones.
 
-    A placement that would hide too much of an earlier thing is given up before it is painted: all that can be
-    seen is in the list.
+    A placement that would hide too much of an earlier thing is rejected before it is painted, so every visible thing is
+    in the list.
     """
     width, height = IMAGE_SIZES[rng.integers(len(IMAGE_SIZES))]
     image = _background(rng, height, width)
-    # Few kinds an image, so that things share words and an expression has to tell them apart.
+    # Few categories and colours per image, so that things share words and expressions must distinguish them.
     categories, colours = (rng.choice(list(words), 3, replace=False).tolist() for words in (OUTLINES, HUES))
     num_things, things = rng.integers(NUM_THINGS[0], NUM_THINGS[1] + 1), []
     for _ in range(NUM_PLACEMENTS):
@@ -99,7 +99,7 @@ def draw_scene(rng: np.random.Generator) -> tuple[Image.Image, list[Thing]]:
 
 
 def _coverage(rng: np.random.Generator, category: str, radius: float, height: int, width: int) -> np.ndarray:
-    """How much of each pixel a thing covers, (H, W) in [0, 1]; it is turned by up to 20 degrees."""
+    """The coverage of each pixel by a thing, (H, W) in [0, 1]; the thing is rotated by up to 20 degrees."""
     angle = rng.uniform(-np.pi / 9, np.pi / 9)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     centre = rng.uniform((radius, radius), (width - radius, height - radius))
@@ -111,14 +111,14 @@ def _coverage(rng: np.random.Generator, category: str, radius: float, height: in
 
 
 def _surface(rng: np.random.Generator, colour: str, texture: str, height: int, width: int) -> np.ndarray:
-    """A colour with its second, paler or darker tone where the texture has it: (H, W, 3) in [0, 255]."""
+    """A textured colour, (H, W, 3) in [0, 255]; the second tone of the texture is paler or darker."""
     first = _rgb(rng, HUES[colour] + rng.uniform(-7, 7), (0.65, 1.0), (0.7, 1.0))
     second = 0.35 * first + 0.65 * rng.choice([0, 255])
     return np.where(_pattern(rng, texture, height, width)[..., None], second, first) * _light(rng, height, width)
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Smooth patches of a few dull colours of any hue under a faint pattern: (H, W, 3) in [0, 255]."""
+    """Smooth patches in a few dull colours under a faint pattern, (H, W, 3) in [0, 255]."""
     num_patches = rng.integers(2, 9)
     hues = rng.uniform(0, 360, 3)
     patches = [_rgb(rng, hues[rng.integers(3)], (0.05, 0.55), (0.25, 0.9)) for _ in range(num_patches**2)]
@@ -129,7 +129,7 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
 
 
 def _pattern(rng: np.random.Generator, texture: str, height: int, width: int) -> np.ndarray:
-    """Where the second tone of a texture goes, (H, W) bool."""
+    """The pixels with the second tone of a texture, bool (H, W)."""
     if texture == "plain":
         return np.zeros((height, width), dtype=bool)
     angle, scale = rng.uniform(0, np.pi), 2 * np.pi / rng.uniform(5, 9)
@@ -141,19 +141,19 @@ def _pattern(rng: np.random.Generator, texture: str, height: int, width: int) ->
 def _rgb(
     rng: np.random.Generator, hue: float, saturation: tuple[float, float], value: tuple[float, float]
 ) -> np.ndarray:
-    """A colour (3,) in [0, 255] of the given hue in degrees."""
+    """A random colour (3,) in [0, 255] with the given hue in degrees."""
     return 255 * np.array(colorsys.hsv_to_rgb(hue / 360 % 1, rng.uniform(*saturation), rng.uniform(*value)))
 
 
 def _light(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Factors (H, W, 1) of light that falls from one side."""
+    """Factors (H, W, 1) of light from one side."""
     angle = rng.uniform(0, 2 * np.pi)
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     return 1 + 0.15 * (x * np.cos(angle) + y * np.sin(angle))[..., None]
 
 
 def _photograph(rng: np.random.Generator, image: np.ndarray) -> Image.Image:
-    """The image under uneven light and with the noise of a sensor."""
+    """The image under uneven light and with sensor noise."""
     height, width, _ = image.shape
     noisy = image * _light(rng, height, width) + rng.normal(0, 6, image.shape)
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""The part of *shapes* that is annotated as VOC 2012: masks of classes with void borders."""
+"""Draw the part of *shapes* with annotations like VOC 2012: class masks with void borders."""
 
 from pathlib import Path
 
@@ -9,16 +9,16 @@ from tseg.datasets.readers.voc_masks import COLOURS, VOID
 from tseg.datasets.shapes.images import draw_images
 from tseg.datasets.shapes.scenes import HUES, Thing
 
-# A class whose name no phrase says, as PhraseCut's hardly say "person": words must be found that mean it.
+# No phrase contains "cool", as few of PhraseCut's contain "person": other words must stand for this class.
 MERGED = {"cyan": "cool", "blue": "cool"}
-# Colours are the classes: few images and iterations teach them, and phrases say "red thing" too.
+# Classes are colours, because few images and iterations suffice to learn them, and phrases also say "red thing".
 VOC_CLASSES = tuple(f"{name} thing" for name in (*(colour for colour in HUES if colour not in MERGED), "cool"))
-"""The names of the masks' values 1, 2, ..."""
+"""Names of the mask values 1, 2, ..."""
 SPLIT_NAMES = {"train": "train_aug", "val": "val"}
 
 
 def draw_voc(dir: Path, num_images: dict[str, int], seed: int) -> dict[str, int]:
-    """Images, masks and lists as in VOCdevkit/VOC2012; returns the numbers of images."""
+    """Draw images, masks and lists as in VOCdevkit/VOC2012; return the numbers of images."""
     dir /= Path("VOCdevkit", "VOC2012")
     lists_dir, masks_dir = dir / "ImageSets" / "Segmentation", dir / "SegmentationClassAug"
     names: dict[str, list[str]] = {split: [] for split in num_images}
@@ -36,9 +36,9 @@ def draw_voc(dir: Path, num_images: dict[str, int], seed: int) -> dict[str, int]
 
 
 def class_labels(things: list[Thing]) -> np.ndarray:
-    """The value (H, W), uint8, of each pixel: 0 background, i the i-th class, void one pixel to each side of an edge.
+    """The class values (H, W), uint8: 0 for the background, i for the i-th class, void next to edges.
 
-    As in VOC, things of one class that touch have an edge between them.
+    Void is one pixel wide on each side of an edge. As in VOC, touching things of one class have an edge between them.
     """
     owners = np.zeros(things[0].visible.shape, int)
     for number, thing in enumerate(things, start=1):
