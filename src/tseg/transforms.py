@@ -8,14 +8,14 @@ import numpy as np
 from PIL import Image
 
 PADDING = 127
-"""Grey level that fills a crop beyond the image: nearly 0 once normalised for a ViT."""
+"""Grey level that fills a crop beyond the image; close to 0 after a ViT's normalisation."""
 
 _MIRRORED = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
 _SIDE_WORDS = re.compile(rf"\b({'|'.join(_MIRRORED)})\b", re.IGNORECASE)
 
 
 def filled_box(box: Sequence[float] | np.ndarray, height: int, width: int) -> np.ndarray:
-    """Mask, bool (height, width), of a box (x, y, width, height) in pixels: the pixels whose centres lie inside."""
+    """Mask, bool (height, width), of a box (x, y, width, height) in pixels: pixels whose centres lie inside."""
     left, top, box_width, box_height = box
     columns, rows = np.arange(width) + 0.5, np.arange(height) + 0.5
     return np.outer(
@@ -25,7 +25,7 @@ def filled_box(box: Sequence[float] | np.ndarray, height: int, width: int) -> np
 
 
 def mirror_words(expression: str) -> str:
-    """The expression as it reads in a mirror: left and right (leftmost, rightmost) change places."""
+    """Swap left and right, leftmost and rightmost, in an expression about a mirrored image."""
 
     def swap(match: re.Match[str]) -> str:
         word = _MIRRORED[match.group().lower()]
@@ -36,9 +36,9 @@ def mirror_words(expression: str) -> str:
 
 @dataclass(frozen=True)
 class Crop:
-    """A rescaling to (`width`, `height`), a square window at (`left`, `top`) with sides of `resolution`, a flip.
+    """Rescale to (`width`, `height`), cut a square of side `resolution` at (`left`, `top`), then flip if `flipped`.
 
-    All in pixels of the rescaled image. The window may reach beyond it.
+    All lengths are in pixels of the rescaled image. The square may extend beyond it.
     """
 
     width: int
@@ -49,7 +49,7 @@ class Crop:
     flipped: bool
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """The crop of an image (mode RGB, bilinear) or of its mask (mode L, nearest; 0 beyond the image)."""
+        """Crop an image (mode RGB, bilinear) or its mask (mode L, nearest neighbour; 0 beyond the image)."""
         is_mask = image.mode == "L"
         filtering = Image.Resampling.NEAREST if is_mask else Image.Resampling.BILINEAR
         rescaled = image.resize((self.width, self.height), filtering)
@@ -67,10 +67,10 @@ def random_crop(
     scale: tuple[float, float],
     flip: bool,
 ) -> Crop:
-    """A random crop of an image of (width, height) pixels.
+    """Draw a random crop for an image of (width, height) pixels.
 
-    The image's shorter side becomes `resolution` times a factor drawn log-uniformly from `scale`; the window lies
-    uniformly where it overlaps the image most; half of the crops are flipped where `flip` is true.
+    The shorter side becomes `resolution` times a factor drawn log-uniformly from `scale`. The position is uniform among
+    those with the largest overlap with the image. With `flip`, half of the crops are flipped.
     """
     factor = np.exp(generator.uniform(*np.log(scale))) * resolution / min(width, height)
     rescaled = [max(1, round(side * factor)) for side in (width, height)]

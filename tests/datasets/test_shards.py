@@ -81,11 +81,11 @@ REFUSED = {
     ),
     "32-bit grey TIFF": ("a.tif", Image.new("I", (48, 32), 70_000), {}, "has Pillow's mode I; save it with 8 bits"),
     "TIFF of fractions": ("a.tif", Image.new("F", (48, 32), 0.5), {}, "has Pillow's mode F; save it with 8 bits"),
-    "Lab TIFF": ("a.tif", Image.new("LAB", (48, 32)), {}, "has Pillow's mode LAB; save it with 8 bits a channel"),
-    "animated GIF": ("a.gif", RGB, SEVERAL, "is animated or one of several in its file; save the one"),
-    "animated PNG": ("a.png", RGB, SEVERAL, "is animated or one of several in its file; save the one"),
-    "animated WebP": ("a.webp", RGB, SEVERAL, "is animated or one of several in its file; save the one"),
-    "TIFF of pages": ("a.tif", RGB, SEVERAL, "is animated or one of several in its file; save the one"),
+    "Lab TIFF": ("a.tif", Image.new("LAB", (48, 32)), {}, "has Pillow's mode LAB; save it with 8 bits per channel"),
+    "animated GIF": ("a.gif", RGB, SEVERAL, "is animated or one of several in its file; save it on"),
+    "animated PNG": ("a.png", RGB, SEVERAL, "is animated or one of several in its file; save it on"),
+    "animated WebP": ("a.webp", RGB, SEVERAL, "is animated or one of several in its file; save it on"),
+    "TIFF of pages": ("a.tif", RGB, SEVERAL, "is animated or one of several in its file; save it on"),
     # Without pixels: decoding would fail differently.
     "PNG of 30000 x 30000 pixels": (
         *("a.png", png(struct.pack(">IIBBBBB", 30_000, 30_000, 8, 0, 0, 0, 0)), {}),
@@ -149,7 +149,7 @@ def test_upright_images_are_refused_if_they_have_a_rotation_flag(tmp_path, orien
     if orientation == 1:
         assert not fault
     else:
-        assert fault.startswith(f"the image is stored turned or mirrored (EXIF orientation {orientation}); save it up")
+        assert fault.startswith(f"the image is stored rotated or mirrored (EXIF orientation {orientation}); save it up")
 
 
 def test_an_image_without_an_orientation_is_upright(tmp_path):

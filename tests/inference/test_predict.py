@@ -46,7 +46,7 @@ def predict(
         ((4000, 10), 320, (1, 20)),
     ],
 )
-def test_longer_side_comes_to_the_resolution_and_the_aspect_is_kept(
+def test_the_longer_side_is_the_resolution_and_the_aspect_is_kept(
     size: tuple[int, int], resolution: int, grid: tuple[int, int]
 ) -> None:
     assert grid_size(Image.new("RGB", size), resolution, patch_size=16) == grid
@@ -69,7 +69,7 @@ def test_one_scale_without_flip_is_plain_inference_bit_for_bit(model: TSEG) -> N
     assert torch.equal(predict(model, noise(101, 53)), s.reshape(3, 6, 3).permute(2, 0, 1))
 
 
-def test_images_are_cut_and_normalised_as_the_encoder_has_it() -> None:
+def test_images_are_normalised_by_the_encoders_mean_and_std() -> None:
     """A stand-in whose similarities are the mean red, green and blue of each patch, as they reach it."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -112,14 +112,14 @@ def test_flip_averages_the_image_with_its_mirror_image(model: TSEG) -> None:
     torch.testing.assert_close(predict(model, image, flip=True), expected)
 
 
-def test_words_that_keep_their_sides_are_asked_of_the_mirror_image_too(model: TSEG) -> None:
+def test_words_that_keep_their_sides_are_not_mirrored(model: TSEG) -> None:
     image = noise(48, 32)
     mirror = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     expected = (predict(model, image) + predict(model, mirror).flip(-1)) / 2
     torch.testing.assert_close(predict(model, image, flip=True, flip_words="keep"), expected)
 
 
-def test_with_flip_the_mirrored_question_has_the_mirrored_answer(model: TSEG) -> None:
+def test_with_flip_the_mirrored_input_has_the_mirrored_output(model: TSEG) -> None:
     image = noise(48, 32)
     mirror = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     answer = predict(model, mirror, MIRRORED, flip=True).flip(-1)

@@ -1,4 +1,4 @@
-"""The segmenter that people use, against the parts it is made of."""
+"""The public segmenter against its parts."""
 
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from tseg.inference.segmenter import Segmenter
 from tseg.model.tseg import TSEG, build_tseg, save_model
 from tseg.records import decode_mask
 
+from ..provenances import model_provenance
+
 EXPRESSIONS = ["red square", "square on the left", "blue square"]
 
 
@@ -25,8 +27,8 @@ def image() -> Image.Image:
 
 @pytest.fixture
 def path(model: TSEG, architecture: dict[str, Any], tmp_path: Path) -> Path:
-    about = {"pooling": "spa", "resolution": 40, "flip_words": "swap"}
-    save_model(tmp_path / "model.safetensors", model, architecture, about)
+    provenance = model_provenance(pooling="spa", resolution=40, flip_words="swap")
+    save_model(tmp_path / "model.safetensors", model, architecture, provenance)
     return tmp_path / "model.safetensors"
 
 
@@ -51,8 +53,8 @@ def test_scales_and_flips_reach_the_prediction(path: Path, model: TSEG) -> None:
     np.testing.assert_array_equal(Segmenter.load(path)(image(), EXPRESSIONS, **views), expected)
 
 
-def test_people_and_the_workflow_get_the_same_masks(model: TSEG, records: pd.DataFrame) -> None:
-    """But for pixels whose similarity the workflow's float16 rounds to the other side."""
+def test_segmenter_and_workflow_give_the_same_masks(model: TSEG, records: pd.DataFrame) -> None:
+    """Except for pixels whose similarity the workflow rounds to float16 across the threshold."""
     segmenter = Segmenter(model, pooling="mpa", resolution=48)
     predictions = predict_records(
         model, records, words=None, resolution=48, scales=[1.0], flip=False, flip_words="keep"
@@ -75,12 +77,10 @@ def test_segmenting_leaves_torchs_random_numbers_alone(path: Path) -> None:
 def test_a_model_with_class_encoding_segments_its_classes_alone(architecture: dict[str, Any], tmp_path: Path) -> None:
     architecture["text_encoder"] = {"classes": ["cat", "dog"], "num_features": 8}
     model = build_tseg(**architecture, tokenizer=None).eval()
-    save_model(
-        tmp_path / "model.safetensors", model, architecture, {"pooling": "mpa", "resolution": 40, "flip_words": "keep"}
-    )
+    save_model(tmp_path / "model.safetensors", model, architecture, model_provenance(resolution=40))
     segmenter = Segmenter.load(tmp_path / "model.safetensors")
     both = segmenter(image(), ["dog", "cat"], flip=True)
     np.testing.assert_array_equal(both[1:], segmenter(image(), ["cat"], flip=True))
     assert (both[0] != both[1]).any()
-    with pytest.raises(ValueError, match="'horse' is none of the classes"):
+    with pytest.raises(ValueError, match="'horse' is not a class of this model"):
         segmenter(image(), ["horse"])

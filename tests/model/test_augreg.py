@@ -1,4 +1,4 @@
-"""AugReg's files against the ViT that they were written for, as its JAX implementation defines it."""
+"""AugReg's files against a NumPy version of the JAX ViT that they were written for."""
 
 import math
 import zipfile
@@ -93,8 +93,8 @@ def in_jax_layout(weights: dict[str, Tensor]) -> Arrays:
         for norm, name in {"LayerNorm_0": "norm1", "LayerNorm_2": "norm2"}.items():
             arrays[f"{theirs}/{norm}/scale"] = weights[f"{ours}.{name}.weight"].numpy()
             arrays[f"{theirs}/{norm}/bias"] = weights[f"{ours}.{name}.bias"].numpy()
-        for place, part in enumerate(("query", "key", "value")):
-            rows = slice(place * WIDTH, (place + 1) * WIDTH)
+        for index, part in enumerate(("query", "key", "value")):
+            rows = slice(index * WIDTH, (index + 1) * WIDTH)
             name = f"{theirs}/MultiHeadDotProductAttention_1/{part}"
             arrays[f"{name}/kernel"] = weights[f"{ours}.attn.qkv.weight"][rows].T.reshape(WIDTH, HEADS, -1).numpy()
             arrays[f"{name}/bias"] = weights[f"{ours}.attn.qkv.bias"][rows].reshape(HEADS, -1).numpy()
@@ -117,7 +117,7 @@ def saved(file: Path, arrays: Any) -> Path:
     return file
 
 
-def test_features_are_those_of_the_vit_that_the_file_was_written_for(tmp_path: Path) -> None:
+def test_features_are_those_of_the_jax_vit(tmp_path: Path) -> None:
     arrays, images = random_arrays(), np.random.default_rng(1).normal(size=(2, 32, 32, 3))
     encoder = build(saved(tmp_path / "vit.npz", arrays)).double()
     features = encoder(torch.from_numpy(images).permute(0, 3, 1, 2)).detach().numpy()
@@ -140,25 +140,25 @@ def test_both_layouts_of_the_same_weights_give_the_same_features(tmp_path: Path)
 @pytest.mark.parametrize(
     ("option", "complaint"),
     [
-        ({"depth": 1}, r"16 of its weights: Transformer/encoderblock_1/\S+ is \(\S+\), not absent"),
-        ({"depth": 3}, r"16 of its weights: Transformer/encoderblock_2/LayerNorm_0/scale is missing, not \(32,\)"),
+        ({"depth": 1}, r"16 of its tensors: Transformer/encoderblock_1/\S+ is \(\S+\), not absent"),
+        ({"depth": 3}, r"16 of its tensors: Transformer/encoderblock_2/LayerNorm_0/scale is missing, not \(32,\)"),
         ({"embed_dim": 64}, r"cls is \(1, 1, 32\), not \(1, 1, 64\)"),
-        ({"num_heads": 2}, r"14 of its weights: \S+query/kernel is \(32, 4, 8\), not \(32, 2, 16\)"),
+        ({"num_heads": 2}, r"14 of its tensors: \S+query/kernel is \(32, 4, 8\), not \(32, 2, 16\)"),
         (
             {"patch_size": 4, "img_size": 16},
-            r"1 of its weights: embedding/kernel is \(8, 8, 3, 32\), not \(4, 4, 3, 32",
+            r"1 of its tensors: embedding/kernel is \(8, 8, 3, 32\), not \(4, 4, 3, 32",
         ),
-        ({"img_size": 40}, r"1 of its weights: \S+input/pos_embedding is \(1, 17, 32\), not \(1, 26, 32\)"),
-        ({"class_token": 0}, r"2 of its weights: \S+pos_embedding is .*; cls is \(1, 1, 32\), not absent"),
-        ({"reg_tokens": 2}, r"2 of its weights: reg_token is missing, not \(1, 2, 32\)"),
-        ({"init_values": 1}, r"4 of its weights: Transformer/encoderblock_0/ls1/gamma is missing, not \(32,\)"),
-        ({"qk_norm": 1}, r"8 of its weights: Transformer/encoderblock_0/attn\.q_norm/scale is missing, not \(8,\)"),
-        ({"mlp_ratio": 2}, r"6 of its weights: \S+/Dense_0/kernel is \(32, 128\), not \(32, 64\)"),
+        ({"img_size": 40}, r"1 of its tensors: \S+input/pos_embedding is \(1, 17, 32\), not \(1, 26, 32\)"),
+        ({"class_token": 0}, r"2 of its tensors: \S+pos_embedding is .*; cls is \(1, 1, 32\), not absent"),
+        ({"reg_tokens": 2}, r"2 of its tensors: reg_token is missing, not \(1, 2, 32\)"),
+        ({"init_values": 1}, r"4 of its tensors: Transformer/encoderblock_0/ls1/gamma is missing, not \(32,\)"),
+        ({"qk_norm": 1}, r"8 of its tensors: Transformer/encoderblock_0/attn\.q_norm/scale is missing, not \(8,\)"),
+        ({"mlp_ratio": 2}, r"6 of its tensors: \S+/Dense_0/kernel is \(32, 128\), not \(32, 64\)"),
     ],
 )
 def test_a_file_of_another_architecture_is_refused(tmp_path: Path, option: dict[str, int], complaint: str) -> None:
     file = saved(tmp_path / "vit.npz", random_arrays())
-    with pytest.raises(ValueError, match=rf"^image_encoders: weights: '\S+vit\.npz' does not fit {NAME} .*{complaint}"):
+    with pytest.raises(ValueError, match=rf"^the weights '\S+vit\.npz' do not fit the encoder .*{complaint}"):
         build(file, **option)
 
 
@@ -178,7 +178,7 @@ def test_an_array_of_objects_is_refused_and_its_code_not_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = saved(tmp_path / "vit.npz", random_arrays() | {"cls": np.full((1, 1, WIDTH), Harmful(), dtype=object)})
-    with pytest.raises(ValueError, match=r"vit\.npz' does not fit .* in 1 of its weights: cls is of type object, not"):
+    with pytest.raises(ValueError, match=r"vit\.npz' do not fit .* in 1 of its tensors: cls is of type object, not"):
         build(file)
     assert "ran code" not in capsys.readouterr().out
 
@@ -189,7 +189,7 @@ def test_an_array_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
     with zipfile.ZipFile(file, "a") as archive, archive.open("more.npy", "w") as stream:
         header = {"descr": "<f4", "fortran_order": False, "shape": (2**38,)}
         np.lib.format.write_array_header_1_0(stream, header)
-    with pytest.raises(ValueError, match=r"in 1 of its weights: more is \(274877906944,\), not absent"):
+    with pytest.raises(ValueError, match=r"in 1 of its tensors: more is \(274877906944,\), not absent"):
         build(file)
 
 
@@ -197,7 +197,7 @@ def test_an_array_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
     content = saved(tmp_path / "whole.npz", random_arrays()).read_bytes()
     (tmp_path / "vit.npz").write_bytes(content[: int(share * len(content))])
-    with pytest.raises(ValueError, match=r"image_encoders: weights: '\S+vit\.npz' is no readable file of weights"):
+    with pytest.raises(ValueError, match=r"^the weights '\S+vit\.npz' cannot be read: "):
         build(tmp_path / "vit.npz")
 
 
@@ -206,12 +206,12 @@ def test_a_changed_byte_is_noticed(tmp_path: Path) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=r"vit\.npz' is no readable file of weights: Bad CRC"):
+    with pytest.raises(ValueError, match=r"vit\.npz' cannot be read: Bad CRC"):
         build(file)
 
 
 @pytest.mark.parametrize("content", [b"no weights at all", b"\x93NUMPY\x01\x00", b"PK\x05\x06" + bytes(18)])
 def test_a_file_of_another_kind_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "vit.npz").write_bytes(content)
-    with pytest.raises(ValueError, match=r"image_encoders: weights: '\S+vit\.npz'"):
+    with pytest.raises(ValueError, match=r"^the weights '\S+vit\.npz' (cannot be read: |do not fit)"):
         build(tmp_path / "vit.npz")

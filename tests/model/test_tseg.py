@@ -15,10 +15,12 @@ from tseg.model.tseg import TSEG, build_tseg, load_model, save_model
 
 from safetensors.torch import save_file  # isort: skip
 
+from ..provenances import model_provenance
+
 EXPRESSIONS = ["red square", "square on the left", "green", "the leftmost blue square on the right"]
 WIDE_RESNET38 = {"name": "wide_resnet38", "options": {"width": 1}, "weights": None, "drop_path": 0.0}
 CLASSES = {"classes": EXPRESSIONS, "num_features": 16}
-ABOUT = {"pooling": "mpa", "resolution": 32, "trained_on": {"dataset": "squares"}}
+PROVENANCE = model_provenance()
 
 
 def images(height: int = 32, width: int = 32, number: int = 2) -> Tensor:
@@ -49,7 +51,7 @@ def test_similarities_lie_between_minus_tau_and_tau(model: TSEG, tau: float) -> 
     torch.testing.assert_close(similarities, tau * cosines)
 
 
-def test_temperature_starts_where_told_and_learns(model: TSEG) -> None:
+def test_temperature_starts_at_tau_and_learns(model: TSEG) -> None:
     assert model.tau.item() == pytest.approx(10.0)
     model(images(), EXPRESSIONS).square().sum().backward()
     assert model.log_tau.grad is not None
@@ -67,7 +69,7 @@ def test_temperature_stays_positive_however_far_it_is_pushed(model: TSEG) -> Non
 
 def test_permuting_expressions_permutes_columns(model: TSEG) -> None:
     order = [2, 0, 3, 1]
-    permuted = model(images(), [EXPRESSIONS[place] for place in order])
+    permuted = model(images(), [EXPRESSIONS[index] for index in order])
     torch.testing.assert_close(permuted, model(images(), EXPRESSIONS)[..., order], rtol=1e-4, atol=1e-5)
 
 
@@ -96,14 +98,14 @@ def test_a_model_of_any_encoders_read_back_is_the_same(
     torch.manual_seed(3)
     model = build_tseg(**architecture, tokenizer=tokenizer)
     model.train()(images(), EXPRESSIONS)  # batch norms have met an image
-    save_model(tmp_path / "model.safetensors", model.eval(), architecture, ABOUT)
-    loaded, about = load_model(tmp_path / "model.safetensors")
-    assert about == ABOUT
+    save_model(tmp_path / "model.safetensors", model.eval(), architecture, PROVENANCE)
+    loaded, provenance = load_model(tmp_path / "model.safetensors")
+    assert provenance == PROVENANCE
     assert not any(module.training for module in loaded.modules())
     assert loaded.patch_size == model.patch_size
     assert loaded.image_encoder.mean == model.image_encoder.mean
     assert torch.equal(loaded(images(24, 40), EXPRESSIONS), model(images(24, 40), EXPRESSIONS))
-    save_model(tmp_path / "again.safetensors", loaded, architecture, about)
+    save_model(tmp_path / "again.safetensors", loaded, architecture, provenance)
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
@@ -114,7 +116,7 @@ def test_a_net_that_started_from_pretrained_weights_stays_frozen_when_read_back(
     model = build_tseg(**architecture, tokenizer=learn_wordpiece(EXPRESSIONS, 128))
     for weights, frozen in ((None, False), ("imagenet.pth", True)):
         described = architecture | {"image_encoder": WIDE_RESNET38 | {"weights": weights}}
-        save_model(tmp_path / "model.safetensors", model, described, ABOUT)
+        save_model(tmp_path / "model.safetensors", model, described, PROVENANCE)
         encoder = load_model(tmp_path / "model.safetensors")[0].train().image_encoder
         assert encoder.get_submodule("bn7").training is not frozen
         assert encoder.get_parameter("bn7.weight").requires_grad is not frozen
@@ -123,9 +125,9 @@ def test_a_net_that_started_from_pretrained_weights_stays_frozen_when_read_back(
 def test_the_same_model_is_the_same_bytes(
     make_model: Callable[[int], TSEG], architecture: dict[str, Any], tmp_path: Path
 ) -> None:
-    for number, about in enumerate((ABOUT, dict(reversed(ABOUT.items())))):
-        save_model(tmp_path / f"{number}.safetensors", make_model(3), architecture, about)
-    save_model(tmp_path / "other.safetensors", make_model(4), architecture, ABOUT)
+    for number in range(2):
+        save_model(tmp_path / f"{number}.safetensors", make_model(3), architecture, PROVENANCE)
+    save_model(tmp_path / "other.safetensors", make_model(4), architecture, PROVENANCE)
     assert (tmp_path / "0.safetensors").read_bytes() == (tmp_path / "1.safetensors").read_bytes()
     assert (tmp_path / "0.safetensors").read_bytes() != (tmp_path / "other.safetensors").read_bytes()
 
@@ -133,9 +135,9 @@ def test_the_same_model_is_the_same_bytes(
 def test_a_model_is_the_same_bytes_before_and_after_use(
     model: TSEG, architecture: dict[str, Any], tmp_path: Path
 ) -> None:
-    save_model(tmp_path / "before.safetensors", model, architecture, ABOUT)
+    save_model(tmp_path / "before.safetensors", model, architecture, PROVENANCE)
     model(images(), EXPRESSIONS)
-    save_model(tmp_path / "after.safetensors", model, architecture, ABOUT)
+    save_model(tmp_path / "after.safetensors", model, architecture, PROVENANCE)
     assert (tmp_path / "before.safetensors").read_bytes() == (tmp_path / "after.safetensors").read_bytes()
 
 
@@ -144,7 +146,7 @@ def test_a_model_does_not_need_the_weights_that_its_encoders_started_from(
 ) -> None:
     for encoder in ("image_encoder", "text_encoder"):
         architecture[encoder]["weights"] = "gone"
-    save_model(tmp_path / "model.safetensors", model, architecture, ABOUT)
+    save_model(tmp_path / "model.safetensors", model, architecture, PROVENANCE)
     loaded, _ = load_model(tmp_path / "model.safetensors")
     assert torch.equal(loaded(images(), EXPRESSIONS), model(images(), EXPRESSIONS))
 
@@ -162,7 +164,10 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(1)}, path, metadata={"format": json.dumps("pt")})
     with pytest.raises(ValueError, match=r"model\.safetensors is not a model"):
         load_model(path)
-    for header in ({"architecture": {}}, {"architecture": {}, "about": {}, "bert": None, "tokenizer": None}):
+    for header in (
+        {"architecture": {}},
+        {"architecture": {}, "provenance": PROVENANCE.to_json(), "bert": None, "tokenizer": None},
+    ):
         save_file({"weight": torch.zeros(1)}, path, metadata={"tseg": json.dumps(header)})
         with pytest.raises(ValueError, match=r"model\.safetensors is not a model"):
             load_model(path)

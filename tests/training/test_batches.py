@@ -1,4 +1,4 @@
-"""Batches: a function of seed and iteration, and honest about what is positive and where."""
+"""Batches are functions of seed and iteration, with correct positives and regions."""
 
 import dataclasses
 from collections import Counter
@@ -43,7 +43,7 @@ def make_pixels(records: pd.DataFrame, region: Literal["mask", "box"] = "mask", 
 
 
 PLAIN: dict[str, Any] = {"batch_size": 4, "scale": (1.0, 1.0), "flip": False}
-"""Batches without chance in the images: all four, the shorter side at the crops' own resolution."""
+"""Batches without randomness in the images: all four, the shorter side at the resolution of the crops."""
 
 
 def plain(records: pd.DataFrame, **changed: Any) -> WeakBatches:
@@ -62,7 +62,7 @@ def assert_same(ours: Batch, theirs: Batch) -> None:
 
 @pytest.mark.parametrize("make", [make, make_pixels])
 def test_a_batch_is_a_function_of_seed_and_iteration(records: pd.DataFrame, make: Any) -> None:
-    """Whichever batches were asked for before it."""
+    """Independent of the batches requested before it."""
     in_order, at_random = make(records), make(records)
     visited = {iteration: at_random[iteration] for iteration in (7, 2, 9, 0, 5, 1, 8, 3, 6, 4)}
     for iteration in range(10):
@@ -78,7 +78,7 @@ def test_batches_of_another_seed_or_iteration_differ(records: pd.DataFrame, make
 
 
 def test_images_come_in_the_same_order_and_crops_whatever_the_supervision(records: pd.DataFrame) -> None:
-    """One image a batch: nothing has been drawn of what is said before it is cropped."""
+    """With one image per batch, no expression is drawn before the crop."""
     for iteration in range(8):
         weak, *others = (
             batches[iteration]
@@ -117,16 +117,16 @@ def test_every_epoch_shows_each_image_once_in_another_order(records: pd.DataFram
 
 
 def test_images_are_normalised_crops_of_the_right_image(records: pd.DataFrame) -> None:
-    """Image d, 40 x 40, brought to 40 without any chance is itself."""
+    """Image d, 40 x 40, at resolution 40 without randomness is unchanged."""
     batch = plain(records, resolution=40)[0]
     of_d = records[records["image_id"] == "d"]
     pixels = np.asarray(Image.open(of_d["file_name"].iloc[0]).convert("RGB"))
-    place = batch.positives.index(frozenset(of_d["expression"]))
+    index = batch.positives.index(frozenset(of_d["expression"]))
     assert batch.images.dtype == torch.float32
-    np.testing.assert_allclose(batch.images[place], (pixels.transpose(2, 0, 1) / 255 - 0.5) / 0.5, atol=1e-6)
+    np.testing.assert_allclose(batch.images[index], (pixels.transpose(2, 0, 1) / 255 - 0.5) / 0.5, atol=1e-6)
 
 
-def test_expressions_are_distinct_and_as_many_as_asked_for_at_most(records: pd.DataFrame) -> None:
+def test_expressions_are_distinct_and_limited_per_image(records: pd.DataFrame) -> None:
     for iteration in range(20):
         batch = make(records)[iteration]
         assert len(set(batch.expressions)) == len(batch.expressions) <= 3 * 2
@@ -135,7 +135,7 @@ def test_expressions_are_distinct_and_as_many_as_asked_for_at_most(records: pd.D
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 9])
-def test_each_image_is_asked_for_so_many_of_its_expressions(records: pd.DataFrame, number: int) -> None:
+def test_expressions_per_image_are_drawn_from_its_own(records: pd.DataFrame, number: int) -> None:
     batch = make(records, batch_size=1, flip=False, expressions_per_image=number)[0]
     assert len(batch.expressions) == min(number, len(batch.positives[0]))
     assert set(batch.expressions) <= batch.positives[0]
@@ -163,24 +163,24 @@ def test_an_image_is_positive_for_an_expression_drawn_for_another(records: pd.Da
 
 
 @pytest.mark.parametrize("flip_words", ["swap", "keep"])
-def test_a_flipped_image_has_its_expressions_as_told(records: pd.DataFrame, flip_words: str) -> None:
+def test_a_flip_swaps_left_and_right_only_if_asked(records: pd.DataFrame, flip_words: str) -> None:
     """Red is marked left of blue in image a: where it appears right of it, the image was flipped."""
     of_a = records[records["image_id"] == "a"]
     batches = make(of_a, batch_size=1, scale=(1.0, 1.0), flip_words=flip_words)
-    said = frozenset(of_a["expression"])
-    mirrored = frozenset(map(mirror_words, said))
+    original = frozenset(of_a["expression"])
+    mirrored = frozenset(map(mirror_words, original))
     num_flipped = 0
     for iteration in range(40):
         batch = batches[iteration]
         red, _, blue = (channel.clamp(min=0).sum(dim=0) for channel in batch.images[0])
         flipped = bool(red.argmax() > blue.argmax())
         num_flipped += flipped
-        assert batch.positives == [mirrored if flipped and flip_words == "swap" else said]
+        assert batch.positives == [mirrored if flipped and flip_words == "swap" else original]
         assert set(batch.expressions) <= batch.positives[0]
     assert 10 < num_flipped < 30
 
 
-def test_an_expression_said_twice_of_an_image_counts_once(records: pd.DataFrame) -> None:
+def test_a_repeated_expression_of_an_image_counts_once(records: pd.DataFrame) -> None:
     twice = pd.concat([records, records], ignore_index=True)
     for iteration in range(4):
         assert_same(make(twice)[iteration], make(records)[iteration])
@@ -194,7 +194,7 @@ def test_no_mask_is_read_in_weak_supervision(records: pd.DataFrame) -> None:
 CLASSES = ["square on the right", "blue square", "square on the left", "green square", "red square", "zebra"]
 
 
-def test_semantic_batches_ask_for_all_classes_in_order(records: pd.DataFrame) -> None:
+def test_semantic_batches_have_all_classes_in_order(records: pd.DataFrame) -> None:
     """Flipped or not, cropped the same as batches of expressions, and no class changes its words."""
     of_c = records[records["image_id"] == "c"]
     num_flipped = 0
@@ -219,7 +219,7 @@ def test_a_pair_is_an_image_and_an_expression_that_it_has(records: pd.DataFrame)
 
 
 @pytest.mark.parametrize("region", REGIONS)
-def test_records_without_masks_can_be_learnt_from_weakly_alone(
+def test_records_without_masks_only_allow_weak_supervision(
     records: pd.DataFrame, region: Literal["mask", "box"]
 ) -> None:
     some = records.assign(**{region: [None, *records[region][1:-1], None]})
@@ -229,8 +229,8 @@ def test_records_without_masks_can_be_learnt_from_weakly_alone(
 
 
 @pytest.mark.parametrize("number", [1, 3, 9])
-def test_each_image_gives_so_many_of_its_records(records: pd.DataFrame, number: int) -> None:
-    """Of a record said twice each counts: its two regions may differ."""
+def test_records_per_image_are_drawn_from_its_own(records: pd.DataFrame, number: int) -> None:
+    """Repeated records count separately: their regions may differ."""
     twice = pd.concat([records, records], ignore_index=True)
     batch = make_pixels(twice, **PLAIN, expressions_per_image=number)[0]
     assert batch.pairs is not None
@@ -239,7 +239,7 @@ def test_each_image_gives_so_many_of_its_records(records: pd.DataFrame, number: 
 
 
 def test_each_region_is_that_of_the_records_expression(records: pd.DataFrame) -> None:
-    """Images as they are: each mask and each box is the very one that the record has."""
+    """Without rescaling, each mask and each box is exactly the record's."""
     of_d = records[records["image_id"] == "d"]
     truth = {row.expression: decode_mask(row.mask, 40, 40) for row in of_d.itertuples()}
     for region in REGIONS:
@@ -296,15 +296,15 @@ def grid(text: str) -> np.ndarray:
     ],
 )
 def test_a_box_drawn_by_hand(records: pd.DataFrame, box: list[float], expected: str, mirrored: str) -> None:
-    """Its pixels are those whose centres it holds; what reaches out of the image is nowhere."""
+    """Its pixels are those whose centres lie inside; nothing lies outside the image."""
     # The expression tells a flip: it becomes "right".
     of_d = records[records["image_id"] == "d"].head(1).assign(box=[box], height=4, width=4, expression="left")
     Image.new("RGB", (4, 4)).save(of_d["file_name"].iloc[0])
     batches = make_pixels(of_d, "box", batch_size=1, scale=(1.0, 1.0), resolution=4)
     seen = {batch.expressions[0]: batch.masks for batch in (batches[iteration] for iteration in range(12))}
     assert set(seen) == {"left", "right"}
-    for said, drawn in (("left", expected), ("right", mirrored)):
-        mask = seen[said]
+    for expression, drawn in (("left", expected), ("right", mirrored)):
+        mask = seen[expression]
         assert mask is not None
         np.testing.assert_array_equal(mask[0], grid(drawn))
 

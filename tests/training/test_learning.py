@@ -21,7 +21,7 @@ from tseg.model.tseg import TSEG, build_tseg
 from tseg.records import decode_mask, encode_mask
 from tseg.training import objectives
 from tseg.training.batches import Batch, PixelBatches, Sampling, WeakBatches
-from tseg.training.loop import train
+from tseg.training.loop import optimise
 from tseg.training.objectives import Objective
 from tseg.training.schedule import poly_schedule
 from tseg.training.targets import identity_targets
@@ -97,7 +97,7 @@ def learn(
         seed=seed,
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
-    train(
+    optimise(
         model,
         make_batches(records, sampling),
         objective,

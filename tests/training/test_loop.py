@@ -16,10 +16,12 @@ from tseg.model.pooling import POOLINGS
 from tseg.model.tseg import TSEG, save_model
 from tseg.training import objectives
 from tseg.training.batches import Batch, PixelBatches, Sampling, WeakBatches
-from tseg.training.loop import train
+from tseg.training.loop import optimise
 from tseg.training.objectives import Objective
 from tseg.training.schedule import poly_schedule
 from tseg.training.targets import TfidfTargets, identity_targets
+
+from ..provenances import model_provenance
 
 ITERATIONS = 24
 KILLED_AT = 17  # the checkpoint before is that of iteration 10
@@ -36,7 +38,7 @@ OBJECTIVES: dict[str, Objective] = {"weak": weak("mpa"), "full": objectives.full
 
 
 class Training:
-    """A training of a tiny model whose parts can be looked at afterwards."""
+    """A training of a tiny model whose parts can be inspected afterwards."""
 
     def __init__(self, make_model: Callable[[int], TSEG], records: pd.DataFrame, checkpoint: Path):
         self.make_model, self.records, self.checkpoint = make_model, records, checkpoint
@@ -85,7 +87,7 @@ class Training:
             "log": self.logged.append,
         }
         settings |= changed
-        self.history = train(self.model, self.batches, optimizer=self.optimizer, schedule=self.schedule, **settings)
+        self.history = optimise(self.model, self.batches, optimizer=self.optimizer, schedule=self.schedule, **settings)
         return self
 
     def state(self) -> dict[str, Any]:
@@ -118,7 +120,7 @@ def test_training_twice_gives_the_same_bytes(
     for number, seed in enumerate((0, 0, 1)):
         model = training(str(number))(seed=seed).model
         files.append(tmp_path / f"{number}.safetensors")
-        save_model(files[-1], model, architecture, {"pooling": "mpa"})
+        save_model(files[-1], model, architecture, model_provenance())
     first, again, other = (file.read_bytes() for file in files)
     assert first == again
     assert first != other
@@ -145,7 +147,7 @@ def test_a_finished_training_started_again_does_nothing(training: Callable[[str]
     assert twice.logged == []
 
 
-def test_a_checkpoint_of_other_settings_is_not_gone_on_from(training: Callable[[str], Training]) -> None:
+def test_a_checkpoint_of_other_settings_is_not_resumed(training: Callable[[str], Training]) -> None:
     unbroken, resumed = training("unbroken")(), training("resumed")
     resumed.killed_at(KILLED_AT, fingerprint="other")
     assert_same_bits(resumed().state(), unbroken.state())
@@ -209,7 +211,7 @@ def test_soft_targets_train_another_model(training: Callable[[str], Training], r
     assert all(math.isfinite(row["loss"]) for row in soft.history)
 
 
-def test_history_says_each_iteration_once_with_its_learning_rate(training: Callable[[str], Training]) -> None:
+def test_history_has_each_iteration_once_with_its_learning_rate(training: Callable[[str], Training]) -> None:
     run = training("run")()
     assert run.history == run.logged
     assert [row["iteration"] for row in run.history] == list(range(1, ITERATIONS + 1))
@@ -220,7 +222,9 @@ def test_history_says_each_iteration_once_with_its_learning_rate(training: Calla
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_and_says_where(training: Callable[[str], Training], loss: float) -> None:
+def test_a_loss_that_is_not_finite_stops_and_names_the_iteration(
+    training: Callable[[str], Training], loss: float
+) -> None:
     run, calls = training("run"), []
 
     def objective(similarities: Tensor, batch: Batch) -> Tensor:

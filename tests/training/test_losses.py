@@ -50,9 +50,9 @@ def test_loss_of_scores_however_large_is_finite() -> None:
 def to_pixels(maps: np.ndarray, resolution: int) -> np.ndarray:
     """Square maps (P, h, h) interpolated bilinearly to (P, resolution, resolution), pixel centres on pixel centres."""
     side = maps.shape[-1]
-    places = ((np.arange(resolution) + 0.5) * side / resolution - 0.5).clip(0, side - 1)
+    positions = ((np.arange(resolution) + 0.5) * side / resolution - 0.5).clip(0, side - 1)
     # The share of each coarse pixel in each fine one falls off linearly to its neighbours.
-    shares = (1 - np.abs(places[:, None] - np.arange(side))).clip(min=0)
+    shares = (1 - np.abs(positions[:, None] - np.arange(side))).clip(min=0)
     return np.einsum("yi,pij,xj->pyx", shares, maps, shares)
 
 
@@ -116,7 +116,7 @@ def grid(text: str) -> torch.Tensor:
     return torch.tensor([[[letter == "#" for letter in line] for line in text.split()]])
 
 
-def test_a_patch_lies_in_a_box_when_half_of_its_pixels_do() -> None:
+def test_a_patch_lies_in_a_box_if_half_of_its_pixels_do() -> None:
     """Patches of 2 x 2 pixels: 4, 2, 2 (upright) and 1 of them; the gradient at 0 is negative where s should rise."""
     boxes = grid(
         """
@@ -145,7 +145,7 @@ def test_a_patch_lies_in_a_box_when_half_of_its_pixels_do() -> None:
     np.testing.assert_allclose(gradient.abs(), 0.5 / 16, rtol=1e-6)
 
 
-def test_a_patch_counts_when_any_of_its_pixels_does() -> None:
+def test_a_patch_counts_if_any_of_its_pixels_does() -> None:
     counted = grid(
         """
         ....

@@ -33,7 +33,7 @@ def similarities() -> Tensor:
 
 
 @pytest.mark.parametrize(("objective", "loss"), [(objectives.full, dice_loss), (objectives.boxes, box_loss)])
-def test_pixels_teach_each_pair_its_own_similarities(
+def test_the_loss_of_pixels_uses_each_pairs_similarities(
     batch: Batch, similarities: Tensor, objective: objectives.Objective, loss: Callable[..., Tensor]
 ) -> None:
     assert batch.pairs is not None
@@ -43,9 +43,7 @@ def test_pixels_teach_each_pair_its_own_similarities(
 
 
 @pytest.mark.parametrize("objective", [objectives.full, objectives.boxes])
-def test_pixels_teach_nothing_of_what_an_image_has_not(
-    batch: Batch, similarities: Tensor, objective: objectives.Objective
-) -> None:
+def test_only_pairs_have_a_gradient(batch: Batch, similarities: Tensor, objective: objectives.Objective) -> None:
     """Only positive expressions: images and expressions that are no pair have no gradient."""
     (gradient,) = torch.autograd.grad(objective(similarities.requires_grad_(), batch), similarities)
     taught = torch.zeros(B, L, dtype=torch.bool)

@@ -3,15 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 import yaml
 
 from tseg.datasets.leakage import read_images
+from tseg.model.text_encoder import learn_wordpiece
+from tseg.model.tseg import build_tseg
 from tseg.records import read_records
-from tseg.settings.schema import RunSettings
+from tseg.settings.schema import RunModelSettings, RunSettings
 from tseg.settings.validation import parse
-from tseg.training.run import train_run
+from tseg.training.run import build_model, train_run
 
 from ..provenances import write_records
 
@@ -93,3 +96,40 @@ def test_a_pretraining_that_does_not_say_what_it_has_seen_is_refused_before_trai
     with pytest.raises(ValueError, match=r"boxes/images\.csv does not exist; .* or train it again"):
         train(runs["full"], tmp_path / "full", start=tmp_path / "boxes" / "model.safetensors")
     assert not (tmp_path / "full").exists()
+
+
+def run_of(architecture: dict[str, Any]) -> RunSettings:
+    """Settings of which `build_model` reads only the model."""
+    return RunSettings.model_construct(model=RunModelSettings.model_validate(architecture))
+
+
+def test_the_vocabulary_is_that_of_the_records(architecture, records):
+    torch.manual_seed(0)
+    ours = build_model(run_of(architecture), records).state_dict()
+    torch.manual_seed(0)
+    tokenizer = learn_wordpiece(list(records["expression"]), 128)
+    theirs = build_tseg(**architecture, tokenizer=tokenizer).state_dict()
+    assert list(ours) == list(theirs)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "key", "source"),
+    [("image_encoder", "image_encoders", "vit_small"), ("text_encoder", "language_model", "bert_small")],
+)
+def test_missing_weights_are_reported_with_their_key_and_a_source(
+    architecture, records, tmp_path, monkeypatch, encoder, key, source
+):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    architecture[encoder]["weights"] = "data/raw/gone"
+    fix = f"`tseg fetch {source}` brings weights to data/raw/{source}"
+    with pytest.raises(ValueError, match=rf"^{key}: the weights 'data/raw/gone' [^\n]*; {fix}$"):
+        build_model(run_of(architecture), records)
+
+
+def test_weights_that_do_not_fit_are_reported_with_their_key(architecture, records, tmp_path):
+    torch.save({}, tmp_path / "vit.pth")
+    architecture["image_encoder"]["weights"] = str(tmp_path / "vit.pth")
+    with pytest.raises(ValueError, match=r"^image_encoders: the weights '\S+vit\.pth' do not fit the encoder in "):
+        build_model(run_of(architecture), records)

@@ -20,13 +20,13 @@ def test_an_expression_of_two_images_is_positive_for_both() -> None:
     assert identity_targets(shared, EXPRESSIONS)[:, 0].tolist() == [1, 1]
 
 
-def test_identity_asks_for_the_exact_expression() -> None:
+def test_identity_requires_the_exact_expression() -> None:
     assert identity_targets([frozenset({"red squares", "Red square", "square"})], EXPRESSIONS).sum() == 0
 
 
 def test_permuting_expressions_permutes_targets() -> None:
     order = [2, 0, 3, 1]
-    permuted = identity_targets(POSITIVES, [EXPRESSIONS[place] for place in order])
+    permuted = identity_targets(POSITIVES, [EXPRESSIONS[index] for index in order])
     assert permuted.tolist() == identity_targets(POSITIVES, EXPRESSIONS)[:, order].tolist()
 
 
@@ -41,13 +41,13 @@ def test_tfidf_is_the_largest_cosine_similarity_with_a_positive() -> None:
     targets = TfidfTargets(TRAINING)(positives, expressions)
     assert (targets.dtype, targets.shape) == (torch.float32, (3, 6))
     for image, own in enumerate(positives):
-        for number, expression in enumerate(expressions):
+        for index, expression in enumerate(expressions):
             vectors = vectorizer.transform([expression, *own])
             expected = cosine_similarity(vectors[:1], vectors[1:]).max()
-            assert targets[image, number].item() == pytest.approx(expected, abs=1e-6)
+            assert targets[image, index].item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_expressions_that_share_a_word_are_positive_in_part() -> None:
+def test_expressions_that_share_a_word_are_partly_positive() -> None:
     """The paper's example: an image of a tabby cat, and another image's brown cat."""
     targets = TfidfTargets(TRAINING)([{"tabby cat"}], ["brown cat", "tabby cat", "brown dog"])
     assert 0.1 < targets[0, 0].item() < 0.9
@@ -74,7 +74,7 @@ def test_tfidf_of_expressions_without_common_words_is_identity() -> None:
     np.testing.assert_allclose(TfidfTargets(apart)(positives, apart), identity_targets(positives, apart), atol=1e-6)
 
 
-def test_tfidf_does_not_depend_on_what_else_the_batch_asks() -> None:
+def test_tfidf_does_not_depend_on_the_batchs_other_expressions() -> None:
     soft, everything = TfidfTargets(TRAINING), list(dict.fromkeys(TRAINING))
     together = soft(POSITIVES, everything)
     for number, expression in enumerate(everything):

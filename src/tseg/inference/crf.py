@@ -1,4 +1,4 @@
-"""Dense CRF of Krähenbühl and Koltun: refines masks (section 4.5, "TSEG (CRF)") and maps of labels (section 4.3)."""
+"""Dense CRF of Krähenbühl and Koltun: refines masks (section 4.5, "TSEG (CRF)") and label maps (section 4.3)."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ from pydensecrf.densecrf import DenseCRF2D
 
 
 class Preset(NamedTuple):
-    """Pairwise terms of a dense CRF; `sxy` in pixels, `srgb` in grey levels, `compat` the Potts weights."""
+    """Pairwise terms of a dense CRF: `sxy` in pixels, `srgb` in grey levels, `compat` as Potts weights."""
 
     gaussian_sxy: float
     gaussian_compat: float
@@ -30,23 +30,23 @@ SMALLEST_PROBABILITY = 1e-5
 def refine(image: np.ndarray, probabilities: np.ndarray, preset: str) -> np.ndarray:
     """Posterior foreground probabilities, float32 (L, H, W), one binary field per expression.
 
-    `image` is uint8 (H, W, 3), `probabilities` float32 (L, H, W) in [0, 1]. The lattice depends on the image alone:
-    it is built once and serves all L fields.
+    `image` is uint8 (H, W, 3), `probabilities` float32 (L, H, W) in [0, 1]. The lattice depends only on the image, so
+    it is built once for all L fields.
     """
     field = _field(image, 2, preset)
     return np.stack([_posterior(field, np.stack([1 - foreground, foreground]))[1] for foreground in probabilities])
 
 
 def refine_labels(image: np.ndarray, probabilities: np.ndarray, preset: str) -> np.ndarray:
-    """Posterior label probabilities, float32 (K + 1, H, W), of one field whose labels exclude each other.
+    """Posterior label probabilities, float32 (K + 1, H, W), of one field with mutually exclusive labels.
 
-    `image` is uint8 (H, W, 3), `probabilities` float32 (K + 1, H, W), of sum 1 at every pixel.
+    `image` is uint8 (H, W, 3), `probabilities` float32 (K + 1, H, W) that sum to 1 at every pixel.
     """
     return _posterior(_field(image, len(probabilities), preset), probabilities)
 
 
 def _field(image: np.ndarray, num_labels: int, preset: str) -> DenseCRF2D:
-    """The pairwise terms of `preset` on an image, without unary energy."""
+    """A field with the pairwise terms of `preset` on an image, before any unary energy is set."""
     terms = PRESETS[preset]
     height, width, _ = image.shape
     field = DenseCRF2D(width, height, num_labels)
@@ -54,14 +54,14 @@ def _field(image: np.ndarray, num_labels: int, preset: str) -> DenseCRF2D:
     field.addPairwiseBilateral(
         sxy=terms.bilateral_sxy,
         srgb=terms.bilateral_srgb,
-        rgbim=image.copy(order="C"),  # pydensecrf wants it writable
+        rgbim=image.copy(order="C"),  # pydensecrf needs a writable array
         compat=terms.bilateral_compat,
     )
     return field
 
 
 def _posterior(field: DenseCRF2D, probabilities: np.ndarray) -> np.ndarray:
-    """What mean-field inference makes of label probabilities, both float32 (labels, H, W)."""
+    """Posterior of label probabilities by mean-field inference; both float32 (labels, H, W)."""
     unary = -np.log(probabilities.reshape(len(probabilities), -1).clip(SMALLEST_PROBABILITY, 1))
     field.setUnaryEnergy(unary.astype(np.float32, order="C"))
     return np.array(field.inference(NUM_ITERATIONS)).reshape(probabilities.shape)

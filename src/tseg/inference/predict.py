@@ -27,20 +27,26 @@ def predict_records(
     flip: bool,
     flip_words: Literal["swap", "keep"],
 ) -> pa.Table:
-    """The similarities of every image to each of its expressions, or else of `words`, as `PREDICTIONS`.
+    """The similarities of every image to each of its expressions, as a table of `PREDICTIONS`.
 
-    Where `words` are given every image is asked for all of them, whatever its records say, and no flip changes them,
-    as in training. `flip_words`: what a flip does to left and right in other expressions. Raises ValueError for a
-    image that cannot be read, and for an expression that a model with class encoding does not know.
+    With `words`, every image is compared to all of them instead, and a flip does not change them, as in training.
+    `flip_words`: whether a flip swaps left and right in the expressions. Raises ValueError for an image that cannot be
+    read, and for an expression that is not a class of a model with class encoding.
     """
-    views: dict[str, Any] = {"resolution": resolution, "scales": scales, "flip": flip}
-    views["flip_words"] = flip_words if words is None else "keep"
-    rows = []
-    for file_name, of_image, expressions in images_of(records, "predict"):
-        asked = expressions if words is None else list(dict.fromkeys(words))
-        maps = predict_similarities(model, open_image(file_name), asked, **views)
-        image_id = of_image["image_id"].iloc[0]
-        for expression, similarities in zip(asked, maps, strict=True):
+    rows: list[dict[str, Any]] = []
+    for file_name, of_image, own in images_of(records, "predict"):
+        expressions = own if words is None else list(dict.fromkeys(words))
+        maps = predict_similarities(
+            model,
+            open_image(file_name),
+            expressions,
+            resolution=resolution,
+            scales=scales,
+            flip=flip,
+            flip_words=flip_words if words is None else "keep",
+        )
+        image_id: str = of_image["image_id"].iloc[0]
+        for expression, similarities in zip(expressions, maps, strict=True):
             values = similarities.numpy().astype(np.float16).ravel()
             row = (image_id, expression, *similarities.shape, values)
             rows.append(dict(zip(PREDICTIONS.names, row, strict=True)))
@@ -48,7 +54,7 @@ def predict_records(
 
 
 def grid_size(image: Image.Image, resolution: float, patch_size: int) -> tuple[int, int]:
-    """Patches (rows, columns) of an image whose longer side is brought to `resolution` pixels, its aspect kept."""
+    """Patches (rows, columns) of an image rescaled to a longer side of `resolution` pixels, with its aspect ratio."""
     scale = resolution / max(image.size) / patch_size
     width, height = (max(1, round(side * scale)) for side in image.size)
     return height, width
@@ -65,12 +71,12 @@ def predict_similarities(
     flip: bool,
     flip_words: Literal["swap", "keep"],
 ) -> Tensor:
-    """s_ij of one image, float32 (L, h, w), averaged over `scales` and, where `flip` is true, mirror images.
+    """s_ij of one image, float32 (L, h, w), averaged over `scales` and, with `flip`, their mirror images.
 
-    The grid (h, w) is that of scale 1, the image's longer side at `resolution` pixels; other scales are resized to it
-    bilinearly. Where `flip_words` is "swap" a mirror image is asked for the mirrored expression ("left" for "right").
+    The grid (h, w) is that of scale 1, at which the image's longer side has `resolution` pixels; the similarities at
+    other scales are resized to it bilinearly. With `flip_words` "swap", expressions are mirrored with the image.
 
-    ASSUME: similarities are averaged before masks are made of them; the paper does not say where scales meet.
+    ASSUME: scales are averaged as similarities, before masks; the paper does not say where they are combined.
     """
     grid = grid_size(image, resolution, model.patch_size)
     total = torch.zeros(len(expressions), *grid)
@@ -86,7 +92,7 @@ def predict_similarities(
 
 
 def _similarities(model: TSEG, image: Image.Image, expressions: list[str], grid: tuple[int, int]) -> Tensor:
-    """S of one image resized to a grid (h, w) of patches, on the CPU as (L, h, w)."""
+    """S of one image resized to a `grid` (h, w) of patches: float32 (L, h, w) on the CPU."""
     height, width = (side * model.patch_size for side in grid)
     resized = image.resize((width, height), Image.Resampling.BILINEAR)
     values = normalised(resized, model.image_encoder.mean, model.image_encoder.std)

@@ -1,4 +1,4 @@
-"""A trained model as people use it: an image and phrases in, masks out."""
+"""The public interface of a trained model: an image and phrases in, masks out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,9 +29,10 @@ class Segmenter:
         background: float = 0.2,
         crf: str | None = None,
     ):
-        """`resolution`: longer side in pixels at which the encoder sees an image; `crf`: a name in `crf.PRESETS`.
+        """`resolution`: longer side in pixels of an image at the encoder's input; `crf`: a name in `crf.PRESETS`.
 
-        `flip_words`: what a flip does to left and right in the phrases, as in training.
+        `pooling`: the pooling that trained the model; None after full supervision. `flip_words`: whether a flip swaps
+        left and right in the phrases, as in training. `background`: what an activation must exceed (GAP, GMP).
         """
         self.model, self.pooling, self.resolution = model, pooling, resolution
         self.flip_words: Literal["swap", "keep"] = flip_words
@@ -41,7 +42,7 @@ class Segmenter:
     def load(
         cls, path: Path, *, device: str = "cpu", resolution: int | None = None, crf: str | None = None
     ) -> "Segmenter":
-        """The model that `tseg train` wrote to `path`, at the resolution it was trained at unless another is given."""
+        """Load the model that `tseg train` wrote to `path`. Default `resolution`: that of its training."""
         model, trained = load_model(path)
         return cls(
             model.to(device),
@@ -61,7 +62,7 @@ class Segmenter:
     ) -> np.ndarray:
         """Masks, bool (L, H, W), of L phrases in an RGB image of W x H pixels."""
         if not all(expression.strip() for expression in expressions):
-            raise ValueError("an expression is empty; say what to look for")
+            raise ValueError("an expression is empty; name what to look for")
         similarities = predict_similarities(
             self.model,
             image,

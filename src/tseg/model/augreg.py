@@ -1,4 +1,4 @@
-"""AugReg's `.npz` files: a ViT's weights as its original implementation, in JAX, names them and lays them out."""
+"""AugReg's `.npz` files: the weights of a ViT in the names and the layout of its original JAX implementation."""
 
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -22,36 +22,36 @@ _NAMES = {
     "mlp.fc2": "MlpBlock_3/Dense_1",
     "norm": "Transformer/encoder_norm",
 }
-"""What timm calls a layer, inside a block or outside, to what AugReg calls it."""
+"""timm's name of a layer, inside or outside a block, to AugReg's."""
 
 
-def load_augreg(vit: VisionTransformer, file: str, *, origin: str, architecture: str) -> None:
-    """Fill `vit` with the weights in `file`, a classifier's aside.
+def load_augreg(vit: VisionTransformer, file: str) -> None:
+    """Load the weights in `file`, except a classifier's, into `vit`.
 
-    Raises ValueError, which `origin` opens, where `file` is damaged or does not fit the `architecture` of `vit`.
+    Raises ValueError if `file` is damaged or does not fit `vit`.
     """
-    complaint = f"{origin} is no readable file of weights"
+    complaint = f"the weights {file!r} cannot be read"
     with parsing(complaint):
         found = _shapes(file)
-    # By itself timm would resize what does not fit, and leave at random what it does not look for.
-    check_fit(found, augreg_shapes(vit), ignored="^(head|pre_logits)/", origin=origin, architecture=architecture)
+    # timm alone would resize arrays that do not fit, and keep random values for those that it does not look for.
+    check_fit(found, augreg_shapes(vit), ignored="^(head|pre_logits)/", weights=file)
     with parsing(complaint):
         vit.load_pretrained(file)
 
 
 def augreg_shapes(vit: VisionTransformer) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the arrays in which a file of AugReg's has the weights of `vit`, a classifier's aside."""
+    """Names and shapes of the arrays in an AugReg file of the weights of `vit`, without a classifier's."""
     outside = {name: weight for name, weight in vit.state_dict().items() if not name.startswith("blocks.")}
     shapes = dict(_arrays(outside, heads=1))
     blocks: Any = vit.blocks
-    for number, block in enumerate(blocks):
+    for index, block in enumerate(blocks):
         for name, shape in _arrays(block.state_dict(), block.attn.num_heads):
-            shapes[f"Transformer/encoderblock_{number}/{name}"] = shape
+            shapes[f"Transformer/encoderblock_{index}/{name}"] = shape
     return shapes
 
 
 def _arrays(weights: Mapping[str, Tensor], heads: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of AugReg's arrays for timm's `weights`, those of one block or all that are outside."""
+    """Name and shape of AugReg's arrays for timm's `weights`: those of one block, or all outside the blocks."""
     for timm_name, weight in weights.items():
         shape = list(weight.shape)
         layer, _, kind = timm_name.rpartition(".")
@@ -70,9 +70,9 @@ def _arrays(weights: Mapping[str, Tensor], heads: int) -> Iterator[tuple[str, tu
 
 
 def _shapes(file: str) -> dict[str, object]:
-    """Name and shape of every array of floating-point numbers in an `.npz` file, of any other its type.
+    """Name and shape of every floating-point array in an `.npz` file; for any other array, its type.
 
-    No array is read, only what stands before it: one of Python objects is never unpickled.
+    Only headers are read: an array of Python objects is never unpickled.
     """
     shapes: dict[str, object] = {}
     with zipfile.ZipFile(file) as archive:

@@ -6,7 +6,7 @@ import tseg.model.torchvision_operators  # noqa: F401  (before timm is imported)
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import timm
 from timm.layers.pos_embed import resample_abs_pos_embed
@@ -15,20 +15,20 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from tseg.model.augreg import load_augreg
-from tseg.model.weights import load_strictly, parsing, read_weights
+from tseg.model.weights import MissingWeightsError, load_strictly, parsing, read_weights
 from tseg.model.wide_resnet38 import WideResNet38, build_wide_resnet38
 
 
 class ViTEncoder(nn.Module):
     """Patch tokens of a ViT after its last norm.
 
-    The position embeddings are learnt on the ViT's own grid and resized bilinearly to the grid of each image.
+    The position embeddings are learnt on the ViT's own grid, and resized bilinearly to the grid of each image.
     """
 
     mean = (0.5, 0.5, 0.5)
-    """What is subtracted from red, green and blue in [0, 1]; that of AugReg ViTs."""
+    """Subtracted from red, green and blue in [0, 1]; that of AugReg ViTs."""
     std = (0.5, 0.5, 0.5)
-    """What red, green and blue are then divided by."""
+    """Divides red, green and blue afterwards."""
 
     def __init__(self, vit: VisionTransformer):
         super().__init__()
@@ -64,33 +64,44 @@ class ViTEncoder(nn.Module):
 
 
 ImageEncoder = ViTEncoder | WideResNet38
-"""What turns images into patch tokens; both kinds have the same attributes."""
+"""Both turn images into patch tokens and have the same attributes."""
+
+
+class ImageEncoderArguments(TypedDict):
+    """The arguments of `build_image_encoder`."""
+
+    name: str
+    options: dict[str, int]
+    weights: str | None
+    drop_path: float
 
 
 def build_image_encoder(name: str, options: dict[str, int], weights: str | None, drop_path: float) -> ImageEncoder:
-    """The image encoder called `name`: `wide_resnet38` or a timm ViT; ValueError where there is no such encoder."""
+    """Build the image encoder called `name`: `wide_resnet38` (`build_wide_resnet38`) or a timm ViT (`build_vit`).
+
+    Raises MissingWeightsError if the weights cannot be found, and ValueError for any other unusable argument.
+    """
     build = build_wide_resnet38 if name == "wide_resnet38" else partial(build_vit, name)
     return build(options, weights, drop_path)
 
 
 def build_vit(name: str, options: dict[str, int], weights: str | None, drop_path: float) -> ViTEncoder:
-    """A timm ViT called `name`, its constructor given `options`.
+    """Build the timm ViT called `name`; `options` are arguments of its constructor.
 
-    `weights`: None for random ones; a file with exactly the ViT's own, a classifier's aside, be it `.safetensors`,
-    PyTorch's `.pth` or `.bin`, or AugReg's `.npz`; else a name that timm's hub knows, such as
-    `vit_small_patch16_384.augreg_in21k_ft_in1k`. Only an `.npz` file tells how many heads its weights are for.
-    `drop_path` is the rate of the last block; it rises linearly. Raises ValueError where timm has no such ViT or the
+    `weights`: None for random ones; a file (`.safetensors`, PyTorch's `.pth` or `.bin`, AugReg's `.npz`) that has
+    exactly the ViT's tensors, a classifier's aside; or a name on timm's hub, such as
+    `vit_small_patch16_384.augreg_in21k_ft_in1k`. Only an `.npz` file reveals the number of heads.
+    `drop_path`: rate of the last block; it rises linearly from 0. Raises ValueError if timm has no such ViT or the
     weights do not fit it.
     """
     arguments: dict[str, Any] = dict(num_classes=0, global_pool="", drop_path_rate=drop_path, **options)
     try:
         vit = timm.create_model(name, pretrained=False, **arguments)
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:
-        raise ValueError(f"image_encoders: timm cannot build {name!r} with options {options}: {error}") from error
+        raise ValueError(f"timm cannot build {name!r} with the options {options}: {error}") from error
     if not isinstance(vit, VisionTransformer) or not isinstance(vit.pos_embed, nn.Parameter):
         raise ValueError(
-            f"image_encoders: name: {name!r} is not a ViT with position embeddings; "
-            "choose wide_resnet38 or one of timm.list_models('vit_*')"
+            f"{name!r} is not a ViT with position embeddings; choose wide_resnet38 or one of timm.list_models('vit_*')"
         )
     if weights is not None:
         _load(vit, weights, name, options)
@@ -98,36 +109,34 @@ def build_vit(name: str, options: dict[str, int], weights: str | None, drop_path
 
 
 def _load(vit: VisionTransformer, weights: str, name: str, options: dict[str, int]) -> None:
-    """Fill `vit` with `weights`, a file or a name on the hub, or raise ValueError."""
-    origin, architecture = f"image_encoders: weights: {weights!r}", f"{name} with options {options}"
+    """Load `weights`, a file or a name on the hub, into `vit`."""
     file = Path(weights)
     if file.is_file() and file.suffix == ".npz":
-        load_augreg(vit, weights, origin=origin, architecture=architecture)
+        load_augreg(vit, weights)
     else:
-        found = read_weights(weights, origin) if file.is_file() else hub_weights(weights, name, options)
-        # After the patch tokens come a pooling of them and a classifier; the model has its own.
-        ignored = r"^(head|pre_logits|attn_pool)\."
-        load_strictly(vit, found, ignored=ignored, origin=origin, architecture=architecture)
+        found = read_weights(weights) if file.is_file() else hub_weights(weights, name, options)
+        # Pooling and classifier follow the patch tokens; TSEG has its own.
+        load_strictly(vit, found, ignored=r"^(head|pre_logits|attn_pool)\.", weights=weights)
 
 
 def hub_weights(weights: str, name: str, options: dict[str, int]) -> Mapping[str, object]:
-    """What timm's hub, or the copy of it on this machine, has under the name `weights`.
+    """Tensors by name that timm's hub, or its local cache, has under the name `weights`.
 
-    Raises ValueError unless they can be had and are for the ViT called `name` and images normalised as ours.
+    Raises MissingWeightsError if they cannot be had, and ValueError unless they are for the ViT called `name` and for
+    images normalised as `ViTEncoder` wants them.
     """
-    origin = f"image_encoders: weights: {weights!r}"
-    fetch = "fetch a file (`tseg fetch vit_small` brings data/raw/vit_small/model.safetensors) and give its path"
     published = get_pretrained_cfg(weights) if is_model_pretrained(weights) else None
     if published is None or published.hf_hub_id is None:
-        raise ValueError(f"{origin} is neither a file nor a name on timm's hub; {fetch}")
-    if weights.partition(".")[0] != name:
-        raise ValueError(f"{origin} are of another ViT than {name!r}; name it so")
-    if "num_heads" in options:  # which leaves no trace in the weights' shapes
-        raise ValueError(f"image_encoders: options: {weights!r} has a num_heads of its own; leave the option out")
+        raise MissingWeightsError(f"the weights {weights!r} are neither a file nor a name on timm's hub")
+    theirs = weights.partition(".")[0]
+    if theirs != name:
+        raise ValueError(f"the weights {weights!r} are for the ViT {theirs!r}, not for {name!r}; make the two agree")
+    if "num_heads" in options:  # the shapes of the weights would not reveal a mismatch
+        raise ValueError(f"the weights {weights!r} fix the number of heads; leave out the option num_heads")
     if tuple(published.mean) != ViTEncoder.mean or tuple(published.std) != ViTEncoder.std:
         raise ValueError(
-            f"{origin} were trained on images normalised by {published.mean} and {published.std}, not by "
-            f"{ViTEncoder.mean} and {ViTEncoder.std}; choose AugReg weights"
+            f"the weights {weights!r} were trained on images normalised by {published.mean} and {published.std}, not "
+            f"by {ViTEncoder.mean} and {ViTEncoder.std}; choose AugReg weights"
         )
-    with parsing(f"{origin} cannot be had from timm's hub", hint=f"; {fetch}"):
+    with parsing(f"the weights {weights!r} cannot be had from timm's hub", MissingWeightsError):
         return load_state_dict_from_hf(published.hf_hub_id)

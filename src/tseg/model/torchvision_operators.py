@@ -1,12 +1,12 @@
-"""Make timm and transformers importable whatever the builds of torch and torchvision.
+"""Make timm and transformers importable with any build of torch and torchvision.
 
-Both import torchvision, and torchvision, when imported, registers fake kernels for its operators `nms` and `qnms`. A
-torchvision built for CUDA beside a CPU build of torch (which is what a plain `pip install` of pinned versions gives on
-some machines) cannot load the library that defines them: "operator torchvision::nms does not exist". Declaring the two
-operators, without a kernel, lets the import succeed; this project never calls them. Where the library loads, nothing is
-declared: torchvision is left whole.
+Both import torchvision, which registers fake kernels for its operators `nms` and `qnms` on import. A torchvision built
+for CUDA cannot load the library that defines them beside a CPU build of torch, a pair that a plain `pip install` of
+pinned versions gives on some machines: "operator torchvision::nms does not exist". Declaring the two operators without
+a kernel lets the import succeed; this project never calls them. If the library loads, nothing is declared and
+torchvision stays intact.
 
-Importing this module does it, so a module that imports timm or transformers imports this one first.
+Importing this module is enough. A module that imports timm or transformers imports this one first.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 def _torchvision_library_loads() -> bool:
-    """Whether torchvision's compiled operators can be loaded beside this torch (True where there is no torchvision)."""
+    """Whether torchvision's compiled operators can be loaded beside this torch (True without torchvision)."""
     spec = importlib.util.find_spec("torchvision")
     if spec is None or spec.origin is None:
         return True
@@ -31,7 +31,7 @@ def _torchvision_library_loads() -> bool:
 
 
 if not _torchvision_library_loads():
-    # The declaration lives as long as this object does.
+    # The declaration lives as long as this object.
     declared = torch.library.Library("torchvision", "DEF")
     for operator in ("nms", "qnms"):
         declared.define(operator + _SIGNATURE)

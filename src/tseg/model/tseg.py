@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,8 +13,15 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from tseg.files import atomic_write, require_file
-from tseg.model.image_encoder import ImageEncoder, build_image_encoder
-from tseg.model.text_encoder import ClassEncoder, TextEncoder, build_text_encoder, rebuild_text_encoder
+from tseg.model.image_encoder import ImageEncoder, ImageEncoderArguments, build_image_encoder
+from tseg.model.text_encoder import (
+    BertArguments,
+    ClassEncoder,
+    ClassEncoderArguments,
+    TextEncoder,
+    build_text_encoder,
+    rebuild_text_encoder,
+)
 from tseg.model.wide_resnet38 import WideResNet38
 from tseg.provenance import ModelProvenance
 
@@ -35,7 +42,7 @@ class TSEG(nn.Module):
         self.text_encoder = text_encoder
         self.project_patches = nn.Linear(image_encoder.num_features, embed_dim)
         self.project_expressions = nn.Linear(text_encoder.num_features, embed_dim)
-        # The logarithm is what is learnt: tau stays positive.
+        # Learning the logarithm keeps tau positive.
         self.log_tau = nn.Parameter(torch.tensor(math.log(tau)))
 
     @property
@@ -45,7 +52,7 @@ class TSEG(nn.Module):
 
     @property
     def tau(self) -> Tensor:
-        """The temperature, a positive scalar; the similarities lie in [-tau, tau]."""
+        """The temperature, a positive scalar; similarities lie in [-tau, tau]."""
         return self.log_tau.exp()
 
     def embed_patches(self, images: Tensor) -> Tensor:
@@ -63,17 +70,26 @@ class TSEG(nn.Module):
             return self.tau * patches @ texts.T
 
 
+class Architecture(TypedDict):
+    """The arguments of `build_tseg`, except the tokenizer."""
+
+    image_encoder: ImageEncoderArguments
+    text_encoder: BertArguments | ClassEncoderArguments
+    embed_dim: int
+    tau: float
+
+
 def build_tseg(
-    image_encoder: dict[str, Any],
-    text_encoder: dict[str, Any],
+    image_encoder: ImageEncoderArguments,
+    text_encoder: BertArguments | ClassEncoderArguments,
     embed_dim: int,
     tau: float,
     *,
     tokenizer: Tokenizer | None,
 ) -> TSEG:
-    """The model whose encoders `build_image_encoder` and `build_text_encoder` make of the arguments.
+    """Build a model from the arguments of `build_image_encoder` and `build_text_encoder`.
 
-    `tokenizer` is the language model's; None with a class encoder.
+    `tokenizer`: the language model's; None with a class encoder.
     """
     return TSEG(
         build_image_encoder(**image_encoder),
@@ -83,8 +99,8 @@ def build_tseg(
     )
 
 
-def save_model(path: Path, model: TSEG, architecture: dict[str, Any], provenance: ModelProvenance) -> None:
-    """Write weights, tokenizer, `architecture` (the arguments of `build_tseg`) and `provenance` as safetensors."""
+def save_model(path: Path, model: TSEG, architecture: Architecture, provenance: ModelProvenance) -> None:
+    """Write weights, tokenizer, `architecture` and `provenance` to one safetensors file."""
     text_encoder = model.text_encoder
     language = isinstance(text_encoder, TextEncoder)
     header = {
@@ -94,23 +110,25 @@ def save_model(path: Path, model: TSEG, architecture: dict[str, Any], provenance
         "provenance": provenance.to_json(),
     }
     with atomic_write(path) as partial:
-        # One key: safetensors writes several in no fixed order, and the same model must give the same bytes.
+        # One key: safetensors writes several in varying order, and the same model must give the same bytes.
         save_file(model.state_dict(), partial, metadata={"tseg": json.dumps(header, sort_keys=True)})
 
 
 def load_model(path: Path) -> tuple[TSEG, ModelProvenance]:
-    """The model that `save_model` wrote, ready for inference on the CPU, and its provenance.
+    """Read a model that `save_model` wrote, ready for inference on the CPU, and its provenance.
 
-    Raises ValueError where `path` is no such file.
+    Raises ValueError if `path` is not such a file.
     """
     require_file(path, "train it with `tseg train`")
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["tseg"])
+            header: dict[str, Any] = json.loads((file.metadata() or {})["tseg"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        architecture, provenance = header["architecture"], ModelProvenance.from_json(header["provenance"], path)
+        architecture: Architecture = header["architecture"]
+        provenance = ModelProvenance.from_json(header["provenance"], path)
+        image_encoder: ImageEncoderArguments = {**architecture["image_encoder"], "weights": None}
         model = TSEG(
-            build_image_encoder(**architecture["image_encoder"] | {"weights": None}),
+            build_image_encoder(**image_encoder),
             rebuild_text_encoder(architecture["text_encoder"], header["bert"], header["tokenizer"]),
             embed_dim=architecture["embed_dim"],
             tau=architecture["tau"],

@@ -1,7 +1,7 @@
 """The 38-layer wide ResNet (model A1) of Wu, Shen and van den Hengel 2016, at stride 8: the image encoder of Table 1.
 
-Strides, dilations, dropout and the names of the weights are those of psa (Ahn and Kwak 2018), whose methods the table
-compares with: the file of ImageNet weights that circulates with it fits name by name.
+Strides, dilations, dropout and the names of the weights are those of psa (Ahn and Kwak 2018), which Table 1 compares
+with: the file of ImageNet weights that psa publishes fits name by name.
 """
 
 from collections.abc import Iterator
@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from tseg.model.weights import load_strictly, read_weights
 
 _IGNORED = r"^(linear1000\.|fc)|\.num_batches_tracked$"
-"""Weights that are not the net's: a classifier's, and a counter that older files lack."""
+"""Tensors that are not loaded: a classifier's, and a counter that older files lack."""
 
 
 class _Stage(NamedTuple):
-    """Blocks of one size; the first of them has the stride and takes on the dilation."""
+    """Blocks of one size; the first has the stride, and its second convolution the new dilation."""
 
     name: str
     num_blocks: int
     middle: int
-    """Channels inside a block, in widths."""
+    """Channels inside a block, in multiples of `width`."""
     out: int
-    """Channels after a block, in widths."""
+    """Channels after a block, in multiples of `width`."""
     stride: int
     dilation: int
 
@@ -42,7 +42,7 @@ def _conv(channels: int, out_channels: int, kernel_size: int, stride: int = 1, d
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, each after batch norm and ReLU, beside a shortcut."""
+    """Two 3x3 convolutions, each after batch norm and ReLU, and a shortcut."""
 
     def __init__(self, channels: int, middle: int, out_channels: int, stride: int, dilations: tuple[int, int]):
         super().__init__()
@@ -62,7 +62,7 @@ class ResidualBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """Convolutions of 1x1, 3x3 (dilated by 4) and 1x1, each after batch norm and ReLU, beside a 1x1 shortcut."""
+    """Convolutions of 1x1, 3x3 (dilated by 4) and 1x1, each after batch norm and ReLU, and a 1x1 shortcut."""
 
     def __init__(self, channels: int, out_channels: int, dropout: float):
         super().__init__()
@@ -85,14 +85,14 @@ class Bottleneck(nn.Module):
 
 
 def _layers(width: int) -> Iterator[tuple[str, nn.Module]]:
-    """Every layer by its circulated name, in order."""
+    """Name, as published, and module of every layer, in order."""
     yield "conv1a", _conv(3, width, 3)
     channels, dilation_before = width, 1
     for name, num_blocks, middle, out, stride, dilation in _STAGES:
         yield name, ResidualBlock(channels, middle * width, out * width, stride, (dilation_before, dilation))
         channels, dilation_before = out * width, dilation
-        for number in range(1, num_blocks):
-            yield f"{name}_{number}", ResidualBlock(channels, middle * width, channels, 1, (dilation, dilation))
+        for index in range(1, num_blocks):
+            yield f"{name}_{index}", ResidualBlock(channels, middle * width, channels, 1, (dilation, dilation))
     yield "b6", Bottleneck(16 * width, 32 * width, dropout=0.3)
     yield "b7", Bottleneck(32 * width, 64 * width, dropout=0.5)
     yield "bn7", nn.BatchNorm2d(64 * width)
@@ -101,16 +101,15 @@ def _layers(width: int) -> Iterator[tuple[str, nn.Module]]:
 class WideResNet38(nn.Module):
     """The features of every 8x8 patch after the last batch norm and ReLU.
 
-    `width` is the number of channels of the first convolution, in proportion to which all others grow; the published
-    net's is 64.
+    `width`: channels of the first convolution; all other layers scale with it. The published network has 64.
     """
 
     patch_size = 8
-    """Stride in pixels, which stands for the side of a ViT's patch."""
+    """Stride in pixels, the counterpart of a ViT's patch size."""
     mean = (0.485, 0.456, 0.406)
-    """What is subtracted from red, green and blue in [0, 1]; ImageNet's, as in psa."""
+    """Subtracted from red, green and blue in [0, 1]; ImageNet's, as in psa."""
     std = (0.229, 0.224, 0.225)
-    """What red, green and blue are then divided by."""
+    """Divides red, green and blue afterwards."""
 
     def __init__(self, width: int = 64):
         super().__init__()
@@ -120,10 +119,10 @@ class WideResNet38(nn.Module):
         self.frozen = False
 
     def freeze(self) -> None:
-        """Leave all batch norms and the first blocks (conv1a, b2) as they are while the rest is trained.
+        """Exclude all batch norms and the first blocks (conv1a, b2) from training.
 
-        ASSUME pretrained weights are trained so: psa and 1-stage-wseg both keep the first blocks, and psa the norms,
-        their statistics, scales and shifts; the paper does not say.
+        ASSUME: pretrained weights are trained this way. psa and 1-stage-wseg both freeze the first blocks, and psa also
+        the statistics, scales and shifts of the batch norms; the paper does not say.
         """
         self.frozen = True
         for name, layer in self.named_children():
@@ -135,7 +134,7 @@ class WideResNet38(nn.Module):
         return (module for module in self.modules() if isinstance(module, nn.BatchNorm2d))
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode; frozen batch norms keep normalising by the statistics that they came with."""
+        """Set training mode; frozen batch norms keep normalising by their pretrained statistics."""
         super().train(mode)
         if self.frozen:
             for norm in self._norms():
@@ -147,7 +146,7 @@ class WideResNet38(nn.Module):
 
         H and W are multiples of 8; N = HW / 64.
         """
-        # Torch 2.13 crashes on processors where narrow convolutions meet images whose channels are stored last.
+        # Torch 2.13 crashes on CPUs when a narrow convolution meets a channels-last image.
         features = images.contiguous()
         for layer in self.children():
             features = layer(features)
@@ -155,20 +154,18 @@ class WideResNet38(nn.Module):
 
 
 def build_wide_resnet38(options: dict[str, int], weights: str | None, drop_path: float) -> WideResNet38:
-    """A WideResNet38; of `options` it knows `width`.
+    """Build a WideResNet38; its only option is `width`. Default: 64.
 
-    `weights`: None for random ones, whose batch norms learn as the rest does; else a `.pth` or `.safetensors` file with
-    exactly the net's own, a classifier's aside. Raises ValueError where an argument does not fit.
+    `weights`: None for random ones, nothing frozen; or a `.pth` or `.safetensors` file that has exactly the network's
+    tensors, a classifier's aside. Raises ValueError for an unusable argument.
     """
     width = options.get("width", 64)
     if options.keys() - {"width"} or width < 1:
-        raise ValueError(f"image_encoders: options: wide_resnet38 knows a positive `width` alone, not {options}")
+        raise ValueError(f"wide_resnet38 has one option, a positive `width`, not {options}")
     if drop_path != 0:
-        raise ValueError(f"image_encoders: drop_path: wide_resnet38 drops no path; set it to 0, not {drop_path}")
+        raise ValueError(f"wide_resnet38 has no drop path; set drop_path to 0, not {drop_path}")
     net = WideResNet38(width)
     if weights is not None:
-        origin = f"image_encoders: weights: {weights!r}"
-        found = read_weights(weights, origin)
-        load_strictly(net, found, ignored=_IGNORED, origin=origin, architecture=f"a wide_resnet38 of width {width}")
+        load_strictly(net, read_weights(weights), ignored=_IGNORED, weights=weights)
         net.freeze()
     return net

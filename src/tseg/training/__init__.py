@@ -1,1 +1,1 @@
-"""Weights learnt from images and expressions."""
+"""Training: from records to a model's weights."""

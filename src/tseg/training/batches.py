@@ -1,4 +1,4 @@
-"""Batches of images with some of what is said of them (section 3.3)."""
+"""Batches of images and expressions (section 3.3)."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,28 +22,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Batch:
-    """B images, the L distinct expressions they are asked for and, with pixels, P pairs of the two."""
+    """B images, L distinct expressions and, for supervision by pixels, P pairs of the two."""
 
     images: Tensor
     """float32 (B, 3, resolution, resolution), normalised."""
     expressions: list[str]
     """L distinct expressions."""
     positives: list[frozenset[str]]
-    """For each image all its expressions, drawn or not."""
+    """All expressions of each image, drawn or not."""
     pairs: Tensor | None = None
-    """int64 (P, 2): index of the image and index of the expression of each record drawn."""
+    """int64 (P, 2): the image index and the expression index of each drawn record."""
     masks: Tensor | None = None
-    """bool (P, resolution, resolution): the mask of each record drawn, or its box filled."""
+    """bool (P, resolution, resolution): the mask of each drawn record, or its filled box."""
     counted: Tensor | None = None
-    """bool (P, resolution, resolution): False where the record says that a pixel does not count."""
+    """bool (P, resolution, resolution): False for pixels that the record ignores."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which images come when, how they are cropped, and how much of what is said of them (section 4.2).
+    """The order of the images, their crops, and how many expressions are drawn for each (section 4.2).
 
-    Batch number `iteration` is a function of the seed and that number alone: a resumed training sees what an unbroken
-    one sees, however many processes prepare the batches.
+    A batch is a function of the seed and `iteration`, its number: a resumed training sees the same batches as an
+    uninterrupted one, with any number of worker processes.
     """
 
     batch_size: int
@@ -57,35 +57,38 @@ class Sampling:
     seed: int
 
     def generator(self, iteration: int) -> np.random.Generator:
-        """The random numbers of a batch."""
+        """The random number generator of a batch."""
         return np.random.default_rng([self.seed, iteration])
 
     def crops(
         self, images: Sequence[tuple[Path, T]], iteration: int, generator: np.random.Generator
     ) -> Iterator[tuple[T, Crop, np.ndarray]]:
-        """What is said of each image of a batch, its crop, and its pixels so cropped and normalised, (3, R, R)."""
+        """Items (expressions or records), crop and normalised pixels (3, R, R) of each image of a batch.
+
+        `images`: path and items of every image of the training data.
+        """
         for number in range(iteration * self.batch_size, (iteration + 1) * self.batch_size):
-            epoch, place = divmod(number, len(images))
-            path, said = images[_order(self.seed, epoch, len(images))[place]]
+            epoch, position = divmod(number, len(images))
+            path, items = images[int(_order(self.seed, epoch, len(images))[position])]
             image = open_image(path)
             crop = random_crop(generator, *image.size, resolution=self.resolution, scale=self.scale, flip=self.flip)
-            yield said, crop, normalised(crop(image), self.mean, self.std)
+            yield items, crop, normalised(crop(image), self.mean, self.std)
 
-    def draw(self, generator: np.random.Generator, said: Sequence[T]) -> list[T]:
-        """So many of them as an image is asked for, each equally likely."""
-        num_drawn = min(len(said), self.expressions_per_image)
-        return [said[i] for i in generator.choice(len(said), num_drawn, replace=False)]
+    def draw(self, generator: np.random.Generator, items: Sequence[T]) -> list[T]:
+        """Draw up to `expressions_per_image` of an image's `items`, all equally likely."""
+        num_drawn = min(len(items), self.expressions_per_image)
+        return [items[index] for index in generator.choice(len(items), num_drawn, replace=False)]
 
     def as_seen(self, expression: str, crop: Crop) -> str:
-        """The expression as it reads in the crop."""
+        """The expression with left and right swapped if the crop is flipped and `flip_words` is "swap"."""
         return mirror_words(expression) if crop.flipped and self.flip_words == "swap" else expression
 
 
 class WeakBatches(Dataset[Batch]):
-    """Batches of weak supervision: images and expressions; no mask is read.
+    """Batches for weak supervision: images and expressions, without masks.
 
-    Given the `classes` of a semantic data set, the expressions of every batch are all of these, in order, and no flip
-    changes their words.
+    With the `classes` of a semantic data set, every batch has all of them as its expressions, in order, and a flip does
+    not change their words.
     """
 
     def __init__(self, records: pd.DataFrame, sampling: Sampling, *, classes: Sequence[str] | None = None):
@@ -97,9 +100,11 @@ class WeakBatches(Dataset[Batch]):
 
     def __getitem__(self, iteration: int) -> Batch:
         generator = self.sampling.generator(iteration)
-        images, drawn, positives = [], [], []
-        for said, crop, image in self.sampling.crops(self.images, iteration, generator):
-            expressions = list(dict.fromkeys(self.sampling.as_seen(expression, crop) for expression in said))
+        images: list[np.ndarray] = []
+        drawn: list[str] = []
+        positives: list[frozenset[str]] = []
+        for originals, crop, image in self.sampling.crops(self.images, iteration, generator):
+            expressions = list(dict.fromkeys(self.sampling.as_seen(expression, crop) for expression in originals))
             drawn += self.sampling.draw(generator, expressions)
             images.append(image)
             positives.append(frozenset(expressions))
@@ -107,11 +112,11 @@ class WeakBatches(Dataset[Batch]):
 
 
 class PixelBatches(Dataset[Batch]):
-    """Batches with pixels: images and some of their records, each with its `region`.
+    """Batches for supervision by pixels: images and some of their records, each with its `region`.
 
-    That is the record's mask (full supervision) or its box filled (box pretraining), cropped as the image is. Records
-    are drawn, not expressions: two records of one image may say the same of two regions. Raises ValueError where a
-    record has no such region.
+    The region is the record's mask (full supervision) or its filled box (box pretraining), cropped like the image.
+    Records are drawn, not expressions: two records of one image may share an expression and differ in their regions.
+    Raises ValueError if a record has no such region.
     """
 
     def __init__(self, records: pd.DataFrame, sampling: Sampling, *, region: Literal["mask", "box"]):
@@ -120,31 +125,34 @@ class PixelBatches(Dataset[Batch]):
                 f"{num_without} of the {len(records)} records to train on have no {region}; give every record a mask "
                 "and prepare them again, or choose weak supervision, which needs none"
             )
-        columns = records[["expression", "height", "width", region, "ignore"]]
-        self.images = _by_image(records, map(_Said._make, columns.itertuples(index=False, name=None)))
+        columns = (records[name] for name in ("expression", "height", "width", region, "ignore"))
+        self.images = _by_image(records, map(_Record, *columns))
         self.sampling = sampling
 
     def __getitem__(self, iteration: int) -> Batch:
         sampling, generator = self.sampling, self.sampling.generator(iteration)
-        images, positives, pairs, masks, counted = [], [], [], [], []
-        numbers: dict[str, int] = {}
-        for said, crop, image in sampling.crops(self.images, iteration, generator):
-            for record in sampling.draw(generator, said):
+        images: list[np.ndarray] = []
+        positives: list[frozenset[str]] = []
+        indices: dict[str, int] = {}
+        pairs: list[tuple[int, int]] = []
+        masks: list[np.ndarray] = []
+        counted: list[np.ndarray] = []
+        for records, crop, image in sampling.crops(self.images, iteration, generator):
+            for record in sampling.draw(generator, records):
                 expression = sampling.as_seen(record.expression, crop)
-                pairs.append((len(images), numbers.setdefault(expression, len(numbers))))
+                pairs.append((len(images), indices.setdefault(expression, len(indices))))
                 masks.append(_cropped(record.mask(), crop))
-                # ASSUME: what a crop adds around the image counts, as background: the encoder sees it, and nothing
-                # that is referred to is there.
+                # ASSUME: padding around the image counts as background: the encoder sees it, and no expression refers
+                # to it.
                 counted.append(~_cropped(record.ignored(), crop))
             images.append(image)
-            positives.append(frozenset(sampling.as_seen(record.expression, crop) for record in said))
-        arrays = (np.stack(parts) for parts in (images, pairs, masks, counted))
-        pixels, *of_pairs = map(torch.from_numpy, arrays)
-        return Batch(pixels, list(numbers), positives, *of_pairs)
+            positives.append(frozenset(sampling.as_seen(record.expression, crop) for record in records))
+        pixels, *of_pairs = (torch.from_numpy(np.stack(arrays)) for arrays in (images, pairs, masks, counted))
+        return Batch(pixels, list(indices), positives, *of_pairs)
 
 
-class _Said(NamedTuple):
-    """What `PixelBatches` keeps of a record."""
+class _Record(NamedTuple):
+    """The fields of a record that `PixelBatches` needs."""
 
     expression: str
     height: int
@@ -164,41 +172,41 @@ class _Said(NamedTuple):
 
 
 def load_batches(batches: Dataset[Batch], start: int, stop: int, num_workers: int) -> DataLoader[Batch]:
-    """Batches number `start` to `stop` - 1, in order, prepared by `num_workers` processes (0: by this one)."""
+    """Load the batches `start` to `stop` - 1, in order, in `num_workers` processes (0: in this one)."""
     return DataLoader(
         batches,
         batch_size=None,
         sampler=range(start, stop),
         num_workers=num_workers,
-        # Fork would copy the threads of torch in an unknown state.
+        # A fork would copy torch's threads in an unknown state.
         multiprocessing_context="spawn" if num_workers else None,
     )
 
 
 def share_of(records: pd.DataFrame, share: float, seed: int = 0) -> pd.DataFrame:
-    """The records of a `share` in (0, 1] of the images, at least of one, drawn at random (Table 2d).
+    """The records of a random `share` in (0, 1] of the images, at least one image (Table 2d).
 
-    For the same seed a larger share holds every image of a smaller one. A share of 1 is the records unchanged.
+    With the same seed, a larger share includes every image of a smaller one. A share of 1 returns `records` unchanged.
     """
     if share == 1:
         return records
     files = list(dict.fromkeys(records["file_name"]))
     order = np.random.default_rng(seed).permutation(len(files))
-    chosen = [files[place] for place in order[: max(1, round(share * len(files)))]]
+    chosen = [files[index] for index in order[: max(1, round(share * len(files)))]]
     return records.loc[records["file_name"].isin(chosen)].reset_index(drop=True)
 
 
-def _by_image(records: pd.DataFrame, said: Iterable[T]) -> list[tuple[Path, list[T]]]:
-    """Path of every image, in the order of their first records, and what its records say."""
+def _by_image(records: pd.DataFrame, items: Iterable[T]) -> list[tuple[Path, list[T]]]:
+    """Group the `items`, one per record, by image: path and items, in the order of the images' first records."""
     images: dict[str, list[T]] = {}
-    for file_name, of_record in zip(records["file_name"], said, strict=True):
-        images.setdefault(file_name, []).append(of_record)
+    for file_name, item in zip(records["file_name"], items, strict=True):
+        images.setdefault(file_name, []).append(item)
     return [(Path(file_name), of_image) for file_name, of_image in images.items()]
 
 
-@lru_cache(maxsize=2)  # a batch may lie in two epochs
+@lru_cache(maxsize=2)  # a batch may span two epochs
 def _order(seed: int, epoch: int, num_images: int) -> np.ndarray:
-    """In which order an epoch shows the images."""
+    """A random permutation of the images for an epoch."""
     return np.random.default_rng([seed, epoch, 1]).permutation(num_images)
 
 

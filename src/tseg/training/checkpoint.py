@@ -1,33 +1,42 @@
-"""`last.ckpt`: where an interrupted training goes on."""
+"""`last.ckpt`: the state from which an interrupted training resumes."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from tseg.files import atomic_write
 
 _DAMAGED = (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)
 
+History = list[dict[str, float]]
+"""A row per report of a training."""
+Part = nn.Module | Optimizer | LRScheduler
+"""A part of a training that has a state."""
 
-def save_checkpoint(path: Path, fingerprint: str, parts: dict[str, Any], iteration: int, history: list) -> None:
-    """Write the state of the `parts` (model, optimizer, scheduler) after `iteration` iterations."""
+
+def save_checkpoint(path: Path, fingerprint: str, parts: Mapping[str, Part], iteration: int, history: History) -> None:
+    """Write the state of the `parts` (model, optimizer, schedule) after `iteration` iterations."""
     state = {name: part.state_dict() for name, part in parts.items()}
     with atomic_write(path) as partial:
         torch.save({"fingerprint": fingerprint, "iteration": iteration, "history": history, **state}, partial)
 
 
-def load_checkpoint(path: Path, fingerprint: str, parts: dict[str, Any]) -> tuple[int, list]:
-    """Bring `parts` to the state in `path`; the iterations done and their history.
+def load_checkpoint(path: Path, fingerprint: str, parts: Mapping[str, Part]) -> tuple[int, History]:
+    """Restore `parts` from `path`; return the number of iterations done and their history.
 
-    Nothing is loaded, and (0, []) returned, where there is no checkpoint or, as `fingerprint` tells, it is of other
-    settings. Raises ValueError where it is damaged.
+    Loads nothing and returns (0, []) if there is no checkpoint or its `fingerprint`, which identifies the settings,
+    differs. Raises ValueError if it is damaged.
     """
     if not path.exists():
         return 0, []
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if state["fingerprint"] != fingerprint:
             return 0, []
         for name, part in parts.items():
@@ -35,6 +44,6 @@ def load_checkpoint(path: Path, fingerprint: str, parts: dict[str, Any]) -> tupl
         return state["iteration"], state["history"]
     except torch.OutOfMemoryError:
         raise
-    # What is raised depends on which bytes are broken.
+    # The type of the error depends on which bytes are damaged.
     except _DAMAGED as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}); delete it to train from the start") from error

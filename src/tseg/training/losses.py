@@ -1,4 +1,4 @@
-"""The losses: each a scalar to be minimised."""
+"""Loss functions; each returns a scalar to minimise."""
 
 import math
 
@@ -12,32 +12,32 @@ from torch.nn.functional import (
 )
 
 INSIDE = 0.5
-"""A patch lies in a box when at least this share of its pixels does."""
+"""A patch lies in a box if at least this share of its pixels does."""
 
 
 def classification_loss(scores: Tensor, targets: Tensor) -> Tensor:
-    """Multi-label soft margin of scores z and targets zbar, both (B, L) (section 3.3, L_cls); the mean over images.
+    """Multi-label soft margin of scores z and targets zbar, both (B, L) (section 3.3, L_cls), averaged over images.
 
-    ASSUME: averaged over expressions, where the paper writes a sum, so that the gradient does not grow with how many
-    distinct expressions a batch happens to hold; it is what the library's loss does and what refs. [2, 3] train with.
+    ASSUME: averaged over expressions too, where the paper writes a sum, so that the gradient does not grow with the
+    number of distinct expressions in a batch. PyTorch's loss and refs. [2, 3] do the same.
     """
     return multilabel_soft_margin_loss(scores, targets)
 
 
 def dice_loss(similarities: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
-    """1 - 2 |M * Mbar| / (|M| + |Mbar|) (eq. 9), the mean over P pairs of an image and an expression.
+    """1 - 2 |M * Mbar| / (|M| + |Mbar|) (eq. 9), averaged over P pairs of an image and an expression.
 
-    `similarities` (P, N), the patches of square images in reading order, are interpolated bilinearly to the pixels of
-    the true `masks` Mbar, bool (P, R, R); M is their sigmoid. Where `counted`, bool (P, R, R), is False a pixel counts
-    in neither.
+    `similarities` (P, N), with the patches of square images in reading order, are interpolated bilinearly to the pixels
+    of the true `masks` Mbar, bool (P, R, R); M is their sigmoid. Pixels where `counted`, bool (P, R, R), is False are
+    excluded from both.
 
-    ASSUME: a Dice of each pair, averaged, so that every record weighs the same whatever its size, as in the mIoU. A
-    pair whose mask is cropped away has the loss 1 and, as eq. 9 has it, no gradient.
+    ASSUME: Dice is computed per pair and averaged, so that every record has the same weight whatever its size, as in
+    mIoU. A pair whose mask is cropped away has a loss of 1 and, following eq. 9, no gradient.
     """
     maps = interpolate(_grid(similarities)[:, None], size=masks.shape[1:], mode="bilinear", align_corners=False)[:, 0]
     predicted, true = maps.sigmoid() * counted, (masks & counted).to(maps.dtype)
     overlap = (predicted * true).sum(dim=(1, 2))
-    # An empty Mbar has no overlap: there it is all the same what 0 is divided by, if not by 0.
+    # If Mbar is empty, the overlap is 0; clamp only to avoid 0/0.
     sizes = (predicted.sum(dim=(1, 2)) + true.sum(dim=(1, 2))).clamp(min=1)
     return (1 - 2 * overlap / sizes).mean()
 
@@ -45,12 +45,12 @@ def dice_loss(similarities: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
 def box_loss(similarities: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
     """Binary cross-entropy between sigma(s) and whether a patch lies in the box (section 4.4; Table 2e).
 
-    `similarities` (P, N): P pairs of an image and an expression, the patches of square images in reading order;
-    `masks`, bool (P, R, R): the boxes filled. The mean over pairs and patches, but for those patches no pixel of which
-    is `counted`, bool (P, R, R).
+    `similarities` (P, N): P pairs of an image and an expression, with the patches of square images in reading order;
+    `masks`, bool (P, R, R): the filled boxes. Averaged over pairs and patches; patches without any pixel in `counted`,
+    bool (P, R, R), are excluded.
 
-    ASSUME: a patch lies in a box when at least half of its pixels do; all patches weigh the same, though most are
-    background: the paper names neither.
+    ASSUME: a patch lies in a box if at least half of its pixels do, and all patches have the same weight, though most
+    are background. The paper specifies neither.
     """
     grid = _grid(similarities)
     patch_size = masks.shape[-1] // grid.shape[-1]

@@ -1,6 +1,6 @@
-"""Objectives: from the similarities of a batch to its loss, one for each supervision.
+"""Objectives: from the similarities of a batch to its loss, one per kind of supervision.
 
-Each is a function of S, float32 (B, N, L), and the batch; `weak` wants its pooling and its targets by name besides.
+Each is a function of S, float32 (B, N, L), and the batch; `weak` also takes its pooling and its targets.
 """
 
 from collections.abc import Callable, Sequence, Set
@@ -22,7 +22,7 @@ def weak(
 ) -> Tensor:
     """`classification_loss` of every image against every expression (section 3.3, "Weakly-supervised learning").
 
-    `score` turns S into z (B, L), `targets` the positives of the images and the expressions into zbar (B, L).
+    `score` maps S to z (B, L); `targets` maps the images' positives and the batch's expressions to zbar (B, L).
     """
     return classification_loss(score(similarities), targets(batch.positives, batch.expressions).to(similarities.device))
 
@@ -38,8 +38,8 @@ def boxes(similarities: Tensor, batch: Batch) -> Tensor:
 
 
 def _of_pairs(similarities: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """Similarities (P, N) of the batch's pairs, their masks and which pixels count, all where the similarities are."""
-    assert batch.pairs is not None and batch.masks is not None and batch.counted is not None, "of WeakBatches"
+    """Similarities (P, N), masks and counted pixels of the batch's pairs, all on the device of the similarities."""
+    assert batch.pairs is not None and batch.masks is not None and batch.counted is not None, "pixel batches only"
     device = similarities.device
     image, expression = batch.pairs.to(device).unbind(dim=1)
     return similarities[image, :, expression], batch.masks.to(device), batch.counted.to(device)

@@ -4,7 +4,8 @@ The parts (`build_model`, `build_objective`, `build_optimizer`) serve benches as
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,18 @@ from torch.utils.data import Dataset
 
 from tseg.datasets.leakage import coco_ids, list_images, read_images, read_records_images, without_images, write_images
 from tseg.files import atomic_write
+from tseg.model.image_encoder import build_image_encoder
 from tseg.model.pooling import POOLINGS
-from tseg.model.text_encoder import learn_wordpiece, load_tokenizer
-from tseg.model.tseg import TSEG, build_tseg, load_model, save_model
+from tseg.model.text_encoder import build_text_encoder, learn_wordpiece, load_tokenizer
+from tseg.model.tseg import TSEG, load_model, save_model
+from tseg.model.weights import MissingWeightsError
 from tseg.provenance import EncoderProvenance, ModelProvenance, RecordsProvenance
 from tseg.records import read_records
 from tseg.settings.schema import LanguageModelSettings, RunSettings, RunTrainingSettings
 from tseg.tracking import Tracker
 from tseg.training import objectives
 from tseg.training.batches import Batch, PixelBatches, Sampling, WeakBatches, share_of
-from tseg.training.loop import train
+from tseg.training.loop import optimise
 from tseg.training.objectives import Objective
 from tseg.training.schedule import poly_schedule
 from tseg.training.targets import TfidfTargets, identity_targets
@@ -92,15 +95,32 @@ def train_run(
 def build_model(run: RunSettings, expressions: Sequence[str]) -> TSEG:
     """The model with its encoders' weights, before its first iteration.
 
-    A language model without pretrained weights learns its vocabulary from the training `expressions`.
+    A language model without pretrained weights learns its vocabulary from the training `expressions`. Raises
+    ValueError naming the key of an encoder that cannot be built.
     """
-    text_encoder, tokenizer = run.model.text_encoder, None
-    if isinstance(text_encoder, LanguageModelSettings):
-        if text_encoder.weights is None:
-            tokenizer = learn_wordpiece(expressions, text_encoder.vocabulary_size)
-        else:
-            tokenizer = load_tokenizer(text_encoder.weights)
-    return build_tseg(**run.model.model_dump(), tokenizer=tokenizer)
+    settings = run.model
+    with _naming("image_encoders", "vit_small"):
+        image_encoder = build_image_encoder(**settings.image_encoder.model_dump())
+    with _naming("language_model", "bert_small"):
+        tokenizer = None
+        if isinstance(settings.text_encoder, LanguageModelSettings):
+            if settings.text_encoder.weights is None:
+                tokenizer = learn_wordpiece(expressions, settings.text_encoder.vocabulary_size)
+            else:
+                tokenizer = load_tokenizer(settings.text_encoder.weights)
+        text_encoder = build_text_encoder(settings.text_encoder.model_dump(), tokenizer)
+    return TSEG(image_encoder, text_encoder, embed_dim=settings.embed_dim, tau=settings.tau)
+
+
+@contextmanager
+def _naming(key: str, source: str) -> Generator[None, None, None]:
+    """Begin the errors of an encoder with its `key` in the settings; `source`: weights to fetch if there are none."""
+    try:
+        yield
+    except MissingWeightsError as error:
+        raise ValueError(f"{key}: {error}; `tseg fetch {source}` brings weights to data/raw/{source}") from error
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def build_objective(run: RunSettings, expressions: Sequence[str]) -> Objective:
@@ -192,7 +212,7 @@ def _train(
             f"choose a multiple of {model.patch_size}"
         )
     optimizer = build_optimizer(settings, model)
-    return train(
+    return optimise(
         model,
         build_batches(run, provenance.seed, records, provenance.trained_on.classes, model),
         build_objective(run, list(records["expression"])),

@@ -1,13 +1,13 @@
-"""Learning rates (section 4.2, "Optimization")."""
+"""Learning rate schedule (section 4.2, "Optimization")."""
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
 def poly_schedule(optimizer: Optimizer, iterations: int, power: float, warmup: int) -> LambdaLR:
-    """gamma = gamma_0 (1 - n_iter / n_total)^power, the poly decay of DeepLab.
+    """gamma = gamma_0 (1 - n_iter / n_total)^power, DeepLab's poly decay.
 
-    Over the first `warmup` iterations it is multiplied by a factor that rises linearly to 1.
+    During the first `warmup` iterations a factor that rises linearly to 1 multiplies it.
     """
 
     def factor(iteration: int) -> float:

@@ -1,4 +1,4 @@
-"""What the scores of a batch should say (section 3.3; Table 2c)."""
+"""Targets of the scores of a batch (section 3.3; Table 2c)."""
 
 from collections.abc import Iterable, Sequence, Set
 
@@ -13,25 +13,26 @@ def identity_targets(positives: Sequence[Set[str]], expressions: Sequence[str]) 
 
 
 class TfidfTargets:
-    """Soft ground truth by the words that expressions share (Table 2c, "tf-idf").
+    """Soft ground truth from the words that expressions share (Table 2c, "tf-idf").
 
-    zbar of image b and expression l is the largest cosine similarity of the tf-idf vector of l with those of the
-    image's positives: an image of a tabby cat is in part positive for "brown cat". It is exactly 1 where l is one of
-    the positives, whatever its words, and 0 where it shares no known word with any of them.
+    zbar of image b and expression l is the largest cosine similarity between the tf-idf vector of l and those of the
+    image's positives: an image of a tabby cat is partly positive for "brown cat". It is exactly 1 if l is one of the
+    positives, even without known words, and 0 if l shares no known word with any of them.
     """
 
     # ASSUME: the paper says "a tf-idf score". Here an expression is a document, words and weights are scikit-learn's
-    # (two letters or more, smooth idf), and of several similarities the largest counts.
+    # (two letters or more, smooth idf), and the largest of several similarities is used.
     def __init__(self, expressions: Iterable[str]):
-        """Learn the weights of words from the training `expressions`, each as often as it is said."""
+        """Learn the weights of words from the training `expressions`, with repetitions."""
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         self.vectorizer = TfidfVectorizer().fit(expressions)
 
     def __call__(self, positives: Sequence[Set[str]], expressions: Sequence[str]) -> Tensor:
         """Ground truth zbar, float32 (B, L) in [0, 1]."""
-        places = {said: place for place, said in enumerate(dict.fromkeys(said for own in positives for said in own))}
-        asked, had = (self.vectorizer.transform(texts) for texts in (expressions, places))
-        similarities = np.asarray((asked @ had.T).todense(), np.float32).clip(max=1)
-        largest = [similarities[:, [places[said] for said in own]].max(axis=1, initial=0) for own in positives]
+        distinct = dict.fromkeys(positive for own in positives for positive in own)
+        indices = {positive: index for index, positive in enumerate(distinct)}
+        rows, columns = (self.vectorizer.transform(texts) for texts in (expressions, indices))
+        similarities = np.asarray((rows @ columns.T).todense(), np.float32).clip(max=1)
+        largest = [similarities[:, [indices[positive] for positive in own]].max(axis=1, initial=0) for own in positives]
         return torch.maximum(torch.from_numpy(np.stack(largest)), identity_targets(positives, expressions))
