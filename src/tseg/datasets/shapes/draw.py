@@ -38,7 +38,7 @@ def draw_shapes(dir: Path, *, sets: Sequence[str], num_train: int, num_val: int,
 
 
 def _draw_phrasecut(dir: Path, num_images: dict[str, int], seed: int) -> dict[str, int]:
-    """Draw images and tasks as in VGPhraseCut_v0; return their numbers."""
+    """Draw images and write tasks as in VGPhraseCut_v0; return their numbers."""
     dir /= Path("phrasecut", "VGPhraseCut_v0")
     infos: list[dict[str, Any]] = []
     tasks: dict[str, list[dict[str, Any]]] = {split: [] for split in num_images}

@@ -36,7 +36,7 @@ class Phrase(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The words, with "thing" for a category."""
+        """The words, followed by "thing" if they name no category."""
         return " ".join(self.words if self.words[-1] in OUTLINES else (*self.words, "thing"))
 
 
@@ -63,7 +63,7 @@ def by_relation(things: list[Thing]) -> Iterator[Phrase]:
 
 
 def _holds(thing: Thing, predicate: str, support: Thing) -> bool | None:
-    """Whether `thing` is, say, left of `support`; None if doubtful."""
+    """Whether `predicate` holds between `thing` and `support`; None if doubtful."""
     (step_x, step_y), (x, y) = SIDES[PREDICATES[predicate]], np.subtract(thing.centre, support.centre)
     along, across = step_x * x + step_y * y, abs(step_x * y) + abs(step_y * x)
     return True if along >= max(MIN_OFFSET, across) else False if along <= 0 else None
@@ -102,7 +102,7 @@ def _phrasecut_fields(phrase: Phrase, rng: np.random.Generator) -> dict[str, Any
     structure = {
         "name": name,
         "attributes": attributes,
-        "relation_ids": [],  # they refer to Visual Genome's scene graphs
+        "relation_ids": [],  # ids of Visual Genome's scene graphs, which shapes lack
         "relation_descriptions": relations,
         "type": phrase.type,
     }

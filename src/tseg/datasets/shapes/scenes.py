@@ -14,7 +14,7 @@ HUES = {"red": 0, "orange": 28, "yellow": 54, "green": 115, "cyan": 178, "blue":
 TEXTURES = ("plain", "striped", "dotted")
 NUM_THINGS = (3, 6)
 NUM_PLACEMENTS = 40  # attempts per image
-LEAST_VISIBLE = 0.6  # fraction of a thing's pixels that later things may not cover
+LEAST_VISIBLE = 0.6  # of a thing's pixels, after later things have covered some
 SUPERSAMPLING = 4  # scale of the outlines when drawn, for soft edges
 
 _TURN = np.linspace(0, 2 * np.pi, 48, endpoint=False)
