@@ -87,7 +87,8 @@ def train_run(
     with atomic_write(output / "history.csv") as partial_file:
         pd.DataFrame(history).to_csv(partial_file, index=False)
     write_images(output / IMAGES_FILE, pd.concat(seen))
-    save_model(output / "model.safetensors", model, run.model.model_dump(), provenance)
+    architecture: Any = run.model.model_dump()
+    save_model(output / "model.safetensors", model, architecture, provenance)
     (output / "last.ckpt").unlink(missing_ok=True)
     tracker.end("FINISHED")
 
@@ -108,7 +109,8 @@ def build_model(run: RunSettings, expressions: Sequence[str]) -> TSEG:
                 tokenizer = learn_wordpiece(expressions, settings.text_encoder.vocabulary_size)
             else:
                 tokenizer = load_tokenizer(settings.text_encoder.weights)
-        text_encoder = build_text_encoder(settings.text_encoder.model_dump(), tokenizer)
+        arguments: Any = settings.text_encoder.model_dump()
+        text_encoder = build_text_encoder(arguments, tokenizer)
     return TSEG(image_encoder, text_encoder, embed_dim=settings.embed_dim, tau=settings.tau)
 
 
