@@ -1,4 +1,4 @@
-"""Images with rectangles, and what a figure would show in place of the figure."""
+"""Images with rectangles, and the arguments of figures that are not drawn."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,20 +23,20 @@ class Shown(NamedTuple):
 
 @pytest.fixture
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[Shown]:
-    """What the figures drawn in a test show."""
+    """The contents of the figures that a test draws."""
     figures: list[Shown] = []
 
     def keep(rows: list[Any], columns: list[str], output: Path, **settings: Any) -> None:
         figures.append(Shown(rows, columns, settings))
 
-    for module in ("mask_figures", "class_figures", "assignment_figure"):
-        monkeypatch.setattr(f"tseg.reporting.{module}.write_panels", keep)
+    for module in ("masks", "classes", "assignment"):
+        monkeypatch.setattr(f"tseg.reporting.figures.{module}.write_panels", keep)
     return figures
 
 
 @pytest.fixture
 def rectangles(tmp_path: Path) -> pd.DataFrame:
-    """Two records on each of four images, their masks a rectangle; every other one ignores what is outside of it."""
+    """Two records on each of four images, their masks a rectangle; every second one ignores the pixels outside it."""
     rows = []
     for number in range(8):
         path = tmp_path / f"{number // 2}.png"

@@ -45,7 +45,6 @@ def optimise(
     """
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     start, history = load_checkpoint(checkpoint, fingerprint, parts)
-    device = model.log_tau.device
     log_every = max(1, iterations // NUM_LOGGED)
     losses: list[float] = []
     model.train()
@@ -54,20 +53,11 @@ def optimise(
     for iteration, batch in enumerate(bar, start + 1):
         # Drop path and dropout draw from this generator; a seed per iteration lets a resumed run draw the same numbers.
         torch.manual_seed(seed * 1_000_003 + iteration)
-        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            similarities = model(batch.images.to(device), batch.expressions)
-        loss = objective(similarities, batch)
         learning_rate, tau = float(schedule.get_last_lr()[0]), float(model.tau.item())
-        losses.append(loss.item())
-        if not math.isfinite(losses[-1]):
-            raise ValueError(
-                f"the loss is {losses[-1]} at iteration {iteration} (tau {tau:.3g}, similarities between "
-                f"{similarities.min():.3g} and {similarities.max():.3g}, learning rate {learning_rate:.2g}); "
-                "lower the optimizer's learning_rate or train in float32"
-            )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        try:
+            losses.append(training_step(model, batch, objective, optimizer, precision))
+        except ValueError as error:
+            raise ValueError(f"iteration {iteration}, learning rate {learning_rate:.2g}: {error}") from None
         schedule.step()
 
         bar.set_postfix(loss=f"{losses[-1]:.4f}", rate=f"{learning_rate:.1e}", refresh=False)
@@ -79,3 +69,26 @@ def optimise(
             if len(history) % LOGGED_PER_CHECKPOINT == 0:
                 save_checkpoint(checkpoint, fingerprint, parts, iteration, history)
     return history
+
+
+def training_step(
+    model: TSEG, batch: Batch, objective: Objective, optimizer: Optimizer, precision: torch.dtype
+) -> float:
+    """Update the weights by one batch and return its loss, with the encoders in `precision`.
+
+    Raises ValueError if the loss is not finite; the weights then stay as they are.
+    """
+    device = model.log_tau.device
+    with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+        similarities = model(batch.images.to(device), batch.expressions)
+    loss = objective(similarities, batch)
+    value = float(loss.item())
+    if not math.isfinite(value):
+        raise ValueError(
+            f"the loss is {value} (tau {model.tau.item():.3g}, similarities between {similarities.min():.3g} and "
+            f"{similarities.max():.3g}); lower the optimizer's learning_rate or train in float32"
+        )
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return value

@@ -68,7 +68,7 @@ def test_the_pair_is_the_most_similar_of_those_that_are_not_contained(
     for means in ({"a": 5, "b": 0, "c": 9}, {"a": 0, "b": 5, "c": 9}):
         draw_assignment(records, predict(records, means), tmp_path / "assignment.png", **HOW)
     assert ["image's 3 expressions" in figure.settings["caption"] for figure in shown] == [True, False]
-    assert all("share 20% to 95% of the smaller one" in figure.settings["caption"] for figure in shown)
+    assert all("share 20% to 95% of the smaller mask" in figure.settings["caption"] for figure in shown)
 
 
 def test_the_lower_of_two_similarities_counts(records: pd.DataFrame, tmp_path: Path, shown: list) -> None:
@@ -106,7 +106,7 @@ def test_pairs_are_chosen_among_records_with_masks(records: pd.DataFrame, tmp_pa
     draw_assignment(records, predictions, tmp_path / "assignment.png", **HOW)
     corners = [[panel.corner for row in figure.rows for panel in row.panels] for figure in shown]
     assert corners[0] == corners[1]
-    with pytest.raises(ValueError, match="the records have no masks, and the figure is about true masks"):
+    with pytest.raises(ValueError, match="the records have no masks, and this figure needs true masks"):
         draw_assignment(records.assign(mask=None), predictions, tmp_path / "assignment.png", **HOW)
 
 

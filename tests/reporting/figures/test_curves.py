@@ -38,7 +38,7 @@ def test_every_run_has_a_curve_of_its_own_look_in_its_panel(
     panels = dict.fromkeys(histories, "weak") | {"full": "full"}
     draw_learning_curves(histories, tmp_path / "curves.png", panels=panels, **HOW)
     weak, full = figures[0].axes
-    assert [axes.get_title() for axes in (weak, full)] == ["weak", "full"]
+    assert [axes.get_title(loc="left") for axes in (weak, full)] == ["weak", "full"]
     assert [text.get_text() for text in weak.get_legend().get_texts()] == list(histories)[:-1]
     assert [text.get_text() for text in full.get_legend().get_texts()] == ["full"]
     curves = weak.lines[1::2]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,18 +13,16 @@ from tseg.images import open_image
 from tseg.progress import progress
 from tseg.records import decode_mask
 from tseg.reporting.figures.overlay import COLOURS, TRUTH, Look, overlay, pale, working_mask, working_size
-from tseg.reporting.figures.sheet import LINE, MARGIN, POINTS, Key, PageBlock, Panel, PanelRow, place, write_panels
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from tseg.reporting.figures.panels import Panel, PanelRow, write_panels
 
 SHARED, OUTLINE = Look(COLOURS[6], "outline"), Look(TRUTH.colour, "outline")
-LEAST_SHARED, MOST_SHARED = 0.2, 0.95  # of the smaller mask
+LEAST_SHARED, MOST_SHARED = 0.2, 0.95  # parts of the smaller mask
 COLOUR_MAP = "cividis"
+SCALE = "mask weight m of a patch", COLOUR_MAP
 RULE = (
-    "The two are, among all pairs of expressions of one image whose true masks share {share} of the smaller one,"
-    " those whose mean similarities to the shared patches are highest, the lower of the two counting. {contained}Both"
-    " weights are of the same similarities; SPA's softmax goes over the image's {num_expressions} expressions and the"
+    "Of all pairs of expressions of one image whose true masks share {share} of the smaller mask, the figure shows the"
+    " pair with the highest mean similarity to the shared patches (the lower mean of the two). {contained}Both weights"
+    " come from the same similarities; SPA's softmax is over the image's {num_expressions} expressions and the"
     " background."
 )
 CONTAINED = "No pair shares {least:.0%} to {most:.0%}. "
@@ -33,9 +31,9 @@ Maps = dict[tuple[str, str], np.ndarray]  # image and expression to similarities
 
 
 class Pair(NamedTuple):
-    """Records of two expressions of an image; pairs are compared by what comes first."""
+    """Records of two expressions of an image. Pairs are ordered by `apart`, then by `similarity`."""
 
-    apart: bool  # neither mask is as good as contained in the other
+    apart: bool  # neither mask nearly contains the other
     similarity: float  # the lower of the two means over the shared patches
     records: tuple[Any, Any]
     shared: np.ndarray  # pixels, bool (height, width)
@@ -44,10 +42,10 @@ class Pair(NamedTuple):
 def draw_assignment(
     records: pd.DataFrame, predictions: pd.DataFrame, output: Path, *, title: str, caption: str
 ) -> None:
-    """Write a PNG with a row per expression of a pair: its truth, and its mask weights on the patches by eq. 5 and 6.
+    """Write a PNG with a row per expression of a pair: its true mask, and its mask weights by eq. 5 and eq. 6.
 
-    `predictions` has image_id, expression, grid_height, grid_width and similarities (row by row). The pair is chosen by
-    a rule that the caption tells. Raises ValueError when no record has a true mask, no two of them overlap, or a
+    `predictions` has the columns image_id, expression, grid_height, grid_width and similarities (row-major). The
+    caption states how the pair is chosen. Raises ValueError if no record has a true mask, no two masks overlap, or a
     similarity is missing.
     """
     maps = _maps(predictions)
@@ -70,9 +68,9 @@ def draw_assignment(
     share = f"{LEAST_SHARED:.0%} to {MOST_SHARED:.0%}" if pair.apart else f"more than {MOST_SHARED:.0%}"
     contained = "" if pair.apart else CONTAINED.format(least=LEAST_SHARED, most=MOST_SHARED)
     rule = RULE.format(share=share, contained=contained, num_expressions=len(expressions))
-    keys = [Key("true mask", TRUTH), Key("shared by both", SHARED)]
+    keys = {"true mask": TRUTH, "shared by both": SHARED}
     columns = ["image", "truth", *weights]
-    write_panels(rows, columns, output, title=title, caption=f"{caption} {rule}", keys=keys, more=[_scale()])
+    write_panels(rows, columns, output, title=title, caption=f"{caption} {rule}", keys=keys, scale=SCALE)
 
 
 def _maps(predictions: pd.DataFrame) -> Maps:
@@ -82,19 +80,21 @@ def _maps(predictions: pd.DataFrame) -> Maps:
 
 def _choose(records: pd.DataFrame, maps: Maps) -> Pair:
     if records.empty:
-        raise ValueError("the records have no masks, and the figure is about true masks that overlap; draw expressions")
+        raise ValueError(
+            "the records have no masks, and this figure needs true masks that overlap; draw expressions instead"
+        )
     best = None
     images = records.drop_duplicates(["image_id", "expression"]).groupby("image_id", sort=False)
     for _, of_image in progress(images, "draw", "images", images.ngroups):
         for pair in _pairs(list(of_image.itertuples()), maps):
             best = pair if best is None or pair[:2] > best[:2] else best
     if best is None:
-        raise ValueError("no true masks of two expressions overlap; draw a data set with images where some do")
+        raise ValueError("no true masks of two expressions overlap; choose a data set with overlapping masks")
     return best
 
 
 def _pairs(records: list[Any], maps: Maps) -> Iterator[Pair]:
-    """The pairs among the records of an image that share enough."""
+    """Yield the pairs of records of an image whose masks share enough."""
     decoded = [(record, decode_mask(record.mask, record.height, record.width)) for record in records]
     for (first, one), (second, other) in combinations(decoded, 2):
         shared = one & other
@@ -107,18 +107,18 @@ def _pairs(records: list[Any], maps: Maps) -> Iterator[Pair]:
 
 def _similarities(maps: Maps, image_id: str, expression: str) -> np.ndarray:
     if (image_id, expression) not in maps:
-        raise ValueError(f"there is no prediction of {expression!r} in the image {image_id}; predict that too")
+        raise ValueError(f"there is no prediction of {expression!r} in the image {image_id}; predict it too")
     return maps[image_id, expression]
 
 
 def _mean(values: np.ndarray, mask: np.ndarray) -> float:
-    """The mean of values on a grid (h, w), each patch weighing as much as it has of the mask (height, width)."""
+    """Average values on a grid (h, w), each patch weighted by its overlap with the mask (height, width)."""
     portions = Image.fromarray(mask.astype(np.float32)).resize(values.shape[::-1], Image.Resampling.BOX)
     return float(np.average(values, weights=np.asarray(portions)))
 
 
 def _weights(similarities: np.ndarray) -> dict[str, np.ndarray]:
-    """Mask weights (L, h, w) by the column's name, of similarities (L, h, w)."""
+    """Compute the mask weights (L, h, w) of each column from similarities (L, h, w)."""
     import torch
 
     from tseg.model.pooling import mpa_masks, spa_masks
@@ -129,22 +129,8 @@ def _weights(similarities: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _heat(values: np.ndarray, size: tuple[int, int]) -> Image.Image:
-    """Values in [0, 1] on a grid as coloured patches."""
+    """Draw values in [0, 1] on a grid as coloured patches."""
     from matplotlib import colormaps
 
     colours = colormaps[COLOUR_MAP](values, bytes=True)[..., :3]
     return Image.fromarray(np.ascontiguousarray(colours)).resize(size, Image.Resampling.NEAREST)
-
-
-def _scale() -> PageBlock:
-    """What the colours of the patches mean."""
-
-    def draw(figure: "Figure", top: float) -> None:
-        axes = place(figure, 2 * MARGIN, top - LINE / 2, 2.4, LINE / 2)
-        axes.imshow(np.linspace(0, 1, 256)[None], cmap=COLOUR_MAP, aspect="auto", extent=(0, 1, 0, 1))
-        axes.set_yticks([])
-        axes.set_xticks([0, 0.5, 1])
-        axes.tick_params(labelsize=POINTS - 1, length=2)
-        axes.text(1.04, 0.5, "mask weight m of a patch", fontsize=POINTS, va="center", transform=axes.transAxes)
-
-    return PageBlock(2.5 * LINE, draw)

@@ -1,4 +1,4 @@
-"""Label maps of images, one class per pixel, beside the truth (Figures 6 and 7)."""
+"""Label maps of images, one class per pixel, next to the truth (Figures 6 and 7)."""
 
 from collections.abc import Sequence
 from itertools import cycle, islice
@@ -12,9 +12,9 @@ from PIL import Image, ImageFilter
 from tseg.images import open_image
 from tseg.records import BACKGROUND_LABEL, decode_mask
 from tseg.reporting.figures.overlay import LOOKS, VOID, Look, overlay, pale, working_mask, working_size
-from tseg.reporting.figures.sheet import Key, Panel, PanelRow, write_panels
+from tseg.reporting.figures.panels import Panel, PanelRow, write_panels
 
-SMALLEST_NAMED = 0.01  # part of the image; the name of a smaller region stands in the legend alone
+SMALLEST_NAMED = 0.01  # part of the image; smaller regions are named in the legend only
 VOID_TEXT = "not counted"
 
 Masks = dict[str, np.ndarray]  # class to its pixels, bool (height, width)
@@ -34,14 +34,13 @@ def draw_classes(
 ) -> None:
     """Write a PNG with a row per image: each model's label map and the truth, classes by colour, pattern and name.
 
-    `records` have a class as their expression and its pixels as their mask; `labels` maps a column's name to a frame of
-    image_id, label and mask. Images are drawn at random from `seed`, among those
-    with one of the classes `only` or among all.
-    Raises ValueError where no image has one, for a label that is no class, and where a label map is missing.
+    The expression of each of the `records` is a class, and its mask holds the pixels of the class. `labels` maps a
+    column's name to a frame of image_id, label and mask. Images are drawn at random with `seed`, from those that have a
+    class in `only`, or from all. Raises ValueError if no image has one, a label is no class, or a label map is missing.
     """
     with_one = records if only is None else records.loc[records["expression"].isin(only)]
     if with_one.empty:
-        raise ValueError(f"no image has a class of {', '.join(only or [])}; draw others")
+        raise ValueError(f"no image has a class of {', '.join(only or [])}; choose other classes")
     _check_labels(records, labels, classes)
     looks = dict(zip([*classes, VOID_TEXT], [*islice(cycle(LOOKS), len(classes)), VOID], strict=True))
     found = {column: dict(list(frame.groupby("image_id"))) for column, frame in labels.items()}
@@ -54,7 +53,7 @@ def draw_classes(
         rows.append(PanelRow([Panel(image), *(_panel(image, masks, looks) for masks in shown)]))
     chosen = f" with {' or '.join(only)}" if only else ""
     caption = f"{caption} Images{chosen} were drawn at random; grey is background."
-    keys = [Key(label, look) for label, look in looks.items() if label in present]
+    keys = {label: look for label, look in looks.items() if label in present}
     write_panels(rows, ["image", *labels, "truth"], output, title=title, caption=caption, keys=keys)
 
 
@@ -62,16 +61,16 @@ def _check_labels(records: pd.DataFrame, labels: dict[str, pd.DataFrame], classe
     named = pd.concat([records["expression"], *(frame["label"] for frame in labels.values())])
     unknown = set(named) - {BACKGROUND_LABEL, *classes}
     if unknown:
-        raise ValueError(f"the label {min(unknown)!r} is none of the classes; predict with the classes of the records")
+        raise ValueError(f"the label {min(unknown)!r} is none of the classes; predict the classes of the records")
 
 
 def _label_maps(of_image: pd.DataFrame, found: dict[str, Any]) -> list[Masks]:
-    """What each column has for an image, and last the truth with what does not count."""
+    """Decode the masks of an image: one set per column, then the truth with its void pixels."""
     image_id, *size = of_image[["image_id", "height", "width"]].iloc[0]
     maps = []
     for column, by_image in found.items():
         if image_id not in by_image:
-            raise ValueError(f"{column} has no label map of the image {image_id}; predict that image too")
+            raise ValueError(f"{column} has no label map of the image {image_id}; predict it too")
         maps.append(_decoded(by_image[image_id], "label", size))
         maps[-1].pop(BACKGROUND_LABEL, None)
     ignored = [decode_mask(ignore, *size) for ignore in of_image["ignore"].dropna()]
@@ -93,7 +92,7 @@ def _panel(image: Image.Image, masks: Masks, looks: dict[str, Look]) -> Panel:
 
 
 def _middle(mask: np.ndarray) -> tuple[float, float]:
-    """x, y of the pixel of the mask that has most of it around, away from the image's sides where it can be."""
+    """Find x, y of the pixel with most of the mask around it, moved away from the sides of the image if possible."""
     margin = max(mask.shape) // 8
     padded = Image.fromarray(np.pad(mask, margin)).convert("L").filter(ImageFilter.GaussianBlur(margin / 2))
     around = np.asarray(padded)[margin:-margin, margin:-margin]

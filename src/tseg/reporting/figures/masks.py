@@ -1,4 +1,4 @@
-"""Masks of expressions over their images, beside the truth (Figures 4, 5, 8 and 9)."""
+"""Masks of expressions over their images, next to the truth (Figures 4, 5, 8 and 9)."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,9 +12,9 @@ from tseg.evaluation.iou import intersection_and_union
 from tseg.images import open_image
 from tseg.records import decode_mask
 from tseg.reporting.figures.overlay import LOOKS, PREDICTION, TRUTH, Look, overlay, pale, working_mask, working_size
-from tseg.reporting.figures.sheet import Key, Panel, PanelRow, write_panels
+from tseg.reporting.figures.panels import Panel, PanelRow, write_panels
 
-MOST_EXPRESSIONS = 6  # of one image that can be told apart
+MOST_EXPRESSIONS = 6  # of one image; more are hard to tell apart
 
 
 def draw_masks(
@@ -30,9 +30,8 @@ def draw_masks(
     """Write a PNG with a row per record: its image, its truth, and each method's mask with its IoU.
 
     `records` has the columns of `records.RECORDS`; `masks` maps a method's label to a frame of record_id and mask (COCO
-    compressed RLE). Records are drawn at random from `seed`, at most one per image, whatever their score. A record
-    without a mask has no truth and no IoU. Raises ValueError when the image of a drawn record is missing, or a
-    method's mask of it.
+    compressed RLE). Records are drawn at random with `seed`, at most one per image, regardless of their score. A record
+    without a mask has no truth and no IoU. Raises ValueError if a drawn record lacks its image or a method's mask.
     """
     found = {label: _by_record(frame) for label, frame in masks.items()}
     drawn = records.sample(frac=1, random_state=seed).drop_duplicates("image_id").head(num_panels)
@@ -44,11 +43,11 @@ def draw_masks(
         panels = [Panel(image), *([_truth_panel(image, [record], [TRUTH])] if with_truth else [])]
         for label, by_record in found.items():
             prediction = decode_mask(_mask(by_record, record, label), record.height, record.width)
-            panels.append(Panel(_laid(image, [prediction], [PREDICTION]), corner=_iou(record, prediction)))
+            panels.append(Panel(_overlaid(image, [prediction], [PREDICTION]), corner=_iou(record, prediction)))
         rows.append(PanelRow(panels, heading=record.expression))
-    caption = f"{caption} Records were drawn at random, at most one of an image, whatever their score."
+    caption = f"{caption} Records were drawn at random, at most one per image, regardless of their score."
     columns = ["image", *(["truth"] if with_truth else []), *masks]
-    keys = [*([Key("truth", TRUTH)] if with_truth else []), Key("prediction", PREDICTION)]
+    keys = ({"truth": TRUTH} if with_truth else {}) | {"prediction": PREDICTION}
     write_panels(rows, columns, output, title=title, caption=caption, keys=keys)
 
 
@@ -64,8 +63,8 @@ def draw_expressions(
 ) -> None:
     """Write a PNG with a row per image: the masks of its expressions, each in its colour, and their truth if any has.
 
-    `masks` is a frame of record_id and mask. Images are drawn at random from `seed`. Of each image the first six
-    expressions are shown. Raises ValueError when the image of a record drawn is missing, or its mask in `masks`.
+    `masks` is a frame of record_id and mask. Images are drawn at random with `seed`, and their first six expressions
+    are shown. Raises ValueError if a shown record lacks its image or its mask in `masks`.
     """
     by_record = _by_record(masks)
     image_ids = records["image_id"].drop_duplicates().sample(frac=1, random_state=seed).head(num_panels)
@@ -78,12 +77,12 @@ def draw_expressions(
         size = shown[0].height, shown[0].width
         predictions = [decode_mask(_mask(by_record, record, "the prediction"), *size) for record in shown]
         looks = LOOKS[: len(shown)]
-        panels = [Panel(image), Panel(_laid(image, predictions, looks))]
+        panels = [Panel(image), Panel(_overlaid(image, predictions, looks))]
         panels += [_truth_panel(image, shown, looks)] if with_truth else []
-        keys = [Key(record.expression, look) for record, look in zip(shown, looks, strict=True)]
+        keys = {record.expression: look for record, look in zip(shown, looks, strict=True)}
         more = len(of_image) - len(shown)
-        rows.append(PanelRow(panels, keys=[*keys, Key(f"(and {more} more)", None)] if more else keys))
-    caption = f"{caption} Where masks share pixels their colours alternate. Images were drawn at random."
+        rows.append(PanelRow(panels, keys=keys | ({f"(and {more} more)": None} if more else {})))
+    caption = f"{caption} Where masks overlap, their colours alternate. Images were drawn at random."
     columns = ["image", "prediction", *(["truth"] if with_truth else [])]
     write_panels(rows, columns, output, title=title, caption=caption)
 
@@ -94,21 +93,21 @@ def _by_record(masks: pd.DataFrame) -> dict[str, str]:
 
 def _mask(by_record: dict[str, str], record: Any, label: str) -> str:
     if record.record_id not in by_record:
-        raise ValueError(f"{label} has no mask of the record {record.record_id}; predict that record too")
+        raise ValueError(f"{label} has no mask of the record {record.record_id}; predict it too")
     return by_record[record.record_id]
 
 
 def _truth_panel(image: Image.Image, records: list[Any], looks: list[Look]) -> Panel:
-    """The masks that the records of an image have, and how many have none."""
-    masks = {number: _decoded(record, "mask") for number, record in enumerate(records)}
-    there = {number: mask for number, mask in masks.items() if mask is not None}
-    num_missing = len(records) - len(there)
+    """Draw the true masks of the records of an image, and the number of records without one."""
+    masks = {look: _decoded(record, "mask") for look, record in zip(looks, records, strict=True)}
+    known = {look: mask for look, mask in masks.items() if mask is not None}
+    num_missing = len(records) - len(known)
     corner = f"{num_missing} without a mask" if num_missing else ""
-    return Panel(_laid(image, list(there.values()), [looks[number] for number in there]), corner=corner)
+    return Panel(_overlaid(image, list(known.values()), list(known)), corner=corner)
 
 
 def _iou(record: Any, prediction: np.ndarray) -> str:
-    """The IoU as a text, '' where the record has no mask."""
+    """Format the IoU; '' if the record has no mask."""
     truth = _decoded(record, "mask")
     if truth is None:
         return ""
@@ -121,5 +120,5 @@ def _decoded(record: Any, column: Literal["mask", "ignore"]) -> np.ndarray | Non
     return None if pd.isna(counts) else decode_mask(counts, record.height, record.width)
 
 
-def _laid(image: Image.Image, masks: list[np.ndarray], looks: list[Look]) -> Image.Image:
+def _overlaid(image: Image.Image, masks: list[np.ndarray], looks: list[Look]) -> Image.Image:
     return overlay(pale(image), [working_mask(mask, image.size) for mask in masks], looks)

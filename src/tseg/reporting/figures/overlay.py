@@ -1,4 +1,4 @@
-"""Masks laid over images so that the image, and masks below one another, can still be seen."""
+"""Masks over images. The image and overlapping masks stay visible."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageColor
 
-# Okabe and Ito's colours, which colour-blind people tell apart.
+# The palette of Okabe and Ito, distinct for colour-blind readers.
 COLOURS = ["#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#0072B2", "#D55E00", "#000000"]
 WORKING_PIXELS = 400  # longer side of an image in a figure
-STRIPES = 30  # in the longer side
+STRIPES = 30  # along the longer side
 STRONG, HALF, WEAK = 0.9, 0.6, 0.2  # opacities
 PALENESS = 0.35
 
@@ -32,12 +32,12 @@ PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray | float]] = {
     "striped": _striped,
     "dotted": _dotted,
     "crossed": _crossed,
-    "outline": lambda y, x: 1.0,  # of the rim, which is all that there is
+    "outline": lambda y, x: 1.0,  # of the rim; an outline has no interior
 }
 
 
 class Look(NamedTuple):
-    """How a mask looks: its colour (#rrggbb) and a key of `PATTERNS`."""
+    """The look of a mask: its colour (#rrggbb) and a key of `PATTERNS`."""
 
     colour: str
     pattern: str = "plain"
@@ -50,10 +50,10 @@ LOOKS = [Look(colour, pattern) for pattern in ("plain", "striped", "dotted") for
 
 
 def overlay(image: Image.Image, masks: Sequence[np.ndarray], looks: Sequence[Look]) -> Image.Image:
-    """`image` (RGB) with boolean `masks` (height, width) laid over it, each in its look, their rims opaque.
+    """Draw boolean `masks` (height, width) over `image` (RGB), each in its look and with an opaque rim.
 
-    Where masks share pixels their looks take turns in diagonal stripes; of an outline there is the rim alone. Pixels
-    outside all masks stay as they are.
+    Where masks overlap, their looks alternate in diagonal stripes. An outline is a rim only. Pixels outside all masks
+    do not change.
     """
     size = image.height, image.width
     assert all(mask.shape == size for mask in masks), "a mask is as large as its image"
@@ -75,24 +75,24 @@ def overlay(image: Image.Image, masks: Sequence[np.ndarray], looks: Sequence[Loo
 
 def _rim(mask: np.ndarray) -> np.ndarray:
     pixels = max(1, round(max(mask.shape) / 200))
-    inner = np.pad(mask, pixels, mode="edge")  # there is no rim along the image's sides
+    inner = np.pad(mask, pixels, mode="edge")  # no rim along the sides of the image
     for axis in (0, 1):
         inner = np.lib.stride_tricks.sliding_window_view(inner, 2 * pixels + 1, axis=axis).all(axis=-1)
     return mask & ~inner
 
 
 def working_size(image: Image.Image) -> Image.Image:
-    """The image with a longer side of `WORKING_PIXELS`, as large as `working_mask` makes its masks."""
+    """Resize an image so that its longer side has `WORKING_PIXELS`."""
     scale = WORKING_PIXELS / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
     return image.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def working_mask(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The boolean mask resized to `size`, width and height in pixels, its outline smooth."""
+    """Resize a boolean mask to `size` (width and height in pixels) with a smooth outline."""
     return np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BILINEAR)) > 127
 
 
 def pale(image: Image.Image) -> Image.Image:
-    """The image (RGB) in light greys, against which overlays stand out."""
+    """Convert an image (RGB) to light greys, so that overlays stand out."""
     return image.convert("L").point(lambda value: value * (1 - PALENESS) + 255 * PALENESS).convert("RGB")
