@@ -1,6 +1,6 @@
 """Locks between processes."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from filelock import FileLock, Timeout
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def exclusive(path: Path) -> Generator[None]:
     """Hold the lock file `path` and remove it on release; the system releases the lock of a process that dies.
 
     Raises ValueError if another process holds it, or if the file system has no locks.

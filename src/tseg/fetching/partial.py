@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -68,7 +68,7 @@ class Partial:
         self.note.unlink(missing_ok=True)
 
     @contextmanager
-    def _disk_errors(self) -> Iterator[None]:
+    def _disk_errors(self) -> Generator[None]:
         try:
             yield
         except OSError as error:
@@ -84,7 +84,7 @@ def partial_path(target: Path) -> Path:
 
 
 @contextmanager
-def open_partial(target: Path) -> Iterator[Partial]:
+def open_partial(target: Path) -> Generator[Partial]:
     """Open the incomplete file of `target` under a lock; remove it if it is still empty after an error.
 
     Raises ValueError if another process holds the lock.

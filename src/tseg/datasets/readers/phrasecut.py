@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -117,7 +117,7 @@ def make_task_record(task: Record, image: Record | None, ranks: dict[str, int]) 
     )
 
 
-def rasterise(instances: list[list], size: tuple[int, int]) -> np.ndarray:
+def rasterise(instances: list[Any], size: tuple[int, int]) -> np.ndarray:
     """Draw the union of all polygons, bool (height, width), as PhraseCut's evaluator does.
 
     Coordinates are truncated, outlines belong to the region, and polygons of fewer than two points are ignored.

@@ -64,7 +64,7 @@ def stream_references(path: Path, refs: list[Record], images: Lookup, regions: L
         yield Reference(path, ref, image, region)
 
 
-class PlainUnpickler(pickle._Unpickler):
+class PlainUnpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
     """An unpickler of containers, strings and numbers that calls nothing: a downloaded pickle cannot run code.
 
     It extends the unpickler written in Python. The one in C allocates as many memo entries as the pickle asks for, so
@@ -146,6 +146,8 @@ def check_box(box: Any) -> list[float]:
         case [int() | float(), int() | float(), int() | float() as width, int() | float() as height]:
             if all(abs(number) <= MAX_COORDINATE for number in box) and width > 0 and height > 0:
                 return list(box)
+        case _:
+            pass
     raise RecordError("its bbox is not x, y, width, height; correct it in instances.json")
 
 
@@ -170,7 +172,8 @@ def compress(segmentation: Any, size: tuple[int, int]) -> str:
             if any(type(run) is not int or run < 0 for run in runs) or sum(runs) != height * width:
                 raise RecordError("the run lengths of its mask do not add up to the size of its image; correct them")
             return encode_mask(np.repeat(np.arange(len(runs)) % 2, runs).reshape(size, order="F"))
-    raise RecordError("its segmentation is neither polygons nor run lengths; write one of the two")
+        case _:
+            raise RecordError("its segmentation is neither polygons nor run lengths; write one of the two")
 
 
 def run_lengths(counts: str) -> list[int]:

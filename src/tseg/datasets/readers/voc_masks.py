@@ -72,7 +72,10 @@ def read_png(path: Path) -> np.ndarray:
                     colour = tuple(values[labels < 0][0].tolist())
                     raise RecordError(f"its mask has the colour {colour}, which is not one of VOC's; correct the mask")
                 return labels.astype(np.uint8)
-    raise RecordError(f"its mask has Pillow's mode {mask.mode}; save it as a palette, greyscale or RGB PNG with 8 bits")
+            case mode:
+                raise RecordError(
+                    f"its mask has Pillow's mode {mode}; save it as a palette, greyscale or RGB PNG of 8 bits"
+                )
 
 
 def by_colour(colours: np.ndarray) -> np.ndarray:

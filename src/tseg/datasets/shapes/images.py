@@ -43,6 +43,7 @@ def draw_images(
             drawing, things = draw_scene(rng)
             # Odd ids for train, even for val: a larger split does not change the ids of the other.
             image_id = 2 * index + 1 + SPLITS.index(split)
-            info = {"id": image_id, "file_name": file_name.format(image_id)}
-            drawing.save(images_dir / info["file_name"], quality=JPEG_QUALITY)
-            yield DrawnImage({**info, "width": drawing.width, "height": drawing.height}, split, things, rng)
+            name = file_name.format(image_id)
+            drawing.save(images_dir / name, quality=JPEG_QUALITY)
+            info = {"id": image_id, "file_name": name, "width": drawing.width, "height": drawing.height}
+            yield DrawnImage(info, split, things, rng)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import cycle, product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def draw_datasets(descriptions: Sequence[SplitDescription], output: Path) -> Non
 
 def _draw_splits(left: "Axes", right: "Axes", splits: Sequence[SplitDescription]) -> None:
     for split, (style, colour) in zip(splits, cycle(product(STYLES, COLOURS)), strict=False):
-        look = {"linestyle": style, "color": colour, "label": split.provenance.split}
+        look: dict[str, Any] = {"linestyle": style, "color": colour, "label": split.provenance.split}
         left.stairs(_percent(100 * split.sizes, SIZES), SIZES, **look)
         right.stairs(_percent(split.lengths, LENGTHS), LENGTHS, **look)
     left.set_xscale("log")

@@ -1,7 +1,7 @@
 """The page that all figures share: a grid of axes between a title and a caption."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ STYLE: dict[Any, Any] = {
 @contextmanager
 def page(
     output: Path, *, widths: Sequence[float], heights: Sequence[float], title: str, caption: str
-) -> Iterator[np.ndarray]:
+) -> Generator[np.ndarray]:
     """Yield a grid of axes to draw on, then write the page as a PNG. The same drawing gives the same bytes.
 
     The axes have `widths` and `heights` in inches, and the page is as large as they and their decorations need. A row

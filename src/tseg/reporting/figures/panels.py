@@ -50,7 +50,17 @@ class PanelRow(NamedTuple):
 class LookHandler(HandlerBase):
     """Draw the swatch of a look in a legend."""
 
-    def create_artists(self, legend, orig_handle: Any, xdescent, ydescent, width, height, fontsize, trans):  # noqa: D102
+    def create_artists(  # noqa: D102
+        self,
+        legend: Any,
+        orig_handle: Any,
+        xdescent: float,
+        ydescent: float,
+        width: float,
+        height: float,
+        fontsize: float,
+        trans: Any,
+    ) -> list[Any]:
         box = TransformedBbox(Bbox.from_bounds(-xdescent, -ydescent, width, 1.4 * height), trans)
         return [BboxImage(box, data=_swatch(orig_handle))]
 
