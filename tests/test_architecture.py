@@ -17,7 +17,7 @@ LAYERS = [
     {"settings"},
     {"model"},
     {"records", "images", "transforms", "tracking"},
-    {"files", "progress"},
+    {"files", "progress", "provenance"},
 ]
 """The rooms, topmost first: a folder or a file of src/tseg each."""
 

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tseg.settings.layout import CellLayout
 from tseg.settings.plan import Plan
 
 CONFIG = Path(__file__).parents[2] / "config"
-METHODS = {"GAP": {"pooling": "gap"}, "TSEG": {"pooling": "mpa"}}
+SIZE_TERM = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5}
+METHODS = {"GAP": {"pooling": "gap"}, "TSEG": {"pooling": "mpa", "options": SIZE_TERM}}
 ON_PHRASECUT = {"mIoU": {"dataset": "phrasecut"}}
 CLASS_ENCODING = {"model.text_encoder": "classes"}
 MakePlan = Callable[..., Plan]
@@ -162,14 +164,10 @@ def test_inference_options_are_those_that_apply(make_plan: MakePlan) -> None:
 def test_a_layout_has_a_summary_of_every_seed_in_each_cell(make_plan: MakePlan) -> None:
     plan = make_plan({"{method}": {}, "TSEG (CRF)": {"method": "TSEG", "crf": True}}, seeds=[0, 1])
     layout = plan.layout("own")
-    assert (layout["table"], layout["rows"], layout["columns"]) == ("own", ["GAP", "TSEG", "TSEG (CRF)"], ["mIoU"])
-    assert layout["cells"][-1] == {
-        "row": "TSEG (CRF)",
-        "column": "mIoU",
-        "metric": "mIoU",
-        "summaries": [f"results/scores/phrasecut-mpa/seed{seed}/phrasecut-val-crf.json" for seed in (0, 1)],
-    }
-    assert sorted(plan.summaries("own")) == sorted(path for cell in layout["cells"] for path in cell["summaries"])
+    assert (layout.table, layout.rows, layout.columns) == ("own", ["GAP", "TSEG", "TSEG (CRF)"], ["mIoU"])
+    summaries = [f"results/scores/phrasecut-mpa/seed{seed}/phrasecut-val-crf.json" for seed in (0, 1)]
+    assert layout.cells[-1] == CellLayout(row="TSEG (CRF)", column="mIoU", metric="mIoU", summaries=summaries)
+    assert sorted(plan.summaries("own")) == sorted(path for cell in layout.cells for path in cell.summaries)
 
 
 def test_a_figure_draws_masks_of_the_first_seed_and_names_its_columns(make_plan: MakePlan) -> None:

@@ -36,7 +36,7 @@ def rectangle(top: int, left: int, height: int, width: int) -> np.ndarray:
 
 
 def describe(path: Path, rows: Sequence[dict[str, Any]], **facts: Any) -> SplitDescription:
-    write_records(path, list(rows), METADATA | facts)
+    write_records(path, rows, **METADATA | facts)
     return describe_records(path)
 
 
@@ -146,11 +146,11 @@ def test_two_files_of_one_split_are_refused(tmp_path: Path) -> None:
         datasets_sheet(twice)
 
 
-def test_an_empty_file_and_one_of_another_kind_are_refused_by_name(tmp_path: Path) -> None:
+def test_an_empty_file_and_a_damaged_one_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"train\.parquet has no records"):
         describe(tmp_path / "train.parquet", [])
     (tmp_path / "other.parquet").write_text("text")
-    with pytest.raises(ValueError, match=r"other\.parquet is of another kind"):
+    with pytest.raises(ValueError, match=r"other\.parquet is not a whole Parquet file"):
         describe_records(tmp_path / "other.parquet")
 
 
