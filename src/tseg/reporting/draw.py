@@ -1,7 +1,11 @@
-"""Figures from files: what the workflow's rules leave behind, read and drawn."""
+"""Figures from files of the workflow. Each function reads files and draws them with its namesake in `figures`.
+
+`options` are the keyword arguments of that namesake; the titles of figures of records end with the name of the data.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -15,69 +19,39 @@ from tseg.reporting.tables.notes import data_met
 
 
 def mask_figure(
-    files: Sequence[Path],
-    labels: Sequence[str],
-    records: Path,
-    output: Path,
-    *,
-    num_panels: int,
-    seed: int,
-    title: str,
-    caption: str,
+    files: Sequence[Path], labels: Sequence[str], records: Path, output: Path, *, title: str, **options: Any
 ) -> None:
-    """`draw_masks` of files that `tseg refine` wrote, a column each under one of the `labels`."""
+    """Draw files that `tseg refine` wrote, a column each under one of the `labels`."""
     rows, split = read_records(records)
-    masks, title = _columns(files, labels), _title(title, split)
-    draw_masks(rows, masks, output, num_panels=num_panels, seed=seed, title=title, caption=caption)
+    draw_masks(rows, _columns(files, labels), output, title=_title(title, split), **options)
 
 
-def expression_figure(
-    file: Path, records: Path, output: Path, *, num_panels: int, seed: int, title: str, caption: str
-) -> None:
-    """`draw_expressions` of a file that `tseg refine` wrote."""
+def expression_figure(file: Path, records: Path, output: Path, *, title: str, **options: Any) -> None:
+    """Draw a file that `tseg refine` wrote."""
     rows, split = read_records(records)
     masks, _ = read(file, MasksProvenance)
-    draw_expressions(rows, masks, output, num_panels=num_panels, seed=seed, title=_title(title, split), caption=caption)
+    draw_expressions(rows, masks, output, title=_title(title, split), **options)
 
 
 def class_figure(
-    files: Sequence[Path],
-    labels: Sequence[str],
-    records: Path,
-    output: Path,
-    *,
-    only: Sequence[str] | None,
-    num_panels: int,
-    seed: int,
-    title: str,
-    caption: str,
+    files: Sequence[Path], labels: Sequence[str], records: Path, output: Path, *, title: str, **options: Any
 ) -> None:
-    """`draw_classes` of files that `tseg refine` wrote. Raises ValueError for a data set without classes."""
+    """Draw files that `tseg refine` wrote, a column each. Raises ValueError for a data set without classes."""
     rows, split = read_records(records)
     if not split.classes:
         raise ValueError(f"{records} has no classes; draw masks or expressions instead")
-    draw_classes(
-        rows,
-        _columns(files, labels),
-        split.classes,
-        output,
-        only=only,
-        num_panels=num_panels,
-        seed=seed,
-        title=_title(title, split),
-        caption=caption,
-    )
+    draw_classes(rows, _columns(files, labels), split.classes, output, title=_title(title, split), **options)
 
 
 def assignment_figure(file: Path, records: Path, output: Path, *, title: str, caption: str) -> None:
-    """`draw_assignment` of a file that `tseg predict` wrote."""
+    """Draw a file that `tseg predict` wrote."""
     rows, split = read_records(records)
     predictions, _ = read(file, PredictionsProvenance)
     draw_assignment(rows, predictions, output, title=_title(title, split), caption=caption)
 
 
 def curve_figure(files: Sequence[Path], output: Path, *, panels: Mapping[str, str], title: str, caption: str) -> None:
-    """`draw_learning_curves` of files <run>/seed<k>/history.csv; `panels` maps a run to its panel. Default: one."""
+    """Draw files <run>/seed<k>/history.csv. `panels` maps a run to its panel; the other runs share one."""
     histories = {"/".join(path.resolve().parts[-3:-1]): pd.read_csv(path) for path in files}
     names = {label: panels.get(label.partition("/")[0], "loss") for label in histories}
     draw_learning_curves(histories, output, panels=names, title=title, caption=caption)
