@@ -7,13 +7,13 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 
-class _Fixed(BaseModel):
+class FrozenModel(BaseModel):
     """Values that refuse unknown keys and do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Provenance(_Fixed):
+class Provenance(FrozenModel):
     """What the rows of a file, or the weights of a model, are and what made them."""
 
     kind: ClassVar[str]
@@ -55,7 +55,7 @@ class RecordsProvenance(Provenance):
     """Counts of `expressions` and `images` that the authors publish."""
 
 
-class EncoderProvenance(_Fixed):
+class EncoderProvenance(FrozenModel):
     """An image encoder."""
 
     name: str

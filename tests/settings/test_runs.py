@@ -10,7 +10,7 @@ from pydantic import PositiveFloat
 
 from tseg.model.pooling import POOLINGS, Pooling
 from tseg.settings.runs import Evaluation, make_run, pretraining_run, vary
-from tseg.settings.schema import PoolingSettings, RunSettings, Settings, pooling_options
+from tseg.settings.schema import PoolingSettings, RunSettings, Settings
 from tseg.settings.validation import parse
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -31,7 +31,7 @@ def weak(settings: Settings, dataset: str, pooling: PoolingSettings, **varied: A
 
 
 def with_options(**options: Any) -> RunSettings:
-    return make_run(default(), "phrasecut", "weak", MPA, {}, options)
+    return make_run(default(), "phrasecut", "weak", PoolingSettings(name="mpa", options=options), {})
 
 
 def test_a_run_holds_nothing_that_does_not_concern_it() -> None:
@@ -49,15 +49,16 @@ def test_a_name_lists_what_differs_and_nothing_else() -> None:
     assert make_run(settings, "refcoco", "full", None, {}).run == "refcoco-full"
 
 
-def test_options_that_differ_from_the_methods_close_the_name_in_alphabetical_order() -> None:
+def test_options_that_differ_from_the_defaults_close_the_name_in_alphabetical_order() -> None:
     assert with_options(size_lambda=0.1).run == "phrasecut-mpa+size_lambda=0.1"
     assert with_options(size_power=0, size_lambda=0.0).run == "phrasecut-mpa+size_lambda=0+size_power=0"
     assert with_options(size_lambda=0.01, size_power=5.0) == weak(default(), "phrasecut", MPA)
-    narrow = make_run(default(), "phrasecut", "weak", MPA, {"training.weak.share": 0.5}, {"epsilon": 0})
+    pooling = PoolingSettings(name="mpa", options={"epsilon": 0})
+    narrow = make_run(default(), "phrasecut", "weak", pooling, {"training.weak.share": 0.5})
     assert narrow.run == "phrasecut-mpa+share=0.5+epsilon=0"
 
 
-def test_an_overridden_option_leaves_the_others_as_the_method_has_them() -> None:
+def test_options_that_are_not_set_have_the_paper_s_values() -> None:
     pooling = with_options(size_power="1").pooling
     assert pooling == PoolingSettings(name="mpa", options={"epsilon": 1.0, "size_lambda": 0.01, "size_power": 1.0})
 
@@ -65,18 +66,17 @@ def test_an_overridden_option_leaves_the_others_as_the_method_has_them() -> None
 @pytest.mark.parametrize(
     ("pooling", "options", "complaint"),
     [
-        (MPA, {"size_lamda": 0.1}, "options of the pooling mpa: unknown key size_lamda; did you mean size_lambda?"),
-        (MPA, {"size_lambda": -1}, "options of the pooling mpa: size_lambda: Input should be greater than or equal"),
-        (MPA, {"size_lambda": "x"}, "options of the pooling mpa: size_lambda: Input should be a valid number"),
-        (GAP, {"size_lambda": 0.1}, "options of the pooling gap: unknown key size_lambda"),
-        (None, {"size_lambda": 0.1}, "only weak supervision has a pooling"),
+        ("mpa", {"size_lamda": 0.1}, "options of the pooling mpa: unknown key size_lamda; did you mean size_lambda?"),
+        ("mpa", {"size_lambda": -1}, "options of the pooling mpa: size_lambda: Input should be greater than or equal"),
+        ("mpa", {"size_lambda": "x"}, "options of the pooling mpa: size_lambda: Input should be a valid number"),
+        ("gap", {"size_lambda": 0.1}, "options of the pooling gap: unknown key size_lambda"),
     ],
 )
 def test_an_option_that_the_pooling_does_not_take_is_refused(
-    pooling: PoolingSettings | None, options: dict[str, Any], complaint: str
+    pooling: str, options: dict[str, Any], complaint: str
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(complaint)):
-        make_run(default(), "phrasecut", "weak" if pooling else "full", pooling, {}, options)
+        PoolingSettings(name=pooling, options=options)
 
 
 def test_an_option_with_a_default_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_an_option_with_a_default_may_be_missing(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(
         ValueError, match=r"options of the pooling lse: temperature: .* greater than 0 .*; the key shift is"
     ):
-        pooling_options("lse", {"temperature": 0})
+        PoolingSettings(name="lse", options={"temperature": 0})
 
 
 def test_a_varied_setting_that_does_not_concern_a_run_is_not_in_its_name() -> None:

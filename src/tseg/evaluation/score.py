@@ -7,21 +7,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tseg.datasets.leakage import list_images, read_images, shared_images
 from tseg.evaluation.iou import score_records, summarise_records
 from tseg.evaluation.subsets import summarise_subsets
 from tseg.evaluation.voc_miou import score_labels, summarise_labels
-from tseg.files import require_file, write_json
-from tseg.provenance import MasksProvenance, ModelProvenance, PredictionsProvenance, ScoresProvenance
+from tseg.files import atomic_write, require_file
+from tseg.provenance import FrozenModel, MasksProvenance, ModelProvenance, PredictionsProvenance, ScoresProvenance
 from tseg.records import CONFUSIONS, SCORES, read, read_records, write
+from tseg.settings.validation import parse
 
 
-class Summary(BaseModel):
+class Summary(FrozenModel):
     """What an evaluation measured, and of what."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     masks: MasksProvenance
     metrics: dict[str, float]
@@ -63,7 +61,7 @@ class Summary(BaseModel):
         group, _, member = name.partition(".")
         if name in self.metrics:
             return self.metrics[name]
-        if group == "subsets" and self.subsets is not None:  # an empty subset is not listed
+        if group == "subsets" and member and self.subsets is not None:  # an empty subset is not listed
             return self.subsets[member]["mIoU"] if member in self.subsets else None
         if group == "classes" and self.classes is not None and member in self.classes:
             return self.classes[member]
@@ -73,12 +71,11 @@ class Summary(BaseModel):
 def read_summary(path: Path) -> Summary:
     """The summary that `score_masks` wrote. Raises ValueError for a missing file and for one of another kind."""
     hint = "make it with `tseg evaluate`"
-    values = json.loads(require_file(path, hint).read_text(encoding="utf-8"))
+    text = require_file(path, hint).read_text(encoding="utf-8")
     try:
-        masks = MasksProvenance(**values.pop("masks"))
-        return Summary(masks=masks, **values)
-    except (KeyError, TypeError, ValidationError) as error:
-        raise ValueError(f"{path} is not a summary of this version ({_first_line(error)}); {hint}") from None
+        return parse(Summary, json.loads(text), "its content")
+    except ValueError as error:
+        raise ValueError(f"{path} is not a summary of this version ({error}); {hint}") from None
 
 
 def score_masks(
@@ -107,7 +104,8 @@ def score_masks(
     rows, measured = _score(truth, found, provenance, num_bootstrap)
     result = Summary(masks=provenance, num_seen=num_seen, seen_excluded=images is not None and exclude_seen, **measured)
     write(output, rows, ScoresProvenance(masks=provenance))
-    write_json(summary, result.model_dump(mode="json"))
+    with atomic_write(summary) as partial:
+        partial.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return result
 
 
@@ -144,7 +142,3 @@ def _without_images(
     key = "image_id" if "image_id" in masks else "record_id"  # a label map belongs to an image
     excluded_masks = masks[key].isin(list(records.loc[excluded, key]))
     return records.loc[~excluded].reset_index(drop=True), masks.loc[~excluded_masks].reset_index(drop=True)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]

@@ -109,7 +109,11 @@ def weighted_score(
 
 @pooling(masks=spa_masks, exclusive=True)
 def spa(
-    similarities: Tensor, *, epsilon: NonNegativeFloat, size_lambda: NonNegativeFloat, size_power: NonNegativeFloat
+    similarities: Tensor,
+    *,
+    epsilon: NonNegativeFloat = 1.0,
+    size_lambda: NonNegativeFloat = 0.01,
+    size_power: NonNegativeFloat = 5.0,
 ) -> Tensor:
     """Score (eq. 8) with single-label patch assignment (SPA), the paper's baseline."""
     return weighted_score(similarities, spa_masks(similarities), epsilon, size_lambda, size_power)
@@ -117,7 +121,11 @@ def spa(
 
 @pooling(masks=mpa_masks)
 def mpa(
-    similarities: Tensor, *, epsilon: NonNegativeFloat, size_lambda: NonNegativeFloat, size_power: NonNegativeFloat
+    similarities: Tensor,
+    *,
+    epsilon: NonNegativeFloat = 1.0,
+    size_lambda: NonNegativeFloat = 0.01,
+    size_power: NonNegativeFloat = 5.0,
 ) -> Tensor:
     """Score (eq. 8) with multi-label patch assignment (MPA), the paper's method TSEG."""
     return weighted_score(similarities, mpa_masks(similarities), epsilon, size_lambda, size_power)

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from tseg.settings.runs import Evaluation, make_run, pretraining_run, vary
 from tseg.settings.schema import PoolingSettings, RunSettings, Settings, StrictModel
-from tseg.settings.validation import check_known
+from tseg.settings.validation import check_known, parse
 
 
 class MethodSettings(PoolingSettings):
@@ -249,9 +249,11 @@ def _cell(
         _check_labels(f"{origin}: the label set {cell.labels}", label_sets[cell.labels], evaluated, settings)
     if supervision == "full" and settings.datasets[evaluated].classes:
         raise ValueError(f"{origin}: full supervision does not score classes; evaluate on a data set of expressions")
-    pooling = experiments.methods[cell.method] if supervision == "weak" and cell.method else None
+    if supervision == "full" and cell.options:
+        raise ValueError(f"{origin}: options: only weak supervision has a pooling; remove them")
     try:
-        run = make_run(settings, cell.dataset, supervision, pooling, cell.settings, cell.options)
+        pooling = _pooling(experiments.methods[cell.method], cell.options) if cell.method else None
+        run = make_run(settings, cell.dataset, supervision, pooling if supervision == "weak" else None, cell.settings)
         start = vary(settings, cell.settings).training.weak.pretraining if run.pretraining else None
         pretraining = pretraining_run(settings, start, cell.settings) if start else None
     except ValueError as error:
@@ -260,6 +262,11 @@ def _cell(
         raise ValueError(f"{origin}: class encoding only knows its training classes; choose language_model")
     evaluation = Evaluation(evaluated, settings.datasets[evaluated].evaluation, bool(cell.multiscale), cell.labels)
     return Cell(*labels, run, pretraining, evaluation, bool(cell.crf), cell.metric or "mIoU")
+
+
+def _pooling(method: MethodSettings, options: dict[str, Any]) -> PoolingSettings:
+    values = {"name": method.name, "options": method.options | options}
+    return parse(PoolingSettings, values, f"method {method.name}")
 
 
 def _check_labels(origin: str, label_set: dict[str, list[str]], dataset: str, settings: Settings) -> None:

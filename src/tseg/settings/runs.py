@@ -11,7 +11,6 @@ from tseg.settings.schema import (
     RunTrainingSettings,
     Settings,
     Supervision,
-    pooling_options,
     records_path,
 )
 from tseg.settings.validation import hint, parse
@@ -47,35 +46,24 @@ def make_run(
     supervision: Supervision,
     pooling: PoolingSettings | None,
     varied: dict[str, Any],
-    options: dict[str, Any] | None = None,
 ) -> RunSettings:
     """Return the run that trains on `dataset`, with only the settings that concern it.
 
-    `pooling` is given for weak supervision only. `varied` overrides the settings, by dotted keys; `options` overrides
-    the pooling's. The name of the run lists the overrides that change it. Raises ValueError for an unknown key or an
-    invalid value.
+    `pooling` is given for weak supervision only. `varied` overrides the settings, by dotted keys. The name of the run
+    lists the overrides that change it, and the options of the pooling that are not its defaults. Raises ValueError for
+    an unknown key or an invalid value.
     """
-    overridden = _override(pooling, options or {})
-    run = _unnamed_run(settings, dataset, supervision, overridden, varied)
+    run = _unnamed_run(settings, dataset, supervision, pooling, varied)
     # A key that does not concern the run stays out of its name: full supervision has no targets.
     differing = {
         key: value
         for key, value in _differing(settings, varied).items()
-        if run != _unnamed_run(settings, dataset, supervision, overridden, {k: varied[k] for k in varied if k != key})
+        if run != _unnamed_run(settings, dataset, supervision, pooling, {k: varied[k] for k in varied if k != key})
     }
-    if pooling and overridden:
-        before, after = pooling.options, overridden.options
-        differing |= {f"options.{key}": after[key] for key in sorted(options or {}) if before[key] != after[key]}
+    if pooling:
+        differing |= {f"options.{key}": value for key, value in pooling.changed_options().items()}
     suffix = "".join(f"+{key.rsplit('.', 1)[-1]}={_in_name(key, value)}" for key, value in differing.items())
     return run.model_copy(update={"run": run.run + suffix})
-
-
-def _override(pooling: PoolingSettings | None, options: dict[str, Any]) -> PoolingSettings | None:
-    if pooling is None:
-        if options:
-            raise ValueError("options: only weak supervision has a pooling; remove them")
-        return None
-    return PoolingSettings(name=pooling.name, options=pooling_options(pooling.name, pooling.options | options))
 
 
 def _unnamed_run(

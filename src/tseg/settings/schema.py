@@ -14,7 +14,9 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationInfo,
     create_model,
+    field_validator,
     model_validator,
 )
 
@@ -278,29 +280,33 @@ class PoolingSettings(StrictModel):
 
     name: str
     """A pooling of `tseg.model.pooling`."""
-    options: dict[str, Any] = {}
-    """Arguments of the pooling by keyword."""
+    options: dict[str, Any] = Field(default={}, validate_default=True)
+    """Arguments of the pooling by keyword; its defaults are added."""
 
-    @model_validator(mode="after")
-    def _complete_options(self) -> Self:
-        self.options.update(pooling_options(self.name, self.options))
-        return self
+    @field_validator("options")
+    @classmethod
+    def _fit_the_signature(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        """Convert the options to the types in the signature of the pooling."""
+        name = info.data.get("name", "")
+        check_known(name, POOLINGS, "tseg.model.pooling has no pooling")
+        score = POOLINGS[name].score
+        fields: dict[str, Any] = {
+            option: (parameter.annotation, ... if parameter.default is Parameter.empty else parameter.default)
+            for option, parameter in _options_of(name).items()
+        }
+        schema = create_model(name, __base__=StrictModel, __module__=score.__module__, **fields)
+        return parse(schema, options, f"options of the pooling {name}").model_dump()
+
+    def changed_options(self) -> dict[str, Any]:
+        """The options that differ from the defaults of the pooling, in alphabetical order."""
+        defaults = {name: parameter.default for name, parameter in _options_of(self.name).items()}
+        return {name: value for name, value in sorted(self.options.items()) if value != defaults[name]}
 
 
-def pooling_options(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Convert the options to the types in the signature of the pooling `name`, and add defaults.
-
-    Raises ValueError if the pooling or an option is unknown, or if an option is missing or invalid.
-    """
-    check_known(name, POOLINGS, "tseg.model.pooling has no pooling")
-    score = POOLINGS[name].score
-    fields: dict[str, Any] = {
-        parameter.name: (parameter.annotation, ... if parameter.default is Parameter.empty else parameter.default)
-        for parameter in signature(score).parameters.values()
-        if parameter.kind is Parameter.KEYWORD_ONLY
-    }
-    schema = create_model(name, __base__=StrictModel, __module__=score.__module__, **fields)
-    return parse(schema, options, f"options of the pooling {name}").model_dump()
+def _options_of(pooling: str) -> dict[str, Parameter]:
+    """The keyword-only parameters of a pooling's score."""
+    parameters = signature(POOLINGS[pooling].score).parameters.values()
+    return {parameter.name: parameter for parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY}
 
 
 class RunTrainingSettings(TrainingSettings):
