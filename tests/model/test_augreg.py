@@ -140,20 +140,23 @@ def test_both_layouts_of_the_same_weights_give_the_same_features(tmp_path: Path)
 @pytest.mark.parametrize(
     ("option", "complaint"),
     [
-        ({"depth": 1}, r"16 of its tensors: Transformer/encoderblock_1/\S+ is \(\S+\), not absent"),
-        ({"depth": 3}, r"16 of its tensors: Transformer/encoderblock_2/LayerNorm_0/scale is missing, not \(32,\)"),
-        ({"embed_dim": 64}, r"cls is \(1, 1, 32\), not \(1, 1, 64\)"),
-        ({"num_heads": 2}, r"14 of its tensors: \S+query/kernel is \(32, 4, 8\), not \(32, 2, 16\)"),
+        ({"depth": 1}, r"16 of its tensors: Transformer/encoderblock_1/\S+ is \(\S+\), expected none"),
+        ({"depth": 3}, r"16 of its tensors: Transformer/encoderblock_2/LayerNorm_0/scale is missing, expected \(32,\)"),
+        ({"embed_dim": 64}, r"cls is \(1, 1, 32\), expected \(1, 1, 64\)"),
+        ({"num_heads": 2}, r"14 of its tensors: \S+query/kernel is \(32, 4, 8\), expected \(32, 2, 16\)"),
         (
             {"patch_size": 4, "img_size": 16},
-            r"1 of its tensors: embedding/kernel is \(8, 8, 3, 32\), not \(4, 4, 3, 32",
+            r"1 of its tensors: embedding/kernel is \(8, 8, 3, 32\), expected \(4, 4, 3, 32",
         ),
-        ({"img_size": 40}, r"1 of its tensors: \S+input/pos_embedding is \(1, 17, 32\), not \(1, 26, 32\)"),
-        ({"class_token": 0}, r"2 of its tensors: \S+pos_embedding is .*; cls is \(1, 1, 32\), not absent"),
-        ({"reg_tokens": 2}, r"2 of its tensors: reg_token is missing, not \(1, 2, 32\)"),
-        ({"init_values": 1}, r"4 of its tensors: Transformer/encoderblock_0/ls1/gamma is missing, not \(32,\)"),
-        ({"qk_norm": 1}, r"8 of its tensors: Transformer/encoderblock_0/attn\.q_norm/scale is missing, not \(8,\)"),
-        ({"mlp_ratio": 2}, r"6 of its tensors: \S+/Dense_0/kernel is \(32, 128\), not \(32, 64\)"),
+        ({"img_size": 40}, r"1 of its tensors: \S+input/pos_embedding is \(1, 17, 32\), expected \(1, 26, 32\)"),
+        ({"class_token": 0}, r"2 of its tensors: \S+pos_embedding is .*; cls is \(1, 1, 32\), expected none"),
+        ({"reg_tokens": 2}, r"2 of its tensors: reg_token is missing, expected \(1, 2, 32\)"),
+        ({"init_values": 1}, r"4 of its tensors: Transformer/encoderblock_0/ls1/gamma is missing, expected \(32,\)"),
+        (
+            {"qk_norm": 1},
+            r"8 of its tensors: Transformer/encoderblock_0/attn\.q_norm/scale is missing, expected \(8,\)",
+        ),
+        ({"mlp_ratio": 2}, r"6 of its tensors: \S+/Dense_0/kernel is \(32, 128\), expected \(32, 64\)"),
     ],
 )
 def test_a_file_of_another_architecture_is_refused(tmp_path: Path, option: dict[str, int], complaint: str) -> None:
@@ -165,7 +168,7 @@ def test_a_file_of_another_architecture_is_refused(tmp_path: Path, option: dict[
 @pytest.mark.parametrize("prefix", ["opt/target/", "params/"])
 def test_names_of_another_layout_are_refused(tmp_path: Path, prefix: str) -> None:
     file = saved(tmp_path / "vit.npz", {prefix + name: array for name, array in random_arrays().items()})
-    with pytest.raises(ValueError, match=r"cls is missing, not \(1, 1, 32\)"):
+    with pytest.raises(ValueError, match=r"cls is missing, expected \(1, 1, 32\)"):
         build(file)
 
 
@@ -178,7 +181,7 @@ def test_an_array_of_objects_is_refused_and_its_code_not_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = saved(tmp_path / "vit.npz", random_arrays() | {"cls": np.full((1, 1, WIDTH), Harmful(), dtype=object)})
-    with pytest.raises(ValueError, match=r"vit\.npz' do not fit .* in 1 of its tensors: cls is of type object, not"):
+    with pytest.raises(ValueError, match=r"vit\.npz' do not fit .* 1 of its tensors: cls is of type object, expected"):
         build(file)
     assert "ran code" not in capsys.readouterr().out
 
@@ -189,7 +192,7 @@ def test_an_array_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
     with zipfile.ZipFile(file, "a") as archive, archive.open("more.npy", "w") as stream:
         header = {"descr": "<f4", "fortran_order": False, "shape": (2**38,)}
         np.lib.format.write_array_header_1_0(stream, header)
-    with pytest.raises(ValueError, match=r"in 1 of its tensors: more is \(274877906944,\), not absent"):
+    with pytest.raises(ValueError, match=r"1 of its tensors: more is \(274877906944,\), expected none"):
         build(file)
 
 

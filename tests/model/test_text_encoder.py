@@ -144,17 +144,17 @@ def test_loading_prints_no_warning_about_heads(
     [
         (
             {"bert.encoder.layer.1.output.dense.bias": None},
-            r"encoder\.layer\.1\.output\.dense\.bias is missing, not \(32,\)",
+            r"encoder\.layer\.1\.output\.dense\.bias is missing, expected \(32,\)",
         ),
         (
             {"bert.embeddings.word_embeddings.weight": (61, 32)},
-            r"embeddings\.word_embeddings\.weight is \(61, 32\), not \(60, 32\)",
+            r"embeddings\.word_embeddings\.weight is \(61, 32\), expected \(60, 32\)",
         ),
         (
             {"bert.encoder.layer.2.output.dense.bias": (32,)},
-            r"bert\.encoder\.layer\.2\.output\.dense\.bias is present, not absent",
+            r"bert\.encoder\.layer\.2\.output\.dense\.bias is present, expected none",
         ),
-        ({"adapter.weight": (32,)}, r"adapter\.weight is present, not absent"),
+        ({"adapter.weight": (32,)}, r"adapter\.weight is present, expected none"),
     ],
 )
 @pytest.mark.parametrize("source", ["folder", "hub"])
@@ -179,7 +179,7 @@ def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
     published(tmp_path)
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "pytorch_model.bin")
     with pytest.raises(
-        ValueError, match=r"in 38 of its tensors: embeddings\.word_embeddings\.weight is missing, not \(60, 32\)"
+        ValueError, match=r"38 of its tensors: embeddings\.word_embeddings\.weight is missing, expected \(60, 32\)"
     ):
         build(str(tmp_path))
 

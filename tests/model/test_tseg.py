@@ -156,18 +156,18 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model\.safetensors does not exist"):
         load_model(path)
     path.write_bytes(b"no weights at all")
-    with pytest.raises(ValueError, match=r"model\.safetensors is not a model"):
+    with pytest.raises(ValueError, match=r"model\.safetensors was not written by"):
         load_model(path)
     save_file({"weight": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match=r"model\.safetensors is not a model"):
+    with pytest.raises(ValueError, match=r"model\.safetensors was not written by"):
         load_model(path)
     save_file({"weight": torch.zeros(1)}, path, metadata={"format": json.dumps("pt")})
-    with pytest.raises(ValueError, match=r"model\.safetensors is not a model"):
+    with pytest.raises(ValueError, match=r"model\.safetensors was not written by"):
         load_model(path)
     for header in (
         {"architecture": {}},
         {"architecture": {}, "provenance": PROVENANCE.to_json(), "bert": None, "tokenizer": None},
     ):
         save_file({"weight": torch.zeros(1)}, path, metadata={"tseg": json.dumps(header)})
-        with pytest.raises(ValueError, match=r"model\.safetensors is not a model"):
+        with pytest.raises(ValueError, match=r"model\.safetensors was not written by"):
             load_model(path)

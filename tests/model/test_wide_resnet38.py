@@ -210,9 +210,9 @@ def test_a_state_dict_that_counts_its_batches_is_loaded_too(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "shape", "complaint"),
     [
-        ("b4_3.bn_branch2a.running_var", None, r"b4_3\.bn_branch2a\.running_var is missing, not \(16,\)"),
-        ("b8.conv_branch1.weight", (4, 4), r"b8\.conv_branch1\.weight is \(4, 4\), not absent"),
-        ("conv1a.weight", (2, 3, 7, 7), r"conv1a\.weight is \(2, 3, 7, 7\), not \(2, 3, 3, 3\)"),
+        ("b4_3.bn_branch2a.running_var", None, r"b4_3\.bn_branch2a\.running_var is missing, expected \(16,\)"),
+        ("b8.conv_branch1.weight", (4, 4), r"b8\.conv_branch1\.weight is \(4, 4\), expected none"),
+        ("conv1a.weight", (2, 3, 7, 7), r"conv1a\.weight is \(2, 3, 7, 7\), expected \(2, 3, 3, 3\)"),
     ],
 )
 def test_a_file_with_a_missing_an_extra_or_a_misshapen_weight_is_refused(
@@ -224,13 +224,13 @@ def test_a_file_with_a_missing_an_extra_or_a_misshapen_weight_is_refused(
     else:
         weights[name] = torch.zeros(shape)
     torch.save(weights, tmp_path / "a1.pth")
-    with pytest.raises(ValueError, match=rf"a1\.pth.* in 1 of its tensors: {complaint}"):
+    with pytest.raises(ValueError, match=rf"a1\.pth.* 1 of its tensors: {complaint}"):
         build(tmp_path / "a1.pth")
 
 
 def test_a_file_of_another_width_is_refused(tmp_path: Path) -> None:
     torch.save(circulated(random_net(4)), tmp_path / "a1.pth")
-    with pytest.raises(ValueError, match=r"a1\.pth.*conv1a\.weight is \(4, 3, 3, 3\), not \(2, 3, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"a1\.pth.*conv1a\.weight is \(4, 3, 3, 3\), expected \(2, 3, 3, 3\)"):
         build(tmp_path / "a1.pth")
 
 

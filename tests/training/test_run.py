@@ -123,7 +123,7 @@ def test_missing_weights_are_reported_with_their_key_and_a_source(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     architecture[encoder]["weights"] = "data/raw/gone"
-    fix = f"`tseg fetch {source}` brings weights to data/raw/{source}"
+    fix = f"`tseg fetch {source}` downloads weights to data/raw/{source}"
     with pytest.raises(ValueError, match=rf"^{key}: the weights 'data/raw/gone' [^\n]*; {fix}$"):
         build_model(run_of(architecture), list(records["expression"]))
 

@@ -61,7 +61,7 @@ def _field(image: np.ndarray, num_labels: int, preset: str) -> DenseCRF2D:
 
 
 def _posterior(field: DenseCRF2D, probabilities: np.ndarray) -> np.ndarray:
-    """Posterior of label probabilities by mean-field inference; both float32 (labels, H, W)."""
+    """Label probabilities after mean-field inference, given those of the unary term; both float32 (labels, H, W)."""
     unary = -np.log(probabilities.reshape(len(probabilities), -1).clip(SMALLEST_PROBABILITY, 1))
     field.setUnaryEnergy(unary.astype(np.float32, order="C"))
     return np.array(field.inference(NUM_ITERATIONS)).reshape(probabilities.shape)

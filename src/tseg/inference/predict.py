@@ -29,13 +29,13 @@ def predict_records(
 ) -> pa.Table:
     """The similarities of every image to each of its expressions, as a table of `PREDICTIONS`.
 
-    With `words`, every image is compared to all of them instead, and a flip does not change them, as in training.
-    `flip_words`: whether a flip swaps left and right in the expressions. Raises ValueError for an image that cannot be
-    read, and for an expression that is not a class of a model with class encoding.
+    With `words`, every image is compared to all of them instead; as in training with classes, a flip leaves them
+    unchanged. `flip_words`: whether a flip swaps left and right in the expressions. Raises ValueError for an image that
+    cannot be read, and for an expression that is not a class of a model with class encoding.
     """
     rows: list[dict[str, Any]] = []
-    for file_name, of_image, own in images_of(records, "predict"):
-        expressions = own if words is None else list(dict.fromkeys(words))
+    for file_name, image_records, own_expressions in images_of(records, "predict"):
+        expressions = own_expressions if words is None else list(dict.fromkeys(words))
         maps = predict_similarities(
             model,
             open_image(file_name),
@@ -45,7 +45,7 @@ def predict_records(
             flip=flip,
             flip_words=flip_words if words is None else "keep",
         )
-        image_id: str = of_image["image_id"].iloc[0]
+        image_id: str = image_records["image_id"].iloc[0]
         for expression, similarities in zip(expressions, maps, strict=True):
             values = similarities.numpy().astype(np.float16).ravel()
             row = (image_id, expression, *similarities.shape, values)
@@ -54,7 +54,7 @@ def predict_records(
 
 
 def grid_size(image: Image.Image, resolution: float, patch_size: int) -> tuple[int, int]:
-    """Patches (rows, columns) of an image rescaled to a longer side of `resolution` pixels, with its aspect ratio."""
+    """Grid of patches (rows, columns) of an image whose longer side is resized to `resolution` pixels."""
     scale = resolution / max(image.size) / patch_size
     width, height = (max(1, round(side * scale)) for side in image.size)
     return height, width

@@ -29,10 +29,12 @@ class Segmenter:
         background: float = 0.2,
         crf: str | None = None,
     ):
-        """`resolution`: longer side in pixels of an image at the encoder's input; `crf`: a name in `crf.PRESETS`.
+        """Segment with `model`.
 
-        `pooling`: the pooling that trained the model; None after full supervision. `flip_words`: whether a flip swaps
-        left and right in the phrases, as in training. `background`: what an activation must exceed (GAP, GMP).
+        `pooling`: the pooling that trained the model; None after full supervision. `resolution`: pixels to which the
+        longer side of an image is resized. `flip_words`: whether a flip swaps left and right in the phrases, as in
+        training. `background`: the activation that a pixel must exceed (GAP and GMP only). `crf`: a name in
+        `crf.PRESETS`; None for no refinement.
         """
         self.model, self.pooling, self.resolution = model, pooling, resolution
         self.flip_words: Literal["swap", "keep"] = flip_words

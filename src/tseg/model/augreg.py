@@ -22,7 +22,7 @@ _NAMES = {
     "mlp.fc2": "MlpBlock_3/Dense_1",
     "norm": "Transformer/encoder_norm",
 }
-"""timm's name of a layer, inside or outside a block, to AugReg's."""
+"""Layer names, timm's to AugReg's; both without the prefix of a block."""
 
 
 def load_augreg(vit: VisionTransformer, file: str) -> None:
@@ -33,14 +33,14 @@ def load_augreg(vit: VisionTransformer, file: str) -> None:
     complaint = f"the weights {file!r} cannot be read"
     with parsing(complaint):
         found = _shapes(file)
-    # timm alone would resize arrays that do not fit, and keep random values for those that it does not look for.
+    # Check first: timm silently resizes arrays that do not fit, and keeps random values for layers that AugReg lacks.
     check_fit(found, augreg_shapes(vit), ignored="^(head|pre_logits)/", weights=file)
     with parsing(complaint):
         vit.load_pretrained(file)
 
 
 def augreg_shapes(vit: VisionTransformer) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the arrays in an AugReg file of the weights of `vit`, without a classifier's."""
+    """Name and shape of every array that an AugReg file for `vit` must have, except a classifier's."""
     outside = {name: weight for name, weight in vit.state_dict().items() if not name.startswith("blocks.")}
     shapes = dict(_arrays(outside, heads=1))
     blocks: Any = vit.blocks
@@ -51,7 +51,7 @@ def augreg_shapes(vit: VisionTransformer) -> dict[str, tuple[int, ...]]:
 
 
 def _arrays(weights: Mapping[str, Tensor], heads: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of AugReg's arrays for timm's `weights`: those of one block, or all outside the blocks."""
+    """Yield the name and shape of each AugReg array for timm's `weights`, from one block or from outside all blocks."""
     for timm_name, weight in weights.items():
         shape = list(weight.shape)
         layer, _, kind = timm_name.rpartition(".")

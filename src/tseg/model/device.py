@@ -6,11 +6,11 @@ import torch
 
 
 def select_device(name: str, num_threads: int) -> torch.device:
-    """The device `name` (auto: a GPU if there is one), with torch set to deterministic algorithms and `num_threads`.
+    """Set torch to deterministic algorithms and `num_threads`; return the device `name` (auto: a GPU if there is one).
 
     Raises ValueError if the machine has no such device.
     """
-    # cuBLAS reads it when CUDA starts; without it sums are taken in varying order.
+    # cuBLAS reads this when CUDA starts. Without it, the order of its sums varies between runs.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True)

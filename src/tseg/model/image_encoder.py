@@ -26,9 +26,9 @@ class ViTEncoder(nn.Module):
     """
 
     mean = (0.5, 0.5, 0.5)
-    """Subtracted from red, green and blue in [0, 1]; that of AugReg ViTs."""
+    """Subtracted from RGB values in [0, 1], as for AugReg's ViTs."""
     std = (0.5, 0.5, 0.5)
-    """Divides red, green and blue afterwards."""
+    """Divides the RGB values after `mean` is subtracted."""
 
     def __init__(self, vit: VisionTransformer):
         super().__init__()
@@ -50,7 +50,7 @@ class ViTEncoder(nn.Module):
 
         H and W are multiples of the patch size; N = HW / patch_size^2.
         """
-        assert self.vit.pos_embed is not None, "build_image_encoder refuses a ViT without"
+        assert self.vit.pos_embed is not None, "build_vit refuses a ViT without position embeddings"
         pos_embed = resample_abs_pos_embed(
             self.vit.pos_embed,
             new_size=[side // self.patch_size for side in images.shape[2:]],
@@ -88,9 +88,9 @@ def build_image_encoder(name: str, options: dict[str, int], weights: str | None,
 def build_vit(name: str, options: dict[str, int], weights: str | None, drop_path: float) -> ViTEncoder:
     """Build the timm ViT called `name`; `options` are arguments of its constructor.
 
-    `weights`: None for random ones; a file (`.safetensors`, PyTorch's `.pth` or `.bin`, AugReg's `.npz`) that has
-    exactly the ViT's tensors, a classifier's aside; or a name on timm's hub, such as
-    `vit_small_patch16_384.augreg_in21k_ft_in1k`. Only an `.npz` file reveals the number of heads.
+    `weights`: None for random weights; a file (`.safetensors`, PyTorch's `.pth` or `.bin`, AugReg's `.npz`) that has
+    exactly the ViT's tensors, except a classifier's; or a name on timm's hub, such as
+    `vit_small_patch16_384.augreg_in21k_ft_in1k`. Only an `.npz` file allows a check of the number of heads.
     `drop_path`: rate of the last block; it rises linearly from 0. Raises ValueError if timm has no such ViT or the
     weights do not fit it.
     """
@@ -120,17 +120,17 @@ def _load(vit: VisionTransformer, weights: str, name: str, options: dict[str, in
 
 
 def hub_weights(weights: str, name: str, options: dict[str, int]) -> Mapping[str, object]:
-    """Tensors by name that timm's hub, or its local cache, has under the name `weights`.
+    """Load the tensors, by name, that timm's hub or its local cache has under the name `weights`.
 
-    Raises MissingWeightsError if they cannot be had, and ValueError unless they are for the ViT called `name` and for
-    images normalised as `ViTEncoder` wants them.
+    Raises MissingWeightsError if neither has them, and ValueError if they belong to another ViT than `name` or expect
+    another normalisation than that of `ViTEncoder`.
     """
     published = get_pretrained_cfg(weights) if is_model_pretrained(weights) else None
     if published is None or published.hf_hub_id is None:
         raise MissingWeightsError(f"the weights {weights!r} are neither a file nor a name on timm's hub")
-    theirs = weights.partition(".")[0]
-    if theirs != name:
-        raise ValueError(f"the weights {weights!r} are for the ViT {theirs!r}, not for {name!r}; make the two agree")
+    vit_name = weights.partition(".")[0]
+    if vit_name != name:
+        raise ValueError(f"the weights {weights!r} are for the ViT {vit_name!r}, not for {name!r}; make the two agree")
     if "num_heads" in options:  # the shapes of the weights would not reveal a mismatch
         raise ValueError(f"the weights {weights!r} fix the number of heads; leave out the option num_heads")
     if tuple(published.mean) != ViTEncoder.mean or tuple(published.std) != ViTEncoder.std:
@@ -138,5 +138,5 @@ def hub_weights(weights: str, name: str, options: dict[str, int]) -> Mapping[str
             f"the weights {weights!r} were trained on images normalised by {published.mean} and {published.std}, not "
             f"by {ViTEncoder.mean} and {ViTEncoder.std}; choose AugReg weights"
         )
-    with parsing(f"the weights {weights!r} cannot be had from timm's hub", MissingWeightsError):
+    with parsing(f"the weights {weights!r} cannot be loaded from timm's hub", MissingWeightsError):
         return load_state_dict_from_hf(published.hf_hub_id)

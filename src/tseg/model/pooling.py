@@ -31,7 +31,7 @@ class Pooling(NamedTuple):
     masks: Callable[[Tensor], Tensor] | None
     """Maps S to m, (..., L) to (..., L). None: masks are normalised activations, as for GAP and GMP."""
     exclusive: bool
-    """Whether the masks of a patch and its background sum to 1."""
+    """Whether each patch's masks and background sum to 1, as for SPA."""
 
 
 POOLINGS: dict[str, Pooling] = {}

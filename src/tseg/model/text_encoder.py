@@ -90,10 +90,10 @@ class ClassEncoderArguments(TypedDict):
 def build_text_encoder(
     arguments: BertArguments | ClassEncoderArguments, tokenizer: Tokenizer | None
 ) -> TextEncoder | ClassEncoder:
-    """Build the class encoder of `arguments`, or their BERT with `tokenizer`.
+    """Build a class encoder, or a BERT with its `tokenizer`, from `arguments`.
 
-    Raises MissingWeightsError if the weights cannot be found, and ValueError if the tokenizer has more pieces than the
-    BERT has vectors or another argument is unusable.
+    Raises MissingWeightsError if the weights cannot be found, and ValueError if the tokenizer has more pieces than
+    `vocabulary_size` or another argument is unusable.
     """
     if "classes" in arguments:
         return ClassEncoder(**arguments)
@@ -101,7 +101,7 @@ def build_text_encoder(
     if tokenizer.get_vocab_size() > arguments["vocabulary_size"]:
         raise ValueError(
             f"the tokenizer has {tokenizer.get_vocab_size()} pieces, more than the vocabulary_size of "
-            f"{arguments['vocabulary_size']}; raise it"
+            f"{arguments['vocabulary_size']}; raise vocabulary_size"
         )
     return TextEncoder(build_bert(**arguments), tokenizer, arguments["max_tokens"])
 
@@ -117,7 +117,7 @@ def rebuild_text_encoder(
         return ClassEncoder(**arguments)
     if bert is None or tokenizer is None:
         raise ValueError("its language model has no configuration or no tokenizer")
-    # The BERT's own configuration: pretrained ones differ in more than `arguments`.
+    # Pretrained BERTs differ in more than `arguments`, so the saved configuration is used.
     model = BertModel(BertConfig.from_dict(bert), add_pooling_layer=False)
     return TextEncoder(model, Tokenizer.from_str(tokenizer), arguments["max_tokens"])
 
@@ -133,7 +133,7 @@ def build_bert(
 ) -> BertModel:
     """Build a BERT of the given sizes; `dropout` applies to its hidden states and its attention.
 
-    `weights`: None for random ones, else a local folder or a name on the hub that transformers can load. Raises
+    `weights`: None for random weights, else a local folder or a name on the hub that transformers can load. Raises
     MissingWeightsError if they are neither, and ValueError if they are damaged or have other sizes.
     """
     sizes: dict[str, Any] = {
@@ -157,7 +157,7 @@ def build_bert(
     if max_tokens > config.max_position_embeddings:
         raise ValueError(
             f"the weights {weights!r} have {config.max_position_embeddings} positions, fewer than the max_tokens of "
-            f"{max_tokens}; lower it"
+            f"{max_tokens}; lower max_tokens"
         )
     for key, size in sizes.items():
         if getattr(config, key) != size:
@@ -175,7 +175,7 @@ def _load_bert(weights: str, config: BertConfig) -> BertModel:
         config=config,
         add_pooling_layer=False,
         dtype=float32,
-        # transformers alone would keep random values for what does not fit, or print a table; it is refused below.
+        # transformers keeps random values for tensors that do not fit; `check_fit` below refuses them.
         ignore_mismatched_sizes=True,
         output_loading_info=True,
     )
@@ -193,7 +193,7 @@ def _load_bert(weights: str, config: BertConfig) -> BertModel:
 
 
 def _pretrained(weights: str, load: Callable[..., Any], **arguments: Any) -> Any:
-    """Call `load`, a function of transformers, with a local folder or a name on the hub; turn its errors into ours."""
+    """Call `load` of transformers with `weights`, a local folder or a name on the hub, and convert its errors."""
     complaint, folder = f"the weights {weights!r} cannot be loaded", Path(weights)
     if folder.exists() and not (folder / "config.json").is_file():
         raise ValueError(f"{complaint}: they are not a folder with a config.json")
@@ -212,7 +212,7 @@ def learn_wordpiece(expressions: Sequence[str], vocabulary_size: int) -> Tokeniz
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     words = tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(" ".join(expressions)))
-    # The trainer alone would number the letters inside words in the order of a hash table, which varies.
+    # Left to itself, the trainer numbers the letters inside words in hash order, which varies between runs.
     inner_letters = sorted({f"##{letter}" for word, _ in words for letter in word[1:]})
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocabulary_size, special_tokens=[*_SPECIAL_TOKENS, *inner_letters], show_progress=False

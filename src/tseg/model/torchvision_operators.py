@@ -1,10 +1,10 @@
 """Make timm and transformers importable with any build of torch and torchvision.
 
-Both import torchvision, which registers fake kernels for its operators `nms` and `qnms` on import. A torchvision built
-for CUDA cannot load the library that defines them beside a CPU build of torch, a pair that a plain `pip install` of
-pinned versions gives on some machines: "operator torchvision::nms does not exist". Declaring the two operators without
-a kernel lets the import succeed; this project never calls them. If the library loads, nothing is declared and
-torchvision stays intact.
+Both import torchvision. On import, it registers fake kernels for its operators `nms` and `qnms`, which its compiled
+library defines. A library built for CUDA does not load beside a CPU build of torch, and the import then fails:
+"operator torchvision::nms does not exist". On some machines, a plain `pip install` of pinned versions installs such a
+pair. Declaring the two operators without a kernel lets the import succeed; this project never calls them. If the
+library loads, nothing is declared and torchvision stays intact.
 
 Importing this module is enough. A module that imports timm or transformers imports this one first.
 """

@@ -137,5 +137,5 @@ def load_model(path: Path) -> tuple[TSEG, ModelProvenance]:
         if isinstance(model.image_encoder, WideResNet38) and architecture["image_encoder"]["weights"] is not None:
             model.image_encoder.freeze()
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path} is not a model that this `tseg train` wrote: {error}; train it again") from error
+        raise ValueError(f"{path} was not written by this version of `tseg train`: {error}; train it again") from error
     return model.eval(), provenance

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 
 class MissingWeightsError(ValueError):
-    """The weights are not on this machine and cannot be downloaded: whoever knows a source can suggest it."""
+    """The weights are not on this machine and cannot be downloaded. A caller that knows a source can suggest it."""
 
 
 def read_weights(file: str) -> Mapping[str, object]:
     """Tensors by name, on the CPU, from a `.safetensors` or PyTorch (`.pth`, `.bin`) file.
 
-    From a training checkpoint timm takes the entry "state_dict" or "model". Raises MissingWeightsError if there is no
+    In a training checkpoint, they are the entry "state_dict" or "model". Raises MissingWeightsError if there is no
     such file, and ValueError if it is damaged or loading it would run code.
     """
     if not Path(file).is_file():
@@ -38,13 +38,13 @@ def load_strictly(module: nn.Module, found: Mapping[str, object], *, ignored: st
 def check_fit(found: Mapping[str, object], needed: Mapping[str, object], *, ignored: str, weights: str) -> None:
     """Raise ValueError with the first differences unless the shapes `found` are exactly those `needed`.
 
-    `ignored` is a regular expression: matching names, such as a classifier's, are excluded on both sides. `weights` is
-    what the message calls the weights: their file or their name on a hub.
+    `ignored` is a regular expression: matching names, such as a classifier's, are excluded on both sides. `weights`
+    names the weights in the message: a file or a name on a hub.
     """
     names = [name for name in {**needed, **found} if not re.search(ignored, name)]
     wrong = [name for name in names if needed.get(name) != found.get(name)]
     if wrong:
-        first = [f"{name} is {found.get(name, 'missing')}, not {needed.get(name, 'absent')}" for name in wrong[:3]]
+        first = [f"{name} is {found.get(name, 'missing')}, expected {needed.get(name, 'none')}" for name in wrong[:3]]
         raise ValueError(
             f"the weights {weights!r} do not fit the encoder in {len(wrong)} of its tensors: {'; '.join(first)}"
         )
@@ -61,7 +61,7 @@ def _shape(tensor: object) -> object:
 
 @contextmanager
 def parsing(complaint: str, kind: type[ValueError] = ValueError) -> Generator[None, None, None]:
-    """Turn any error into one of `kind`: `complaint`, a colon, the first sentence of the error.
+    """Re-raise any error as `kind`, with `complaint`, a colon and the first sentence of the error as its message.
 
     For libraries that read a possibly damaged file: they raise errors of many types, with messages of many lines.
     """

@@ -1,7 +1,7 @@
 """The 38-layer wide ResNet (model A1) of Wu, Shen and van den Hengel 2016, at stride 8: the image encoder of Table 1.
 
 Strides, dilations, dropout and the names of the weights are those of psa (Ahn and Kwak 2018), which Table 1 compares
-with: the file of ImageNet weights that psa publishes fits name by name.
+with, so psa's published ImageNet weights load by name.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ _IGNORED = r"^(linear1000\.|fc)|\.num_batches_tracked$"
 
 
 class _Stage(NamedTuple):
-    """Blocks of one size; the first has the stride, and its second convolution the new dilation."""
+    """Blocks of one size. The first has the stride; the dilation begins at its second convolution."""
 
     name: str
     num_blocks: int
@@ -85,7 +85,7 @@ class Bottleneck(nn.Module):
 
 
 def _layers(width: int) -> Iterator[tuple[str, nn.Module]]:
-    """Name, as published, and module of every layer, in order."""
+    """Yield the published name and the module of every layer, in order."""
     yield "conv1a", _conv(3, width, 3)
     channels, dilation_before = width, 1
     for name, num_blocks, middle, out, stride, dilation in _STAGES:
@@ -107,9 +107,9 @@ class WideResNet38(nn.Module):
     patch_size = 8
     """Stride in pixels, the counterpart of a ViT's patch size."""
     mean = (0.485, 0.456, 0.406)
-    """Subtracted from red, green and blue in [0, 1]; ImageNet's, as in psa."""
+    """Subtracted from RGB values in [0, 1]; ImageNet's, as in psa."""
     std = (0.229, 0.224, 0.225)
-    """Divides red, green and blue afterwards."""
+    """Divides the RGB values after `mean` is subtracted."""
 
     def __init__(self, width: int = 64):
         super().__init__()
@@ -156,8 +156,8 @@ class WideResNet38(nn.Module):
 def build_wide_resnet38(options: dict[str, int], weights: str | None, drop_path: float) -> WideResNet38:
     """Build a WideResNet38; its only option is `width`. Default: 64.
 
-    `weights`: None for random ones, nothing frozen; or a `.pth` or `.safetensors` file that has exactly the network's
-    tensors, a classifier's aside. Raises ValueError for an unusable argument.
+    `weights`: None for random weights, all of them trained; or a `.pth` or `.safetensors` file that has exactly the
+    network's tensors, except a classifier's (see `WideResNet38.freeze`). Raises ValueError for an unusable argument.
     """
     width = options.get("width", 64)
     if options.keys() - {"width"} or width < 1:

@@ -42,7 +42,7 @@ class Batch:
 class Sampling:
     """The order of the images, their crops, and how many expressions are drawn for each (section 4.2).
 
-    A batch is a function of the seed and `iteration`, its number: a resumed training sees the same batches as an
+    A batch depends only on the seed and its `iteration`. A resumed training therefore sees the same batches as an
     uninterrupted one, with any number of worker processes.
     """
 
@@ -63,7 +63,7 @@ class Sampling:
     def crops(
         self, images: Sequence[tuple[Path, T]], iteration: int, generator: np.random.Generator
     ) -> Iterator[tuple[T, Crop, np.ndarray]]:
-        """Items (expressions or records), crop and normalised pixels (3, R, R) of each image of a batch.
+        """Yield the items (expressions or records), crop and normalised pixels (3, R, R) of each image of a batch.
 
         `images`: path and items of every image of the training data.
         """
@@ -87,8 +87,8 @@ class Sampling:
 class WeakBatches(Dataset[Batch]):
     """Batches for weak supervision: images and expressions, without masks.
 
-    With the `classes` of a semantic data set, every batch has all of them as its expressions, in order, and a flip does
-    not change their words.
+    With `classes`, those of a semantic data set, the expressions of every batch are all classes in order. A flip does
+    not swap left and right in their names.
     """
 
     def __init__(self, records: pd.DataFrame, sampling: Sampling, *, classes: Sequence[str] | None = None):
@@ -211,4 +211,5 @@ def _order(seed: int, epoch: int, num_images: int) -> np.ndarray:
 
 
 def _cropped(mask: np.ndarray, crop: Crop) -> np.ndarray:
+    """Crop a mask, bool (height, width), to bool (R, R)."""
     return np.asarray(crop(Image.fromarray(mask.astype(np.uint8)))) > 0

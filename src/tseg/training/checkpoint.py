@@ -15,7 +15,7 @@ from tseg.files import atomic_write
 _DAMAGED = (UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)
 
 History = list[dict[str, float]]
-"""A row per report of a training."""
+"""The logged rows of a training."""
 Part = nn.Module | Optimizer | LRScheduler
 """A part of a training that has a state."""
 

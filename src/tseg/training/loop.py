@@ -17,9 +17,9 @@ from tseg.training.checkpoint import History, load_checkpoint, save_checkpoint
 from tseg.training.objectives import Objective
 
 NUM_LOGGED = 200
-"""Reports per training."""
+"""Rows logged per training."""
 LOGGED_PER_CHECKPOINT = 10
-"""Reports per checkpoint."""
+"""Rows logged per checkpoint."""
 
 
 def optimise(
@@ -74,9 +74,9 @@ def optimise(
 def training_step(
     model: TSEG, batch: Batch, objective: Objective, optimizer: Optimizer, precision: torch.dtype
 ) -> float:
-    """Update the weights by one batch and return its loss, with the encoders in `precision`.
+    """Update the weights by one batch, with the encoders in `precision`, and return its loss.
 
-    Raises ValueError if the loss is not finite; the weights then stay as they are.
+    Raises ValueError if the loss is not finite, and then leaves the weights unchanged.
     """
     device = model.log_tau.device
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):

@@ -1,6 +1,6 @@
-"""A run's settings become a training, and the training becomes a model file.
+"""Assemble a training from the settings of a run, train, and write the model.
 
-The parts (`build_model`, `build_objective`, `build_optimizer`) serve benches as well.
+Benchmarks build the same parts: `build_model`, `build_objective`, `build_optimizer`.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from tseg.training.schedule import poly_schedule
 from tseg.training.targets import TfidfTargets, identity_targets
 
 IMAGES_FILE = "images.csv"
-"""Beside a model: every image that its weights have seen, its pretraining's first."""
+"""The file beside a model that lists its training images, those of its pretraining first."""
 LOGGED = ("loss", "learning_rate", "tau")
 
 
@@ -52,8 +52,8 @@ def train_run(
     """Train `run` and write model.safetensors, history.csv and images.csv to the folder `output`.
 
     `config` is the file that `run` was read from; `start` is the model of its pretraining. A training that was killed
-    resumes from last.ckpt. Raises ValueError if `start` does not go with the run, if the records do not go with its
-    supervision, and at a loss that is not finite.
+    resumes from last.ckpt. Raises ValueError if `start` is not the model of the run's pretraining, if the records lack
+    what its supervision needs, or if a loss is not finite.
     """
     model, pretrained = _load_start(run, config, start)
     seen = [read_images(start.parent / IMAGES_FILE)] if start else []
@@ -94,7 +94,7 @@ def train_run(
 
 
 def build_model(run: RunSettings, expressions: Sequence[str]) -> TSEG:
-    """The model with its encoders' weights, before its first iteration.
+    """Build the model of `run` before its training, with pretrained encoders where the settings name weights.
 
     A language model without pretrained weights learns its vocabulary from the training `expressions`. Raises
     ValueError naming the key of an encoder that cannot be built.
@@ -116,20 +116,20 @@ def build_model(run: RunSettings, expressions: Sequence[str]) -> TSEG:
 
 @contextmanager
 def _naming(key: str, source: str) -> Generator[None, None, None]:
-    """Begin the errors of an encoder with its `key` in the settings; `source`: weights to fetch if there are none."""
+    """Prefix the errors of an encoder with its `key` in the settings; if weights are missing, suggest `source`."""
     try:
         yield
     except MissingWeightsError as error:
-        raise ValueError(f"{key}: {error}; `tseg fetch {source}` brings weights to data/raw/{source}") from error
+        raise ValueError(f"{key}: {error}; `tseg fetch {source}` downloads weights to data/raw/{source}") from error
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from error
 
 
 def build_objective(run: RunSettings, expressions: Sequence[str]) -> Objective:
-    """The loss that `run` minimises. Targets by tf-idf learn the weights of words from the training `expressions`."""
+    """Build the loss that `run` minimises. tf-idf targets learn word weights from the training `expressions`."""
     match run.supervision:
         case "weak":
-            assert run.pooling is not None, "make_run gives one to weak supervision"
+            assert run.pooling is not None, "make_run gives weak supervision a pooling"
             score = partial(POOLINGS[run.pooling.name].score, **run.pooling.options)
             soft = run.training.targets == "tf-idf"
             targets = TfidfTargets(expressions) if soft else identity_targets
@@ -153,7 +153,7 @@ def build_optimizer(settings: RunTrainingSettings, model: TSEG) -> Optimizer:
 def build_batches(
     run: RunSettings, seed: int, records: pd.DataFrame, classes: list[str] | None, model: TSEG
 ) -> Dataset[Batch]:
-    """The batches of `run`, their images normalised as the image encoder of `model` expects."""
+    """Build the batches of `run`, with images normalised as the image encoder of `model` expects."""
     settings, encoder = run.training, model.image_encoder
     sampling = Sampling(
         batch_size=settings.batch_size,
@@ -172,10 +172,11 @@ def build_batches(
 
 
 def _load_start(run: RunSettings, config: Path, start: Path | None) -> tuple[TSEG | None, ModelProvenance | None]:
-    """The model of the run's pretraining and its provenance. Raises ValueError if it belongs to another run."""
+    """Load the model of the run's pretraining and its provenance. Raises ValueError if it belongs to another run."""
     if (start is None) != (run.pretraining is None):
         raise ValueError(
-            f"--start: {config} says pretraining: {run.pretraining}; pass the model of that run, or none if it is null"
+            f"--start: {config} says pretraining: {run.pretraining}; pass the model of that run, or no --start "
+            "if it is null"
         )
     if start is None:
         return None, None
@@ -186,7 +187,7 @@ def _load_start(run: RunSettings, config: Path, start: Path | None) -> tuple[TSE
 
 
 def _training_records(run: RunSettings) -> tuple[pd.DataFrame, RecordsProvenance, int | None]:
-    """The records to train on, their provenance, and the number of images excluded (None: none are looked for)."""
+    """The training records, their provenance, and the number of excluded images (None without excluded_records)."""
     records, provenance = read_records(Path(run.records))
     num_excluded = None
     if run.excluded_records:
@@ -206,7 +207,7 @@ def _train(
     tracker: Tracker,
     num_workers: int,
 ) -> list[dict[str, float]]:
-    """Train `model` in place; returns its history."""
+    """Train `model` in place and return its history."""
     settings = run.training
     if settings.resolution % model.patch_size:
         raise ValueError(
@@ -231,7 +232,7 @@ def _train(
 
 
 def _fingerprint(run: RunSettings, model: TSEG, records: pd.DataFrame, provenance: ModelProvenance) -> str:
-    """A hash of everything that decides the training: a checkpoint of another one is not resumed."""
+    """Hash everything that determines the training. A checkpoint with another hash is not resumed."""
     device = model.log_tau.device.type
     fingerprint = hashlib.sha256(f"{run.model_dump_json()} {provenance.to_json()} {device}".encode())
     fingerprint.update(Path(run.records).read_bytes() + "\n".join(records["record_id"]).encode())

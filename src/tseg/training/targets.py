@@ -23,7 +23,7 @@ class TfidfTargets:
     # ASSUME: the paper says "a tf-idf score". Here an expression is a document, words and weights are scikit-learn's
     # (two letters or more, smooth idf), and the largest of several similarities is used.
     def __init__(self, expressions: Iterable[str]):
-        """Learn the weights of words from the training `expressions`, with repetitions."""
+        """Learn the weights of words from the training `expressions`, including repetitions."""
         from sklearn.feature_extraction.text import TfidfVectorizer
 
         self.vectorizer = TfidfVectorizer().fit(expressions)

@@ -89,11 +89,11 @@ def test_contained_masks_are_shown_only_where_there_are_no_others(
 
 def test_a_data_set_without_overlap_and_a_missing_prediction_are_named(records: pd.DataFrame, tmp_path: Path) -> None:
     predictions = predict(records, {"a": 5, "b": 0, "c": 9})
-    with pytest.raises(ValueError, match="no true masks of two expressions overlap"):
+    with pytest.raises(ValueError, match="no two expressions of an image have overlapping true masks"):
         draw_assignment(records[records["expression"] == "sky"], predictions, tmp_path / "assignment.png", **HOW)
     for expression in ("blue", "far"):  # one of the pair, and one that the softmax alone needs
         others = predictions[predictions["expression"] != expression]
-        with pytest.raises(ValueError, match=f"no prediction of '{expression}' in the image a"):
+        with pytest.raises(ValueError, match=f"no prediction for '{expression}' in the image a"):
             draw_assignment(records, others, tmp_path / "assignment.png", **HOW)
     assert not (tmp_path / "assignment.png").exists()
 

@@ -289,7 +289,7 @@ def test_a_cell_that_is_not_once_in_a_row_and_a_column_is_named(
     layout: dict[str, Any], tmp_path: Path, labels: dict[str, str]
 ) -> None:
     layout["cells"][0] |= labels
-    with pytest.raises(ValueError, match=r"the cell .* must stand once, in one of the layout's rows and columns"):
+    with pytest.raises(ValueError, match=r"the cell .* must occur once, in one of the layout's rows and columns"):
         tabulate(layout, tmp_path)
 
 

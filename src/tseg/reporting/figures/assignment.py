@@ -16,14 +16,14 @@ from tseg.reporting.figures.overlay import COLOURS, TRUTH, Look, overlay, pale, 
 from tseg.reporting.figures.panels import Panel, PanelRow, write_panels
 
 SHARED, OUTLINE = Look(COLOURS[6], "outline"), Look(TRUTH.colour, "outline")
-LEAST_SHARED, MOST_SHARED = 0.2, 0.95  # parts of the smaller mask
+LEAST_SHARED, MOST_SHARED = 0.2, 0.95  # fractions of the smaller mask
 COLOUR_MAP = "cividis"
 SCALE = "mask weight m of a patch", COLOUR_MAP
 RULE = (
-    "Of all pairs of expressions of one image whose true masks share {share} of the smaller mask, the figure shows the"
-    " pair with the highest mean similarity to the shared patches (the lower mean of the two). {contained}Both weights"
-    " come from the same similarities; SPA's softmax is over the image's {num_expressions} expressions and the"
-    " background."
+    "The true masks of the two expressions share {share} of the smaller mask. Among all such pairs of the split, this"
+    " one has the highest mean similarity to the shared patches (the lower mean of the two expressions). {contained}"
+    "Both weights come from the same similarities; SPA's softmax is over the image's {num_expressions} expressions and"
+    " the background."
 )
 CONTAINED = "No pair shares {least:.0%} to {most:.0%}. "
 
@@ -89,16 +89,18 @@ def _choose(records: pd.DataFrame, maps: Maps) -> Pair:
         for pair in _pairs(list(of_image.itertuples()), maps):
             best = pair if best is None or pair[:2] > best[:2] else best
     if best is None:
-        raise ValueError("no true masks of two expressions overlap; choose a data set with overlapping masks")
+        raise ValueError(
+            "no two expressions of an image have overlapping true masks; choose a data set with overlapping masks"
+        )
     return best
 
 
 def _pairs(records: list[Any], maps: Maps) -> Iterator[Pair]:
     """Yield the pairs of records of an image whose masks share enough."""
     decoded = [(record, decode_mask(record.mask, record.height, record.width)) for record in records]
-    for (first, one), (second, other) in combinations(decoded, 2):
-        shared = one & other
-        share = shared.sum() / max(1, min(one.sum(), other.sum()))
+    for (first, first_mask), (second, second_mask) in combinations(decoded, 2):
+        shared = first_mask & second_mask
+        share = shared.sum() / max(1, min(first_mask.sum(), second_mask.sum()))
         if share >= LEAST_SHARED:
             pair = first, second
             means = [_mean(_similarities(maps, record.image_id, record.expression), shared) for record in pair]
@@ -107,7 +109,7 @@ def _pairs(records: list[Any], maps: Maps) -> Iterator[Pair]:
 
 def _similarities(maps: Maps, image_id: str, expression: str) -> np.ndarray:
     if (image_id, expression) not in maps:
-        raise ValueError(f"there is no prediction of {expression!r} in the image {image_id}; predict it too")
+        raise ValueError(f"there is no prediction for {expression!r} in the image {image_id}; predict it too")
     return maps[image_id, expression]
 
 
@@ -118,14 +120,14 @@ def _mean(values: np.ndarray, mask: np.ndarray) -> float:
 
 
 def _weights(similarities: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute the mask weights (L, h, w) of each column from similarities (L, h, w)."""
+    """Compute the mask weights (L, h, w) by SPA and by MPA from similarities (L, h, w)."""
     import torch
 
     from tseg.model.pooling import mpa_masks, spa_masks
 
-    last = torch.from_numpy(similarities).movedim(0, -1)
+    expressions_last = torch.from_numpy(similarities).movedim(0, -1)
     assignments = {"SPA weights (eq. 5)": spa_masks, "MPA weights (eq. 6)": mpa_masks}
-    return {name: assign(last).movedim(-1, 0).numpy() for name, assign in assignments.items()}
+    return {name: assign(expressions_last).movedim(-1, 0).numpy() for name, assign in assignments.items()}
 
 
 def _heat(values: np.ndarray, size: tuple[int, int]) -> Image.Image:

@@ -14,7 +14,7 @@ from tseg.records import BACKGROUND_LABEL, decode_mask
 from tseg.reporting.figures.overlay import LOOKS, VOID, Look, overlay, pale, working_mask, working_size
 from tseg.reporting.figures.panels import Panel, PanelRow, write_panels
 
-SMALLEST_NAMED = 0.01  # part of the image; smaller regions are named in the legend only
+SMALLEST_NAMED = 0.01  # fraction of the image; smaller regions are named in the legend only
 VOID_TEXT = "not counted"
 
 Masks = dict[str, np.ndarray]  # class to its pixels, bool (height, width)
@@ -36,16 +36,17 @@ def draw_classes(
 
     The expression of each of the `records` is a class, and its mask holds the pixels of the class. `labels` maps a
     column's name to a frame of image_id, label and mask. Images are drawn at random with `seed`, from those that have a
-    class in `only`, or from all. Raises ValueError if no image has one, a label is no class, or a label map is missing.
+    class in `only`, or from all. Raises ValueError if there is none, if a label is not a class, or if a label map is
+    missing.
     """
-    with_one = records if only is None else records.loc[records["expression"].isin(only)]
-    if with_one.empty:
-        raise ValueError(f"no image has a class of {', '.join(only or [])}; choose other classes")
+    selected = records if only is None else records.loc[records["expression"].isin(only)]
+    if selected.empty:
+        raise ValueError(f"no image has any of these classes: {', '.join(only or [])}; choose other classes")
     _check_labels(records, labels, classes)
     looks = dict(zip([*classes, VOID_TEXT], [*islice(cycle(LOOKS), len(classes)), VOID], strict=True))
     found = {column: dict(list(frame.groupby("image_id"))) for column, frame in labels.items()}
     rows, present = [], set()
-    for image_id in with_one["image_id"].drop_duplicates().sample(frac=1, random_state=seed).head(num_panels):
+    for image_id in selected["image_id"].drop_duplicates().sample(frac=1, random_state=seed).head(num_panels):
         of_image = records.loc[records["image_id"] == image_id]
         shown = _label_maps(of_image, found)
         present |= {label for masks in shown for label in masks}
@@ -61,7 +62,7 @@ def _check_labels(records: pd.DataFrame, labels: dict[str, pd.DataFrame], classe
     named = pd.concat([records["expression"], *(frame["label"] for frame in labels.values())])
     unknown = set(named) - {BACKGROUND_LABEL, *classes}
     if unknown:
-        raise ValueError(f"the label {min(unknown)!r} is none of the classes; predict the classes of the records")
+        raise ValueError(f"the label {min(unknown)!r} is not one of the classes; predict the classes of the records")
 
 
 def _label_maps(of_image: pd.DataFrame, found: dict[str, Any]) -> list[Masks]:
@@ -83,16 +84,18 @@ def _decoded(rows: pd.DataFrame, column: str, size: list[int]) -> Masks:
 
 
 def _panel(image: Image.Image, masks: Masks, looks: dict[str, Look]) -> Panel:
-    worked = {label: working_mask(mask, image.size) for label, mask in masks.items()}
+    resized = {label: working_mask(mask, image.size) for label, mask in masks.items()}
     names = [
-        (*_middle(mask), label) for label, mask in worked.items() if label != VOID_TEXT and mask.mean() > SMALLEST_NAMED
+        (*_middle(mask), label)
+        for label, mask in resized.items()
+        if label != VOID_TEXT and mask.mean() > SMALLEST_NAMED
     ]
-    laid = overlay(pale(image), list(worked.values()), [looks[label] for label in worked])
-    return Panel(laid, names=names)
+    drawn = overlay(pale(image), list(resized.values()), [looks[label] for label in resized])
+    return Panel(drawn, names=names)
 
 
 def _middle(mask: np.ndarray) -> tuple[float, float]:
-    """Find x, y of the pixel with most of the mask around it, moved away from the sides of the image if possible."""
+    """Find the position (x, y) with most of the mask around it, and move it away from the sides of the image."""
     margin = max(mask.shape) // 8
     padded = Image.fromarray(np.pad(mask, margin)).convert("L").filter(ImageFilter.GaussianBlur(margin / 2))
     around = np.asarray(padded)[margin:-margin, margin:-margin]

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 STYLES = ["-", "--", ":"]
 WIDTH, HEIGHT = 3.0, 2.1  # of the axes, inches
 NUM_COLUMNS = 2
-SMOOTHING = 30  # the part of its length over which a curve is smoothed
+SMOOTHING = 30  # a curve is smoothed over 1/SMOOTHING of its length
 
 
 def draw_learning_curves(
     histories: dict[str, pd.DataFrame], output: Path, *, panels: dict[str, str], title: str, caption: str
 ) -> None:
-    """Write a PNG of the loss over the iterations, a curve per label, smoothed over a thirtieth of its length.
+    """Write a PNG of the loss over the iterations, a curve per label, smoothed over 1/`SMOOTHING` of its length.
 
-    A history has the columns iteration and loss; a pale line behind the curve is the loss itself. `panels` names the
-    panel of each label: losses with different meanings, as in weak and full supervision, need separate panels.
+    A history has the columns iteration and loss; a pale line behind the curve is the unsmoothed loss. `panels` names
+    the panel of each label: losses with different meanings, as in weak and full supervision, need separate panels.
     """
     names = list(dict.fromkeys(panels[label] for label in histories))
     widths, heights = [WIDTH] * min(NUM_COLUMNS, len(names)), [HEIGHT] * ceil(len(names) / NUM_COLUMNS)
-    caption = f"{caption} Smoothed over a {SMOOTHING}th of the training; pale: not smoothed."
+    caption = f"{caption} Curves are smoothed over 1/{SMOOTHING} of the training; pale lines are not smoothed."
     with page(output, widths=widths, heights=heights, title=title, caption=caption) as grid:
         for axes in grid.flat[len(names) :]:
             axes.set_axis_off()

@@ -61,7 +61,7 @@ def draw_expressions(
     title: str,
     caption: str,
 ) -> None:
-    """Write a PNG with a row per image: the masks of its expressions, each in its colour, and their truth if any has.
+    """Write a PNG with a row per image: the masks of its expressions, each in its colour, and the true masks if any.
 
     `masks` is a frame of record_id and mask. Images are drawn at random with `seed`, and their first six expressions
     are shown. Raises ValueError if a shown record lacks its image or its mask in `masks`.

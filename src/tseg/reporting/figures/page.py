@@ -75,8 +75,8 @@ def wrap(text: str, inches: float, **font: Any) -> str:
     def width(line: str) -> float:
         return text_to_path.get_text_width_height_descent(line, properties, ismath=False)[0] / 72
 
-    most = int(len(text) * inches / width(text)) if text else 0  # characters of a line of average letters
-    filled = (textwrap.fill(text, characters) for characters in range(most, 0, -1))
+    longest = int(len(text) * inches / width(text)) if text else 0  # characters of a line of average letters
+    filled = (textwrap.fill(text, characters) for characters in range(longest, 0, -1))
     return next((lines for lines in filled if all(width(line) <= inches for line in lines.splitlines())), text)
 
 

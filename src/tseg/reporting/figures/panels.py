@@ -27,7 +27,7 @@ TALLEST = 1.2  # height over width of a panel; a taller image is shown smaller
 HEADING = {"weight": "bold"}
 CORNER = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.5}
 
-Keys = Mapping[str, Look | None]  # what the texts of a legend explain
+Keys = Mapping[str, Look | None]  # the looks of a legend by their texts; None for a text alone
 NO_KEYS: Keys = MappingProxyType({})
 
 

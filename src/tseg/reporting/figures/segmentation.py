@@ -17,7 +17,7 @@ def write_segmentation(
     """Write a mask and an overlay (PNG) per expression of the image at `path` to the folder `output`.
 
     Yields each file, its expression and the share of the image that the mask covers. An image with an EXIF rotation
-    flag is rotated first: unlike annotations of data sets, which describe the stored pixels, people see it upright.
+    flag is rotated first, as viewers show it. (Annotations of data sets refer to the stored pixels instead.)
     """
     image = ImageOps.exif_transpose(open_image(path))
     for number, (expression, mask) in enumerate(zip(expressions, segmenter(image, expressions), strict=True), 1):

@@ -13,7 +13,7 @@ from tseg.reporting.tables.notes import is_embedded, origins
 
 SMALL, LARGE = 0.02, 0.2
 """Fractions of the image. As in PhraseCut's evaluator, a mask below the first is small, one above the second large."""
-# The title of each printed block, with its columns: printed label and name in the CSV.
+# Title of each printed block: label of each of its columns, and the column's name in the CSV.
 BLOCKS = {
     "Images and expressions (=, ≠: whether ours are as many as published)": {
         "Images": "num_images",
@@ -139,11 +139,11 @@ def _texts(table: pd.DataFrame, column: str) -> list[str]:
 
 
 def _remarks(table: pd.DataFrame, descriptions: Sequence[SplitDescription]) -> list[str]:
-    """Name the splits whose counts differ from the published ones. The embedded data set always differs."""
-    unlike = [(table[published] != table[ours]).fillna(False) for published, ours in PUBLISHED.items()]
+    """Name the splits whose counts differ from the published ones. Those of the embedded data set are left out."""
+    differing = [(table[published] != table[ours]).fillna(False) for published, ours in PUBLISHED.items()]
     names = [
         description.name
-        for description, differs in zip(descriptions, np.any(unlike, axis=0), strict=True)
+        for description, differs in zip(descriptions, np.any(differing, axis=0), strict=True)
         if differs and not is_embedded(description.provenance)
     ]
     why = "The records are a sample or of another version, or some were left out."

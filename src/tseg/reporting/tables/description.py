@@ -96,7 +96,7 @@ def _describe_expressions(path: Path) -> tuple[np.ndarray, int, int]:
 
 
 def _describe_masks(path: Path, image_ids: Sequence[str]) -> tuple[np.ndarray, int, np.ndarray]:
-    """Return `sizes`, `num_overlapping` and `ious` of the description."""
+    """Return `sizes`, `num_overlapping` and `ious` as defined by `SplitDescription`."""
     sizes, num_overlapping, ious = [np.zeros(0)], 0, [np.zeros(0)]
     for regions in progress(_regions(path, image_ids), f"describe {path}", "images", len(image_ids)):
         rles: Any = [{"counts": mask.encode("ascii"), "size": size} for _, mask, *size in regions]
@@ -125,5 +125,5 @@ def _regions(path: Path, image_ids: Sequence[str]) -> Iterator[Counter[Region]]:
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    """Read in small batches on one thread: more would need as much memory as the file."""
+    """Read in small batches on one thread: more threads would need as much memory as the file."""
     return pq.ParquetFile(path).iter_batches(BATCH_RECORDS, columns=columns, use_threads=False)

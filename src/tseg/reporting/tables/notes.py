@@ -14,7 +14,7 @@ PAPER_WIDTH = 64  # channels of the paper's WideResNet38 at its first convolutio
 BEST = {"column": "Best of each column in bold.", "row": "Best of each row in bold.", "table": "Best in bold."}
 
 
-def provenance(summaries: Sequence[Summary]) -> list[str]:
+def describe_data(summaries: Sequence[Summary]) -> list[str]:
     """Name the data of pretraining, training and evaluation, with a warning if they are the embedded data set.
 
     The sentences head a CSV and therefore contain no commas and no quotes.
@@ -24,7 +24,9 @@ def provenance(summaries: Sequence[Summary]) -> list[str]:
         "trained": [each.model.trained_on for each in summaries],
         "evaluated": [each.predictions.evaluated_on for each in summaries],
     }
-    sentences = [f"{step.capitalize()} on {_listed(map(data_met, splits))}." for step, splits in data.items() if splits]
+    sentences = [
+        f"{step.capitalize()} on {_listed(map(name_with_sources, splits))}." for step, splits in data.items() if splits
+    ]
     embedded = [step for step in ("trained", "evaluated") if any(map(is_embedded, data[step]))]
     warning = (
         f"The models were {' and '.join(embedded)} on the embedded data set {EMBEDDED}:"
@@ -33,7 +35,7 @@ def provenance(summaries: Sequence[Summary]) -> list[str]:
     return [warning, *sentences] if embedded else sentences
 
 
-def data_met(split: RecordsProvenance) -> str:
+def name_with_sources(split: RecordsProvenance) -> str:
     """Name a data set, its split and its sources."""
     return f"{split_name(split)} ({_sources(split)})"
 
@@ -65,7 +67,7 @@ def how_measured(summaries: Sequence[Summary], best: str, num_missing: int) -> l
     seeds = list(dict.fromkeys(each.model.seed for each in summaries))
     averaged = f"Seeds averaged: {_listed(seeds)}{', ± their sample standard deviation' if len(seeds) > 1 else ''}."
     means = _listed("records" if each.classes is None else "classes and background" for each in summaries)
-    words = _listed(filter(None, (words_asked(each.predictions.labels) for each in summaries)))
+    words = _listed(filter(None, (engineered_labels(each.predictions.labels) for each in summaries)))
     models = [each.model for each in summaries if each.model.num_excluded is not None]
     excluded = _listed(f"{model.num_excluded} ({model.run})" for model in models)
     left_out = [(each, each.num_seen) for each in summaries if each.seen_excluded]
@@ -85,17 +87,17 @@ def how_measured(summaries: Sequence[Summary], best: str, num_missing: int) -> l
 
 
 def _counted(sentence: str, counts: Iterable[tuple[Summary, int | None]]) -> list[str]:
-    """Append the non-zero counts to the `sentence`, each with its run and split. Empty if all are 0 or None."""
+    """Complete the `sentence` with the non-zero counts, each with its run and split. Empty if there are none."""
     found = _listed(
         f"{count} ({each.model.run} on {split_name(each.predictions.evaluated_on)})" for each, count in counts if count
     )
     return [f"{sentence}: {found}."] if found else []
 
 
-def remarks(printed: pd.DataFrame) -> list[str]:
+def remarks(published: pd.DataFrame) -> list[str]:
     """List the notes on published results (columns source, row, column, note), each with the cells it applies to."""
     cells, noted = defaultdict(list), defaultdict(list)
-    for source, row, column, text in printed[["source", "row", "column", "note"]].to_numpy():
+    for source, row, column, text in published[["source", "row", "column", "note"]].to_numpy():
         cells[source].append((row, column))
         for note in filter(None, text.split("; ")):
             noted[source, note].append((row, column))
@@ -103,7 +105,7 @@ def remarks(printed: pd.DataFrame) -> list[str]:
 
 
 def _labels(noted: list[tuple[str, str]], cells: list[tuple[str, str]]) -> str:
-    """Name the `noted` cells: by row or by column if those have no other `cells`, else by both."""
+    """Name the `noted` cells: by row if their rows contain no other `cells`, else by column likewise, else by both."""
     others = set(cells) - set(noted)
     for axis in (0, 1):
         if not {cell[axis] for cell in noted} & {cell[axis] for cell in others}:
@@ -111,7 +113,7 @@ def _labels(noted: list[tuple[str, str]], cells: list[tuple[str, str]]) -> str:
     return _listed(", ".join(cell) for cell in noted)
 
 
-def words_asked(labels: dict[str, list[str]] | None) -> str:
+def engineered_labels(labels: dict[str, list[str]] | None) -> str:
     """List the classes that were queried with words other than their names (label engineering)."""
     engineered = {name: words for name, words in (labels or {}).items() if words != [name]}
     return ", ".join(f"{name} as {' or '.join(words)}" for name, words in engineered.items())

@@ -10,41 +10,42 @@ import pandas as pd
 from tseg.evaluation.score import Summary, read_summary
 from tseg.files import require_file
 from tseg.reporting.tables.formats import RowGroup, Sheet, html_page, latex, markdown, write_texts
-from tseg.reporting.tables.notes import data_met, how_measured, provenance, remarks, words_asked
+from tseg.reporting.tables.notes import describe_data, engineered_labels, how_measured, name_with_sources, remarks
 from tseg.settings.layout import TableLayout
 
 PAPER = "Strudel et al. 2022"
 
 
 def write_table(layout: TableLayout, output: Path, *, published: Path) -> None:
-    """Write a grid of metrics in percent: means over the seeds and, of several, ± their sample standard deviation.
+    """Write a grid of metrics in percent: means over the seeds and, if there are several, ± sample standard deviations.
 
     `output` is the CSV. Beside it go the same table as .md, .tex, .html and .json, and `<stem of output>_detail.csv`
-    with every seed. `published` is a CSV of printed results: those of the table's number stand below ours, a group of
-    rows per source. A metric to which no record belongs is printed as "-".
+    with every seed. `published` is a CSV of published results: those of the same table appear below ours, a group of
+    rows per source. A metric without any record is printed as "-".
 
-    Raises ValueError if a cell has no row or column, or not exactly one summary for each seed that another cell has.
+    Raises ValueError if a cell occurs twice or lies outside the table, or if it does not have exactly one summary for
+    each seed of the table.
     """
     _check_cells(layout)
     summaries, detail = _collect(layout)
     means, deviations = _over_seeds(detail, layout)
-    printed = _printed(published, layout.number)
-    from_paper = printed.loc[printed["source"] == PAPER, ["row", "column", "value"]]
+    published_results = _read_published(published, layout.number)
+    from_paper = published_results.loc[published_results["source"] == PAPER, ["row", "column", "value"]]
     detail = detail.merge(from_paper.rename(columns={"value": "published"}), how="left", on=["row", "column"])
     detail_path = output.with_name(f"{output.stem}_detail.csv")
     reference = f"{'Section' if '.' in layout.number else 'Table'} {layout.number} of {PAPER}"
     sheet = Sheet(
-        caption=f"{layout.title}, in percent{f' ({reference})' if PAPER in set(printed['source']) else ''}",
-        data=provenance(summaries),
+        caption=f"{layout.title}, in percent{f' ({reference})' if PAPER in set(published_results['source']) else ''}",
+        data=describe_data(summaries),
         notes=[
             *how_measured(summaries, layout.best, num_missing=int(np.isnan(detail["value"].to_numpy()).sum())),
             *([layout.note] if layout.note else []),
             f"Every seed and the other metrics: {detail_path.name}.",
-            *remarks(printed),
+            *remarks(published_results),
         ],
         corner=layout.corner,
         best=layout.best,
-        blocks=[RowGroup("Reproduced", means, _texts(means, deviations)), *_published_rows(printed, layout)],
+        blocks=[RowGroup("Reproduced", means, _texts(means, deviations)), *_published_rows(published_results, layout)],
     )
     several = len(set(detail["seed"])) > 1
     comment = f"# {' '.join(sheet.data)}\n"
@@ -66,7 +67,7 @@ def _check_cells(layout: TableLayout) -> None:
     for row, column in labels:
         if row not in layout.rows or column not in layout.columns or labels.count((row, column)) > 1:
             raise ValueError(
-                f"the cell {row}, {column} must stand once, in one of the layout's rows and columns; fix the layout"
+                f"the cell {row}, {column} must occur once, in one of the layout's rows and columns; fix the layout"
             )
 
 
@@ -117,9 +118,9 @@ def _details(summary: Summary) -> dict[str, Any]:
         "num_without_mask": summary.num_without_mask,
         "comparison": summary.masks.comparison,
         "resolution": "the image's own",
-        "labels": words_asked(predictions.labels),
-        "trained_on": data_met(model.trained_on),
-        "evaluated_on": data_met(predictions.evaluated_on),
+        "labels": engineered_labels(predictions.labels),
+        "trained_on": name_with_sources(model.trained_on),
+        "evaluated_on": name_with_sources(predictions.evaluated_on),
     }
     unknown = [name for name, count in of_records.items() if count is None]  # a data set with classes has neither
     return {name: 100 * value for name, value in summary.metrics.items()} | {
@@ -128,7 +129,7 @@ def _details(summary: Summary) -> dict[str, Any]:
 
 
 def _over_seeds(detail: pd.DataFrame, layout: TableLayout) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Means and sample standard deviations, rows by columns, to the two decimals that are printed."""
+    """Means and sample standard deviations, rows by columns, rounded to the two decimals that are printed."""
     by_seed = detail.pivot(index=["row", "column"], columns="seed", values="value")
     means, deviations = (
         values.unstack("column").reindex(index=layout.rows, columns=layout.columns).round(2)
@@ -138,24 +139,24 @@ def _over_seeds(detail: pd.DataFrame, layout: TableLayout) -> tuple[pd.DataFrame
 
 
 def _texts(means: pd.DataFrame, deviations: pd.DataFrame) -> pd.DataFrame:
-    """Two decimals each; one seed has no deviation."""
+    """Format means ± deviations with two decimals; a single seed has no deviation."""
     spread = deviations.map(" ± {:.2f}".format).mask(deviations.isna(), "")
     return (means.map("{:.2f}".format) + spread).mask(means.isna(), "-")
 
 
-def _printed(path: Path, number: str) -> pd.DataFrame:
-    """The printed results of one table, as text: source, row, column, value, note."""
+def _read_published(path: Path, number: str) -> pd.DataFrame:
+    """Read the published results of table `number`, as text: source, row, column, value, note."""
     values = pd.read_csv(require_file(path, "restore it from the repository"), dtype=str, keep_default_na=False)
     return values.loc[values["table"] == number, ["source", "row", "column", "value", "note"]]
 
 
-def _published_rows(printed: pd.DataFrame, layout: TableLayout) -> list[RowGroup]:
+def _published_rows(published: pd.DataFrame, layout: TableLayout) -> list[RowGroup]:
     """A group of rows per source in the layout's order; rows and columns that only the source has come last."""
     groups: list[RowGroup] = []
-    for source, own in printed.groupby("source", sort=False):
-        texts = own.pivot(index="row", columns="column", values="value")
-        rows = [row for row in dict.fromkeys([*layout.rows, *own["row"]]) if row in texts.index]
-        texts = texts.reindex(index=rows, columns=list(dict.fromkeys([*layout.columns, *own["column"]])))
+    for source, of_source in published.groupby("source", sort=False):
+        texts = of_source.pivot(index="row", columns="column", values="value")
+        rows = [row for row in dict.fromkeys([*layout.rows, *of_source["row"]]) if row in texts.index]
+        texts = texts.reindex(index=rows, columns=list(dict.fromkeys([*layout.columns, *of_source["column"]])))
         groups.append(RowGroup(f"Published by {source}", texts.astype(float), texts.mask(texts.isna(), "-")))
     return groups
 
