@@ -1,4 +1,4 @@
-"""What the tables cost at a scale: operations counted, not timed, on tensors without data; hours from an assumed rate.
+"""Estimate the cost of the tables: count operations on tensors without data, and derive GPU-hours from an assumed rate.
 
 python bench/cost.py [--configfile config/paper.yaml] [--teraflops 40]
 """
@@ -15,7 +15,7 @@ from tseg.settings.schema import LanguageModelSettings, RunSettings
 from tseg.training.run import build_model
 
 EXPRESSION = "the striped circle to the left of the red star"
-NUM_IMAGES = 2  # counted; the others of a batch cost as much
+NUM_IMAGES = 2  # every image costs the same
 
 
 def main() -> None:
@@ -39,12 +39,12 @@ def print_row(name: str, runs: dict[str, RunSettings], teraflops: float) -> None
 
 
 def petaflop_of(run: RunSettings) -> float:
-    """Operations of a training, forward and backward, in 10^15."""
+    """Operations of a training, forward and backward, in units of 10^15."""
     return run.training.iterations * run.training.batch_size * flop_of_step(alike(run).model_dump_json()) / 1e15
 
 
 def alike(run: RunSettings) -> RunSettings:
-    """The run without what changes neither time nor operations of an iteration: names, files, weights, iterations."""
+    """The run without the settings that do not affect the cost of an iteration: names, files, weights, iterations."""
     encoders = {
         name: encoder.model_copy(update={"weights": None} if hasattr(encoder, "weights") else {})
         for name, encoder in (("image_encoder", run.model.image_encoder), ("text_encoder", run.model.text_encoder))
@@ -57,13 +57,13 @@ def alike(run: RunSettings) -> RunSettings:
 
 @cache
 def flop_of_step(run_json: str) -> float:
-    """Operations per image of one iteration, with its expressions."""
+    """Operations of one iteration per image, including its expressions."""
     run = RunSettings.model_validate_json(run_json)
     is_language = isinstance(run.model.text_encoder, LanguageModelSettings)
     num_expressions = NUM_IMAGES * run.training.expressions_per_image
     expressions = [EXPRESSION] * num_expressions if is_language else run.model.text_encoder.classes
     model = build_model(run, expressions)
-    # Only images go without data: transformers looks into its attention mask.
+    # Only the images have no data: transformers reads the values of its attention mask.
     model.image_encoder.to("meta")
     model.project_patches.to("meta")
     images = torch.empty(NUM_IMAGES, 3, run.training.resolution, run.training.resolution, device="meta")

@@ -1,7 +1,7 @@
-"""What the tables cost at a scale on this machine's GPU: seconds of an iteration measured, hours of a table from them.
+"""Measure the cost of the tables on this machine's GPU: seconds per iteration, and from them GPU-hours per table.
 
 python bench/gpu.py [--configfile config/paper.yaml] [--precision bfloat16]
-Images are noise that lies on the GPU already: loading them is not measured, nor are prediction and CRF.
+The images are noise in GPU memory: loading, prediction and CRF are not measured.
 """
 
 import argparse
@@ -25,7 +25,7 @@ NUM_WARMUPS, NUM_TIMED = 3, 8
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configfile", type=Path, default=Path("config/paper.yaml"))
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], help="in place of the configuration's")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], help="Default: as configured")
     arguments = parser.parse_args()
     plan = Plan.read([arguments.configfile])
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, {arguments.precision or 'as configured'}")
@@ -38,8 +38,8 @@ def main() -> None:
 
 
 def hours_of(run: RunSettings, precision: str | None) -> float:
-    """Hours of a training whose every iteration takes as long as the measured ones."""
-    # The embedding's size hardly matters: one is enough to measure.
+    """Hours of a training at the measured time per iteration."""
+    # The embedding size hardly matters: measure only one.
     model = run.model.model_copy(update={"embed_dim": 1024})
     training = run.training.model_copy(update={"precision": precision or run.training.precision})
     measured = alike(run.model_copy(update={"model": model, "training": training}))
@@ -78,7 +78,7 @@ def seconds_of_step(run_json: str) -> float:
 
 
 def noise(expressions: list[str], batch_size: int, resolution: int) -> Batch:
-    """Noise images, each with every expression; each pair of an image and one of its expressions has half a mask."""
+    """Noise images on the GPU with the expressions distributed among them; each pair's mask is the upper half."""
     per_image = max(1, len(expressions) // batch_size)
     pairs = torch.tensor([(i // per_image, i) for i in range(batch_size * per_image)])
     pairs %= torch.tensor([batch_size, len(expressions)])

@@ -1,9 +1,9 @@
-"""Time and memory of `tseg prepare` as data sets grow, on Linux.
+"""Measure time and memory of `tseg prepare` on data sets of different sizes (Linux only).
 
-python bench/prepare.py            drawn shapes, replicated to 10,000 and 300,000 records with their images
-python bench/prepare.py FOLDER     photographs instead: phrasecut/VGPhraseCut_v0 with its images, and coco/refer/data/
-                                   refcoco with coco/images/train2014
-Memory is the peak of what is resident, in MB; processor seconds are those of all processes together.
+python bench/prepare.py            drawn shapes, replicated with their images to 10,000 and 300,000 records
+python bench/prepare.py FOLDER     photographs: FOLDER holds phrasecut/VGPhraseCut_v0 with its images, and
+                                   coco/refer/data/refcoco with coco/images/train2014
+Memory is the peak resident size in MB; processor seconds are summed over all processes.
 """
 
 import argparse
@@ -28,7 +28,7 @@ Json = dict[str, Any]
 
 
 def replicate_phrasecut(source: Path, folder: Path, num_records: int) -> Json:
-    """Write `num_records` tasks, every round of them with its own images; the settings with which to prepare them."""
+    """Write `num_records` tasks, each copy with its own images; return the settings to prepare them."""
     tasks, infos = (
         json.loads((source / PHRASECUT / f"{name}.json").read_text()) for name in ("refer_train", "img_info")
     )
@@ -50,7 +50,7 @@ def replicate_phrasecut(source: Path, folder: Path, num_records: int) -> Json:
 
 
 def replicate_refcoco(source: Path, folder: Path, num_records: int) -> Json:
-    """Write references of about `num_records` sentences, as `replicate_phrasecut` does."""
+    """Write references with about `num_records` sentences, each copy with its own images; return the settings."""
     refs = pickle.loads((source / REFCOCO / "refs(unc).p").read_bytes())
     refs = [ref for ref in refs if ref["split"] == "train"]
     instances = json.loads((source / REFCOCO / "instances.json").read_text())
@@ -66,12 +66,12 @@ def replicate_refcoco(source: Path, folder: Path, num_records: int) -> Json:
     def copies(items: list[Json]) -> Iterator[Json]:
         return (renumbered(item, copy) for copy in range(num_copies) for item in items)
 
-    said = [
-        {"sentences": [renumbered(said, copy) for said in ref["sentences"]]}
+    sentences = [
+        {"sentences": [renumbered(sentence, copy) for sentence in ref["sentences"]]}
         for copy in range(num_copies)
         for ref in refs
     ]
-    content = [ref | sentences for ref, sentences in zip(copies(refs), said, strict=True)]
+    content = [ref | of_ref for ref, of_ref in zip(copies(refs), sentences, strict=True)]
     (folder / "refs(unc).p").write_bytes(pickle.dumps(content, protocol=2))
     copied = [image | {"file_name": f"{image['id']}-{image['file_name']}"} for image in copies(images)]
     for image in images:
@@ -85,12 +85,12 @@ def replicate_refcoco(source: Path, folder: Path, num_records: int) -> Json:
 def write_list(path: Path, items: Iterable[Json], start: str = "[", end: str = "]", mode: str = "w") -> None:
     with path.open(mode) as file:
         file.write(start)
-        file.writelines(f"{', ' if place else ''}{json.dumps(item)}" for place, item in enumerate(items))
+        file.writelines(f"{', ' if index else ''}{json.dumps(item)}" for index, item in enumerate(items))
         file.write(end)
 
 
 def measure(settings: Json, output: Path, threads: int) -> tuple[float, float, float, float]:
-    """Seconds and processor seconds of a fresh `tseg prepare`; peak memory of it and of the largest that it starts."""
+    """Run `tseg prepare`: seconds, processor seconds, peak MB of the process and of its largest worker."""
     tseg = Path(sys.executable).with_name("tseg")
     command = [tseg, "prepare", "replicated", "train", "--settings", json.dumps(settings), "--output", output]
     start, peaks = time.perf_counter(), defaultdict[int, float](float)
@@ -107,7 +107,7 @@ def measure(settings: Json, output: Path, threads: int) -> tuple[float, float, f
 
 
 def processor_seconds() -> float:
-    """Of all processes that were waited for."""
+    """Processor seconds of all child processes that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 
@@ -121,7 +121,7 @@ def children(pid: int) -> list[int]:
 
 
 def peak_memory(pid: int) -> float:
-    """In MB; 0 of a process that has ended."""
+    """Peak resident memory in MB; 0 for a process that has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

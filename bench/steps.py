@@ -1,7 +1,7 @@
-"""Timings of the costly steps at the default scale, on one thread: medians over repetitions, milliseconds.
+"""Time the costly steps at the default scale on one thread: medians over repetitions, in milliseconds.
 
-python bench/steps.py            a training step per method and image encoder, and the CRF of an image's expressions
-Compare two versions on one machine in one run, and quote ratios: machines are noisy.
+python bench/steps.py            a training step per method and image encoder, and the CRF of four expressions
+To compare two versions, run both on the same machine at the same time and report ratios: timings are noisy.
 """
 
 import statistics
@@ -35,7 +35,7 @@ def median_milliseconds(step: Callable[[], object], repetitions: int) -> float:
 
 
 def weak_step(run: RunSettings, batch: Batch) -> Callable[[], object]:
-    """One iteration of a run on one batch."""
+    """A function that performs one training iteration of `run` on `batch`."""
     model = build_model(run, batch.expressions).train()
     objective, optimizer = build_objective(run, batch.expressions), build_optimizer(run.training, model)
     return partial(training_step, model, batch, objective, optimizer, torch.float32)

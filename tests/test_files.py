@@ -5,7 +5,7 @@ import pytest
 from tseg.files import atomic_write, require_file
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "table.csv"
     with atomic_write(path) as partial:
         partial.write_text("half")
@@ -16,7 +16,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_finished_file_is_replaced_at_once(tmp_path: Path) -> None:
+def test_a_finished_file_is_replaced_only_by_a_whole_one(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("before")
     with atomic_write(path) as partial:
@@ -26,7 +26,7 @@ def test_a_finished_file_is_replaced_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_interrupted_file_leaves_what_was_there(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_interrupted_write_keeps_the_previous_file(tmp_path: Path, error: type[BaseException]) -> None:
     path = tmp_path / "table.csv"
     path.write_text("before")
     with pytest.raises(error), atomic_write(path) as partial:
@@ -36,7 +36,7 @@ def test_an_interrupted_file_leaves_what_was_there(tmp_path: Path, error: type[B
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_an_absent_file_is_named_with_its_mend(tmp_path: Path) -> None:
+def test_a_missing_file_is_named_with_its_hint(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     with pytest.raises(ValueError, match=r"table\.csv does not exist; make it first"):
         require_file(path, "make it first")

@@ -29,7 +29,7 @@ def test_import_help_and_version_import_nothing_heavy(code: str) -> None:
     assert not imported & HEAVY
 
 
-def test_the_segmenter_is_the_one_of_inference() -> None:
+def test_the_package_exports_the_segmenter_of_inference() -> None:
     from tseg.inference.segmenter import Segmenter
 
     assert tseg.Segmenter is Segmenter

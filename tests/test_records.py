@@ -56,7 +56,7 @@ def test_run_lengths_are_those_of_pycocotools_and_decode_to_the_mask(shape: tupl
     np.testing.assert_array_equal(decoded, mask)
 
 
-def test_a_view_of_a_mask_is_encoded_as_it_reads() -> None:
+def test_a_view_of_a_mask_is_encoded_like_its_copy() -> None:
     mask = np.random.default_rng(0).random((8, 10)) < 0.5
     assert encode_mask(mask[::2, ::-1]) == encode_mask(mask[::2, ::-1].copy())
 
@@ -81,7 +81,7 @@ def test_a_record_may_have_no_mask_and_no_box(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("at_a_time", [1, 7, 60])
-def test_a_file_of_records_does_not_depend_on_how_many_come_at_a_time(
+def test_a_file_of_records_does_not_depend_on_the_number_of_records_per_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_a_time: int
 ) -> None:
     monkeypatch.setattr("tseg.records.ROWS_PER_GROUP", 20)
@@ -131,7 +131,7 @@ def test_a_foreign_table_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "provenance", [records_provenance(), predictions_provenance(), masks_provenance()], ids=lambda kind: kind.kind
 )
-def test_a_file_says_its_kind_and_is_not_taken_for_another(tmp_path: Path, provenance: Provenance) -> None:
+def test_a_file_records_its_kind_and_is_refused_as_another(tmp_path: Path, provenance: Provenance) -> None:
     path = tmp_path / "file.parquet"
     write(path, pa.table({"record_id": ["r0"]}), provenance)
     rows, found = read(path, type(provenance))

@@ -1,8 +1,8 @@
-"""TSEG: segmentation learned from words (Strudel, Laptev, Schmid 2022).
+"""TSEG: weakly supervised segmentation from words (Strudel, Laptev, Schmid 2022).
 
 >>> from tseg import Segmenter
 
-The names of `__all__` are loaded on first use: `import tseg` alone imports neither torch nor anything else.
+The names in `__all__` are imported on first use, so that `import tseg` stays instant.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: everything is written under a temporary name and renamed."""
+"""Atomic writing: a file gets its name only when it is complete."""
 
 import json
 import os
@@ -15,7 +15,7 @@ def atomic_write(path: Path) -> Generator[Path]:
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
     try:
         yield partial
-        # Some libraries make files that only their owner can read; the umask decides instead.
+        # Some libraries create files that only their owner can read; apply the umask instead.
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o666 & ~umask)
@@ -25,13 +25,13 @@ def atomic_write(path: Path) -> Generator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` with its keys in order, whole or not at all."""
+    """Write `value` atomically, with sorted keys."""
     with atomic_write(path) as partial:
         partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def require_file(path: Path, hint: str) -> Path:
-    """`path` itself. Raises ValueError with `hint`, advice shown if the file is missing."""
+    """Return `path`. Raises ValueError if it does not exist; `hint` is the advice that the message ends with."""
     if not path.exists():
         raise ValueError(f"{path} does not exist; {hint}")
     return path

@@ -1,4 +1,4 @@
-"""Image files: checked, opened as RGB, and normalised for an encoder."""
+"""Check image files, open them as RGB and normalise them for an encoder."""
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**27
-"""Pillow takes a larger image for an attack."""
+"""Pillow refuses much larger images as decompression bombs."""
 
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 """Modes of at most 8 bits per channel; Pillow clips 16-bit grey at 255."""
@@ -42,7 +42,7 @@ def check_kind(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}"
         raise ImageError(f"the image is too large ({size}); scale it down")
-    # A camera's MPO is one image, followed by a preview or the view of the other eye.
+    # A camera's MPO file is one image, followed by a preview or a second view.
     if getattr(image, "is_animated", False) and image.format != "MPO":
         raise ImageError("the image is animated or one of several in its file; save it on its own")
     if image.mode not in _MODES:
@@ -58,7 +58,7 @@ def check_orientation(image: Image.Image) -> None:
 
 
 def open_image(path: Path | str) -> Image.Image:
-    """Read an image as RGB, without applying its EXIF rotation. Raises ValueError if it cannot be used."""
+    """Read an image as RGB without applying its EXIF rotation. Raises ValueError if it cannot be used."""
     try:
         with usable_image(path) as image:
             return image.convert("RGB")
@@ -67,7 +67,7 @@ def open_image(path: Path | str) -> Image.Image:
 
 
 def normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """The image as float32 (3, H, W): (value / 255 - mean) / std, with one `mean` and `std` per channel."""
+    """Normalise an RGB image to float32 (3, H, W): (value / 255 - mean) / std, with `mean` and `std` per channel."""
     values = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)
     shift, unit = (np.array(channels, np.float32)[:, None, None] for channels in (mean, std))
     return (values / 255 - shift) / unit

@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def progress(items: Iterable[T], what: str, unit: str, total: int | None = None, **options: Any) -> "tqdm[T]":
-    """`items` under a bar on stderr that shows `what`, the rate in `unit` per second and the time left.
+    """Iterate over `items` under a bar on stderr that shows `what`, the rate in `unit` per second and the time left.
 
-    It moves five times a second on a terminal and four times a minute in a log file.
+    The bar is redrawn five times a second on a terminal and four times a minute in a log file.
     """
     seconds = 0.2 if sys.stderr.isatty() else 15
     return tqdm(items, what, total, unit=f" {unit}", mininterval=seconds, maxinterval=seconds, **options)

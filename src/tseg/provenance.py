@@ -1,4 +1,4 @@
-"""What the workflow's files are and what made them: typed metadata, kept inside each file as JSON."""
+"""The provenance of the workflow's files: what they hold and how they were made, stored in each file as JSON."""
 
 import json
 from pathlib import Path
@@ -8,26 +8,26 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class FrozenModel(BaseModel):
-    """Values that refuse unknown keys and do not change."""
+    """Immutable fields; unknown ones are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Provenance(FrozenModel):
-    """What the rows of a file, or the weights of a model, are and what made them."""
+    """What a file holds and how it was made."""
 
     kind: ClassVar[str]
-    """What the file holds; written beside the fields."""
+    """The kind of file, written beside the fields."""
     command: ClassVar[str]
     """The sub-command of `tseg` that writes it."""
 
     def to_json(self) -> str:
-        """The fields and the kind, keys in order."""
+        """The fields and the kind as JSON with sorted keys."""
         return json.dumps({"kind": self.kind} | self.model_dump(mode="json"), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes, path: Path) -> Self:
-        """What `to_json` wrote. Raises ValueError naming `path` if it is of another kind or version."""
+        """Parse what `to_json` wrote. Raises ValueError, which names `path`, if it is of another kind or version."""
         fields: dict[str, Any] = json.loads(text)
         if fields.pop("kind", None) != cls.kind:
             raise ValueError(f"{path} is of another kind; give a file that `tseg {cls.command}` wrote")
@@ -38,25 +38,25 @@ class Provenance(FrozenModel):
 
 
 class RecordsProvenance(Provenance):
-    """A split of a data set, as `tseg prepare` read it."""
+    """The split of a data set that `tseg prepare` read."""
 
     kind = "records"
     command = "prepare"
     dataset: str
     split: str
     sources: list[str]
-    """Sources of the catalogue; empty: the files were in place."""
+    """Sources of the catalogue; empty if the user supplied the files."""
     classes: list[str] | None
-    """Names of the classes of a semantic data set, from value 1 on."""
+    """Class names of a semantic data set, from index 1 on."""
     num_skipped: int
     """Records that could not be used."""
     num_images: int
     published: dict[str, int | None] | None
-    """Counts of `expressions` and `images` that the authors publish."""
+    """Numbers of `expressions` and `images` that the authors publish."""
 
 
 class EncoderProvenance(FrozenModel):
-    """An image encoder."""
+    """The architecture of an image encoder."""
 
     name: str
     options: dict[str, int]
@@ -71,18 +71,18 @@ class ModelProvenance(Provenance):
     seed: int
     supervision: str
     pooling: str | None
-    """Of weak supervision."""
+    """None unless supervision is weak."""
     pooling_options: dict[str, Any]
-    """Arguments of the pooling's score."""
+    """Keyword arguments of the pooling."""
     resolution: int
     """Side of the training crops in pixels."""
     flip_words: Literal["swap", "keep"]
-    """What a flip does to left and right in expressions."""
+    """Whether a flip swaps left and right in expressions."""
     image_encoder: EncoderProvenance
     trained_on: RecordsProvenance
     pretrained_on: RecordsProvenance | None
     num_excluded: int | None
-    """Images left out of box pretraining because an evaluation has them; None: nothing was looked for."""
+    """Images excluded from box pretraining because an evaluation has them; None if this was not checked."""
 
 
 class PredictionsProvenance(Provenance):
@@ -97,11 +97,11 @@ class PredictionsProvenance(Provenance):
     scales: list[float]
     flip: bool
     labels: dict[str, list[str]] | None
-    """Class to the words that stand for it, for a data set with classes."""
+    """Class to its words, for a data set with classes."""
 
 
 class MasksProvenance(Provenance):
-    """How masks were made of similarities."""
+    """How masks were made from similarities."""
 
     kind = "masks"
     command = "refine"

@@ -1,7 +1,7 @@
-"""The workflow's Parquet files: their schemas, their provenance, and how they are read and written.
+"""The workflow's Parquet files: their schemas, and reading and writing them with their provenance.
 
-A record is one image and one expression, with a mask or a box where the data set has one. Each file says under the
-schema key `tseg` what its rows are and what made them: a `tseg.provenance.Provenance` as JSON.
+A record is one image and one expression, with a mask or a box if the data set has one. The schema metadata of each
+file holds, under the key `tseg`, its `tseg.provenance.Provenance` as JSON.
 """
 
 from collections.abc import Iterator
@@ -27,10 +27,10 @@ RECORDS = pa.schema(
         ("width", pa.int32()),
         ("expression", pa.string()),
         ("group_id", pa.string()),  # shared by the records that describe one region
-        ("mask", pa.string()),  # COCO compressed RLE of (height, width); null: none is drawn
-        # x, y, width, height in pixels; null with the mask. pyarrow cannot read a null list of fixed size.
+        ("mask", pa.string()),  # COCO compressed RLE of (height, width); null without one
+        # x, y, width, height in pixels; null if the mask is. pyarrow cannot read a null list of fixed size.
         ("box", pa.list_(pa.float32())),
-        ("ignore", pa.string()),  # RLE of the pixels that are excluded from scores; null: none
+        ("ignore", pa.string()),  # RLE of the pixels that scores exclude; null without any
         ("tags", pa.list_(pa.string())),  # subsets that the data set's evaluator reports
         ("coco_id", pa.string()),  # the image's id in COCO, or null
     ]
@@ -41,59 +41,62 @@ PREDICTIONS = pa.schema(
         ("expression", pa.string()),
         ("grid_height", pa.int32()),  # patches
         ("grid_width", pa.int32()),
-        ("similarities", pa.list_(pa.float16())),  # row by row
+        ("similarities", pa.list_(pa.float16())),  # row-major
     ]
 )
 MASKS = pa.schema([("record_id", pa.string()), ("mask", pa.string())])  # RLE at the image's own resolution
-# One row per image and class found in it, and one for its background, which may be empty.
+# One row per image and class found in it, and one for its background, whose mask may be empty.
 LABELS = pa.schema([("image_id", pa.string()), ("label", pa.string()), ("mask", pa.string())])
 SCORES = pa.schema(
     [
         ("record_id", pa.string()),
         ("image_id", pa.string()),
-        ("intersection", pa.int64()),  # pixels; null, as union and iou, without a true mask
+        ("intersection", pa.int64()),  # pixels; null without a true mask, like union and iou
         ("union", pa.int64()),
         ("iou", pa.float64()),
         ("empty", pa.bool_()),  # whether the predicted mask is empty
     ]
 )
-# Pixels by true class and predicted class, the background first: (K + 1)^2 counts, row by row.
+# Pixel counts by true and predicted class, the background first: (K + 1)^2 values, row-major.
 CONFUSIONS = pa.schema([("image_id", pa.string()), ("confusion", pa.list_(pa.int64()))])
 
 ROWS_PER_GROUP = 10_000
-"""Records held in memory until they are written: a row group of the file."""
+"""Records per row group: as many are held in memory before they are written."""
 
 BACKGROUND_LABEL = "background"
-"""The label of pixels of no class."""
+"""The label of pixels that belong to no class."""
 
 
 P = TypeVar("P", bound=Provenance)
 
 
 def write(path: Path, table: pa.Table, provenance: Provenance) -> None:
-    """Write `table` and its `provenance` to `path`, whole or not at all."""
+    """Write `table` and its `provenance` to `path` atomically."""
     with atomic_write(path) as partial:
         pq.write_table(table.replace_schema_metadata({"tseg": provenance.to_json()}), partial)
 
 
 def read(path: Path, kind: type[P]) -> tuple[pd.DataFrame, P]:
-    """The rows and the provenance of a file. Raises ValueError as `read_provenance`."""
+    """Read the rows and the provenance of a file. Raises ValueError like `read_provenance`."""
     provenance = read_provenance(path, kind)
     return pq.read_table(path).to_pandas(), provenance
 
 
 def read_provenance(path: Path, kind: type[P]) -> P:
-    """The provenance of a file. Raises ValueError if it is missing, damaged, or of another kind or version."""
+    """Read the provenance of a file. Raises ValueError if it is missing, damaged, or of another kind or version."""
     hint = f"make it with `tseg {kind.command}`"
     try:
         metadata = pq.read_metadata(require_file(path, hint)).metadata or {}
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a whole Parquet file ({error}); {hint}") from None
+        raise ValueError(f"{path} is not a complete Parquet file ({error}); {hint}") from None
     return kind.from_json(metadata.get(b"tseg", b"{}"), path)
 
 
 def read_records(path: Path) -> tuple[pd.DataFrame, RecordsProvenance]:
-    """Records in file order, and their provenance. Raises ValueError also if a column is missing or there is no row."""
+    """Read records in file order, and their provenance.
+
+    Raises ValueError like `read_provenance`, and if a column is missing or there is no row.
+    """
     records, provenance = read(path, RecordsProvenance)
     missing = [name for name in RECORDS.names if name not in records.columns]
     if missing:
@@ -104,22 +107,22 @@ def read_records(path: Path) -> tuple[pd.DataFrame, RecordsProvenance]:
 
 
 class RecordsWriter:
-    """Writes a file of records little by little, and at its end their provenance."""
+    """Writes records to a file row group by row group, and their provenance at the end."""
 
     def __init__(self, path: Path):
         self.writer = pq.ParquetWriter(path, RECORDS)
-        self.waiting = RECORDS.empty_table()
+        self.pending = RECORDS.empty_table()
 
     def write(self, records: pa.Table) -> None:
-        """Append records, a table of `RECORDS`. The file does not depend on how many come at a time."""
-        self.waiting = pa.concat_tables([self.waiting, records])
-        while len(self.waiting) >= ROWS_PER_GROUP:
-            self.writer.write_table(self.waiting[:ROWS_PER_GROUP])
-            self.waiting = self.waiting[ROWS_PER_GROUP:]
+        """Append a table with the schema `RECORDS`. The file does not depend on the number of records per call."""
+        self.pending = pa.concat_tables([self.pending, records])
+        while len(self.pending) >= ROWS_PER_GROUP:
+            self.writer.write_table(self.pending[:ROWS_PER_GROUP])
+            self.pending = self.pending[ROWS_PER_GROUP:]
 
     def finish(self, provenance: RecordsProvenance) -> None:
-        """Write what waits and the provenance."""
-        self.writer.write_table(self.waiting)
+        """Write the remaining records and the provenance."""
+        self.writer.write_table(self.pending)
         self.writer.add_key_value_metadata({"tseg": provenance.to_json()})
 
     def __enter__(self) -> Self:
@@ -130,18 +133,18 @@ class RecordsWriter:
 
 
 def images_of(records: pd.DataFrame, what: str) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
-    """Each image's file name, records and distinct expressions, under a progress bar labelled `what`."""
+    """Yield each image's file name, records and distinct expressions, under a progress bar labelled `what`."""
     images = records.groupby("file_name", sort=False)
     for file_name, of_image in progress(images, what, "images", images.ngroups):
         yield str(file_name), of_image, list(dict.fromkeys(of_image["expression"]))
 
 
 def encode_mask(mask: np.ndarray) -> str:
-    """COCO compressed run lengths of a boolean mask (H, W)."""
+    """Encode a mask, bool (H, W), as COCO compressed run lengths."""
     counts: Any = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
     return counts.decode("ascii")
 
 
 def decode_mask(counts: str, height: int, width: int) -> np.ndarray:
-    """The boolean mask (height, width) of COCO compressed run lengths."""
+    """Decode COCO compressed run lengths to a mask, bool (height, width)."""
     return coco_mask.decode({"counts": counts.encode("ascii"), "size": [height, width]}).astype(bool)

@@ -1,7 +1,7 @@
-"""Runs in MLflow. The only file that imports it; nothing here ever stops a training.
+"""MLflow runs. Only this file imports mlflow, and no failure here stops a training.
 
-Without a store nothing happens. When the store is away, or mlflow is not installed, one warning says so, and the run
-goes on untracked.
+Without a store, nothing is tracked. If the store is unreachable or mlflow is not installed, one warning says so, and
+the run goes on untracked.
 """
 
 import functools
@@ -16,14 +16,14 @@ from typing import Any
 from tseg.files import write_json
 
 RUN_ID_FILE = "mlflow_run_id"
-"""Beside a model: the run that its evaluation joins."""
+"""File beside a model: the id of the MLflow run that trained it and that its evaluation joins."""
 SECONDS_BETWEEN_WRITES = 10
 
 
 def set_up_store(uri: str | None, experiments: list[str], note: Path) -> None:
-    """Create the store at `uri`, if one is wanted, and write its address to the JSON file `note`.
+    """Create the store at `uri`, unless it is None, and write its address to the JSON file `note`.
 
-    A local store keeps its files in `mlflow_artifacts` beside `note`. A failure is only a warning: runs try again.
+    A local store keeps its files in `mlflow_artifacts` beside `note`. A failure is a warning; each run tries again.
     """
     if uri:
         try:
@@ -34,9 +34,9 @@ def set_up_store(uri: str | None, experiments: list[str], note: Path) -> None:
 
 
 def create_store(uri: str, experiments: list[str], artifacts: Path) -> None:
-    """Create the store and those of the `experiments` that do not exist; a local store keeps files under `artifacts`.
+    """Create the store and any of the `experiments` that is missing; a local store keeps its files under `artifacts`.
 
-    Done once before any run starts: processes that meet an SQLite file without tables at the same moment all fail.
+    Call this once before any run starts: processes that open an SQLite file without tables at the same time all fail.
     """
     client = _client(uri)
     if uri.startswith("sqlite:///"):
@@ -48,7 +48,7 @@ def create_store(uri: str, experiments: list[str], artifacts: Path) -> None:
 
 
 def _client(uri: str) -> Any:
-    """A client of the store that gives up on a silent server within seconds."""
+    """A client of the store that gives up within seconds if the server does not answer."""
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     from mlflow import MlflowClient
@@ -56,8 +56,8 @@ def _client(uri: str) -> Any:
     return MlflowClient(uri)
 
 
-def _goes_on_without_store(method: Callable[..., None]) -> Callable[..., None]:
-    """Skip `method` where there is no store; turn its failure into the one warning, and the store into none."""
+def _skip_without_store(method: Callable[..., None]) -> Callable[..., None]:
+    """Make `method` do nothing without a store; its first failure becomes a warning and ends the tracking."""
 
     @functools.wraps(method)
     def guarded(self: "Tracker", *args: Any, **kwargs: Any) -> None:
@@ -73,21 +73,21 @@ def _goes_on_without_store(method: Callable[..., None]) -> Callable[..., None]:
 
 
 class Tracker:
-    """One run in the store at `uri`, or nothing where that is None."""
+    """One run in the store at `uri`; with None, nothing is tracked."""
 
     def __init__(self, uri: str | None):
         self.uri = uri
         self.run_id: str | None = None
-        self._waiting: list[tuple[str, float, int, int]] = []
+        self._queued: list[tuple[str, float, int, int]] = []
         self._written = time.monotonic()
 
-    @_goes_on_without_store
+    @_skip_without_store
     def start(self, experiment: str, name: str, settings: Mapping[str, Any], file: Path, model_dir: Path) -> None:
-        """Open a run with its settings as parameters, the git revision, and `file` as artifact.
+        """Open a run with its settings as parameters, the git revision as a tag, and `file` as an artifact.
 
-        It is noted in `model_dir`, for `join`.
+        The run's id is written to `model_dir`, for `join`.
         """
-        # A retraining that cannot be tracked must not be taken for the run before it.
+        # A retraining that cannot be tracked must not be mistaken for the previous run.
         (model_dir / RUN_ID_FILE).unlink(missing_ok=True)
         client = _client(self.uri or "")
         found = client.get_experiment_by_name(experiment)
@@ -101,26 +101,26 @@ class Tracker:
         (model_dir / RUN_ID_FILE).write_text(str(self.run_id))
 
     def join(self, model_dir: Path) -> None:
-        """Go on with the run that `start` noted in `model_dir`; with none where that was not tracked."""
-        noted = model_dir / RUN_ID_FILE
-        self.run_id = noted.read_text() if noted.exists() else None
+        """Continue the run whose id `start` wrote to `model_dir`; without one, nothing is tracked."""
+        path = model_dir / RUN_ID_FILE
+        self.run_id = path.read_text() if path.exists() else None
 
-    @_goes_on_without_store
+    @_skip_without_store
     def log(self, metrics: Mapping[str, float], iteration: int = 0) -> None:
-        """Take the values of `metrics` at `iteration`; they are written together every few seconds.
+        """Queue the values of `metrics` at `iteration`; the queue is written every few seconds.
 
-        MLflow's names hold no + and no =: `refcoco+` becomes `refcocoplus`, and = becomes a dash.
+        MLflow's metric names allow neither + nor =: `refcoco+` becomes `refcocoplus`, and = becomes a dash.
         """
         if self.run_id is None:
             return
         now = int(time.time() * 1000)
-        self._waiting += [(_metric_name(key), float(value), now, iteration) for key, value in metrics.items()]
+        self._queued += [(_metric_name(key), float(value), now, iteration) for key, value in metrics.items()]
         if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
             self._write()
 
-    @_goes_on_without_store
+    @_skip_without_store
     def end(self, status: str) -> None:
-        """Write what waits and close the run as FINISHED or FAILED."""
+        """Write the queued values and close the run with `status`, FINISHED or FAILED."""
         if self.run_id is None:
             return
         self._write()
@@ -129,15 +129,15 @@ class Tracker:
     def _write(self) -> None:
         from mlflow.entities import Metric
 
-        metrics = [Metric(*values) for values in self._waiting]
-        for first in range(0, len(metrics), 1000):  # the most that one request may hold
+        metrics = [Metric(*values) for values in self._queued]
+        for first in range(0, len(metrics), 1000):  # the limit of one request
             _client(self.uri or "").log_batch(self.run_id, metrics[first : first + 1000])
-        self._waiting.clear()
+        self._queued.clear()
         self._written = time.monotonic()
 
 
 def log_metrics(uri: str | None, model_dir: Path, metrics: Mapping[str, float], *, prefix: str) -> None:
-    """Add `metrics`, their names behind `prefix`, to the MLflow run that trained the model in `model_dir`."""
+    """Add `metrics`, with `prefix` before each name, to the MLflow run that trained the model in `model_dir`."""
     tracker = Tracker(uri)
     tracker.join(model_dir)
     tracker.log({prefix + name: value for name, value in metrics.items()})
@@ -149,7 +149,7 @@ def _metric_name(name: str) -> str:
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level of dotted keys."""
+    """Flatten nested settings to one level of dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
@@ -157,7 +157,7 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _git_revision() -> str:
-    """The commit of the working directory, with -dirty after it where files differ; `unknown` outside a repository."""
+    """The commit of the working directory, with -dirty appended if files differ; `unknown` outside a repository."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

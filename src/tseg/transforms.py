@@ -8,14 +8,14 @@ import numpy as np
 from PIL import Image
 
 PADDING = 127
-"""Grey level that fills a crop beyond the image; close to 0 after a ViT's normalisation."""
+"""Grey level of a crop outside the image; close to 0 after a ViT's normalisation."""
 
 _MIRRORED = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
 _SIDE_WORDS = re.compile(rf"\b({'|'.join(_MIRRORED)})\b", re.IGNORECASE)
 
 
 def filled_box(box: Sequence[float] | np.ndarray, height: int, width: int) -> np.ndarray:
-    """Mask, bool (height, width), of a box (x, y, width, height) in pixels: pixels whose centres lie inside."""
+    """Mask, bool (height, width), of the pixels whose centres lie inside a box (x, y, width, height) in pixels."""
     left, top, box_width, box_height = box
     columns, rows = np.arange(width) + 0.5, np.arange(height) + 0.5
     return np.outer(
@@ -25,7 +25,7 @@ def filled_box(box: Sequence[float] | np.ndarray, height: int, width: int) -> np
 
 
 def mirror_words(expression: str) -> str:
-    """Swap left and right, leftmost and rightmost, in an expression about a mirrored image."""
+    """Swap left and right, and leftmost and rightmost, in the expression of a mirrored image."""
 
     def swap(match: re.Match[str]) -> str:
         word = _MIRRORED[match.group().lower()]
@@ -38,7 +38,7 @@ def mirror_words(expression: str) -> str:
 class Crop:
     """Rescale to (`width`, `height`), cut a square of side `resolution` at (`left`, `top`), then flip if `flipped`.
 
-    All lengths are in pixels of the rescaled image. The square may extend beyond it.
+    All lengths are in pixels of the rescaled image. The square may extend beyond that image.
     """
 
     width: int

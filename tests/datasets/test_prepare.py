@@ -60,7 +60,7 @@ def read_skipped(arguments: dict) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def test_good_records_are_written_in_order_with_where_they_come_from(tmp_path, capsys):
+def test_good_records_are_written_in_order_with_their_provenance(tmp_path, capsys):
     arguments = write_phrasecut(tmp_path, {3: jpeg(), 1: jpeg(), 2: jpeg(progressive=True)})
     assert prepare_split(**arguments) == 3
     records, provenance = read_records(arguments["output"])

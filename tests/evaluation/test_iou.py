@@ -56,7 +56,7 @@ def test_intersection_and_union_are_those_of_numpy() -> None:
     assert scores["image_id"].tolist() == table(blobs(0))["image_id"].tolist()
 
 
-def test_ignored_pixels_count_nowhere() -> None:
+def test_ignored_pixels_do_not_change_the_iou() -> None:
     """Whatever truth and prediction say there; some records ignore nothing."""
     ignored = [mask if number % 2 else None for number, mask in enumerate(blobs(2))]
     scores = score_records(table(blobs(0), ignored), table(blobs(1)))
@@ -66,7 +66,7 @@ def test_ignored_pixels_count_nowhere() -> None:
         assert iou == pytest.approx(expected, rel=1e-12)
 
 
-def test_overlap_of_masks_without_ignored_pixels_is_that_of_all_pixels() -> None:
+def test_an_empty_ignore_mask_changes_nothing() -> None:
     for truth, prediction in zip(blobs(0), blobs(1), strict=True):
         assert intersection_and_union(truth, prediction, None) == intersection_and_union(
             truth, prediction, np.zeros_like(truth)
@@ -79,7 +79,7 @@ def test_the_truth_scores_one_and_an_empty_prediction_scores_zero() -> None:
     assert (score_records(table(blobs(0)), table(empty))["iou"] == 0).all()
 
 
-def test_nothing_predicted_where_nothing_counts_scores_zero() -> None:
+def test_an_empty_union_scores_zero() -> None:
     everything = [np.ones_like(mask) for mask in blobs(0)]
     scores = score_records(table(blobs(0), list(everything)), table(blobs(1)))
     assert (scores[["iou", "intersection", "union"]] == 0).all(axis=None)
@@ -109,13 +109,13 @@ def test_records_without_a_mask_are_counted_and_change_no_score_of_the_others() 
     assert found["num_records"] == 4
 
 
-def test_records_of_which_none_has_a_mask_are_refused() -> None:
-    with pytest.raises(ValueError, match="none of the 6 records has a mask to score against; give some of them"):
+def test_records_without_any_mask_are_refused() -> None:
+    with pytest.raises(ValueError, match="none of the 6 records has a mask to score against; add masks"):
         score_records(without_masks(table(blobs(0)), list(range(6))), table(blobs(1)))
 
 
 @pytest.mark.parametrize("wrong", ["missing", "unknown", "twice"])
-def test_masks_that_are_not_one_for_each_record_are_refused(wrong: str) -> None:
+def test_masks_that_do_not_match_the_records_one_to_one_are_refused(wrong: str) -> None:
     masks = table(blobs(1))[["record_id", "mask"]]
     if wrong == "missing":
         masks = masks.iloc[1:]
@@ -138,7 +138,7 @@ def test_summary_is_the_mean_over_records_and_the_ratio_of_sums() -> None:
     assert (summary["num_records"], summary["num_images"]) == (6, 3)
 
 
-def test_empty_is_the_share_of_records_for_which_nothing_is_predicted() -> None:
+def test_empty_is_the_share_of_records_with_an_empty_prediction() -> None:
     """A mask that lies wholly in ignored pixels is not empty."""
     predictions = [*blobs(1)[:4], *(np.zeros_like(mask) for mask in blobs(1)[4:])]
     ignored = [np.ones_like(predictions[0]), *[None] * 5]

@@ -74,7 +74,7 @@ def make(tmp_path: Path) -> Callable[[list[str] | None], Evaluated]:
 LEAK = [("phrasecut", "77", "2"), ("phrasecut", "78", "99"), ("phrasecut", "c", None), ("refcocog", "4", "4")]
 
 
-def test_the_planted_images_are_left_out_and_every_other_row_stays(make):
+def test_seen_images_are_excluded_and_all_other_rows_are_kept(make):
     evaluated = make(None)
     everything, _ = evaluated()
     scores, summary = evaluated(*LEAK)
@@ -85,7 +85,7 @@ def test_the_planted_images_are_left_out_and_every_other_row_stays(make):
     assert summary.metrics["mIoU"] == pytest.approx(expected["iou"].mean())
 
 
-def test_kept_images_are_scored_and_counted_all_the_same(make):
+def test_seen_images_that_are_kept_are_scored_and_counted(make):
     evaluated = make(None)
     everything, unchecked = evaluated()
     scores, summary = evaluated(*LEAK, exclude_seen=False)
@@ -93,18 +93,18 @@ def test_kept_images_are_scored_and_counted_all_the_same(make):
     assert summary == unchecked.model_copy(update={"num_seen": 2})
 
 
-def test_what_was_seen_of_the_evaluated_data_set_itself_is_its_own_affair(make):
+def test_images_seen_in_the_evaluated_data_set_itself_are_not_excluded(make):
     scores, summary = make(None)(("refcoco", "b", "2"), ("refcoco", "d", "4"))
     assert (summary.num_seen, len(scores)) == (0, 8)
 
 
-def test_unchecked_is_not_the_same_as_none_seen(make):
+def test_without_a_check_the_number_of_seen_images_is_unknown(make):
     _, summary = make(None)()
     assert summary.num_seen is None
     assert summary.seen_excluded is False
 
 
-def test_label_maps_of_the_planted_images_are_left_out(make):
+def test_label_maps_of_seen_images_are_excluded(make):
     evaluated = make(CLASSES)
     everything, _ = evaluated()
     scores, summary = evaluated(*LEAK)
@@ -124,7 +124,7 @@ def test_a_run_that_has_seen_every_image_is_refused_before_anything_is_written(m
     assert not (tmp_path / "scores.parquet").exists()
 
 
-def test_masks_of_other_records_are_refused_although_images_are_left_out(make, tmp_path):
+def test_masks_of_other_records_are_refused_even_if_images_are_excluded(make, tmp_path):
     evaluated = make(None)
     masks, provenance = read(tmp_path / "masks.parquet", MasksProvenance)
     table = pa.Table.from_pandas(masks.replace("a0", "z0"), preserve_index=False)
@@ -133,14 +133,14 @@ def test_masks_of_other_records_are_refused_although_images_are_left_out(make, t
         evaluated(*LEAK)
 
 
-def test_counts_and_metrics_are_numbers_by_name(make):
+def test_numbers_are_counts_and_metrics_by_name(make):
     _, summary = make(None)(*LEAK)
     numbers = summary.numbers()
     assert (numbers["num_seen"], numbers["num_records"], numbers["mIoU"]) == (2, 4, summary.metrics["mIoU"])
     assert all(isinstance(number, int | float) for number in numbers.values())
 
 
-def test_a_file_that_is_no_summary_is_refused_by_name(tmp_path):
+def test_a_file_that_is_not_a_summary_is_refused_by_name(tmp_path):
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(ValueError, match=r"other\.json is not a summary .*; make it with `tseg evaluate`"):
         read_summary(tmp_path / "other.json")

@@ -28,7 +28,7 @@ def test_a_subset_is_scored_on_the_records_with_its_tag() -> None:
         assert subset == {"mIoU": pytest.approx(sum(ious) / len(ious)), "num_records": len(ious)}
 
 
-def test_a_record_that_has_no_score_is_in_no_subset() -> None:
+def test_a_record_without_a_score_is_in_no_subset() -> None:
     unscored = scores().assign(iou=lambda rows: rows["iou"].where(rows["record_id"] != "r0"))
     assert summarise_subsets(unscored, records(TAGS)) == summarise_subsets(scores()[:-1], records(TAGS))
 

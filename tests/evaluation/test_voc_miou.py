@@ -77,7 +77,7 @@ def test_every_image_has_the_confusion_of_its_own_pixels() -> None:
         np.testing.assert_array_equal(confusion, sklearn_confusion(truth, prediction, labels=range(5)).ravel())
 
 
-def test_mean_and_classes_are_jaccard_scores_of_all_counted_pixels() -> None:
+def test_class_ious_and_their_mean_are_jaccard_scores_of_all_counted_pixels() -> None:
     """No bus is in truth or prediction: it has no IoU and does not lower the mean."""
     truth, prediction = counted(label_maps(0), voids(2)), counted(label_maps(1), voids(2))
     ious = jaccard_score(truth, prediction, labels=range(4), average=None)
@@ -90,7 +90,7 @@ def test_mean_and_classes_are_jaccard_scores_of_all_counted_pixels() -> None:
 
 
 @pytest.mark.parametrize("which", ["truth", "prediction"])
-def test_a_class_that_truth_or_prediction_alone_has_scores_zero(which: str) -> None:
+def test_a_class_in_only_truth_or_prediction_scores_zero(which: str) -> None:
     few, many = label_maps(0), label_maps(1, num_labels=5)
     truth, prediction = (many, few) if which == "truth" else (few, many)
     found = summarise_labels(score_labels(records(truth), labels(prediction), CLASSES), CLASSES, 5, seed=0)
@@ -107,7 +107,7 @@ def test_the_truth_scores_one_and_pure_background_scores_its_share() -> None:
     assert empty["classes"] == pytest.approx({"background": share, "cat": 0, "dog": 0, "cow": 0, "bus": None})
 
 
-def test_what_is_predicted_in_void_pixels_does_not_matter() -> None:
+def test_predictions_in_void_pixels_do_not_matter() -> None:
     void = voids(2)
     prediction = [
         found if ignored is None else np.where(ignored, 4, found)
@@ -125,7 +125,7 @@ def test_the_order_of_classes_does_not_matter() -> None:
     assert found["metrics"] == pytest.approx(expected["metrics"])
 
 
-def test_interval_is_a_function_of_the_seed_and_surrounds_the_mean() -> None:
+def test_interval_is_a_function_of_the_seed_and_contains_the_mean() -> None:
     first, again, other = (summary(num_bootstrap=100, seed=seed) for seed in (1, 1, 2))
     assert first == again
     assert (first["metrics"]["mIoU_low"], first["metrics"]["mIoU_high"]) != (
@@ -135,14 +135,14 @@ def test_interval_is_a_function_of_the_seed_and_surrounds_the_mean() -> None:
     assert first["metrics"]["mIoU_low"] < first["metrics"]["mIoU"] < first["metrics"]["mIoU_high"]
 
 
-def test_interval_of_images_that_are_all_alike_is_a_point() -> None:
+def test_interval_of_identical_images_is_a_point() -> None:
     alike = [label_maps(0)[:1] * 6, label_maps(1)[:1] * 6]
     found = summarise_labels(score_labels(records(alike[0]), labels(alike[1]), CLASSES), CLASSES, 20, seed=0)
     assert found["metrics"]["mIoU_low"] == found["metrics"]["mIoU"] == found["metrics"]["mIoU_high"]
 
 
 @pytest.mark.parametrize("which", ["missing", "unknown"])
-def test_label_maps_that_are_not_of_exactly_these_images_are_refused(which: str) -> None:
+def test_label_maps_of_other_images_are_refused(which: str) -> None:
     maps = labels(label_maps(1))
     maps = maps[maps["image_id"] != "i2"] if which == "missing" else maps.replace({"image_id": {"i2": "i9"}})
     with pytest.raises(ValueError, match="3 of the 4 images to score"):
@@ -158,7 +158,7 @@ def test_masks_of_two_classes_that_overlap_are_refused(which: str) -> None:
         score_labels(truth, prediction, CLASSES)
 
 
-def test_an_expression_that_is_no_class_is_refused() -> None:
+def test_an_expression_that_is_not_a_class_is_refused() -> None:
     truth = records(label_maps(0)).replace({"expression": {"dog": "brown dog"}})
     with pytest.raises(ValueError, match="'brown dog' is not one of the classes"):
         score_labels(truth, labels(label_maps(1)), CLASSES)

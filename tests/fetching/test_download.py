@@ -524,7 +524,7 @@ def test_digests_equal_those_of_the_standards(tmp_path):
     assert digest(tmp_path / "abc", "sha256") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_a_placed_file_is_verified(tmp_path):
+def test_a_manually_downloaded_file_is_verified(tmp_path):
     path = tmp_path / "data.zip"
     path.write_bytes(CONTENT)
     verify(path, size=None, checksum=None)

@@ -106,7 +106,7 @@ def test_urls_are_tried_in_order(server, raw: Path, capsys: pytest.CaptureFixtur
     assert f"things: images.zip, {len(IMAGES_ZIP):,} bytes, from {urls[1]}" in capsys.readouterr().out
 
 
-def test_the_error_lists_every_failure_and_where_to_place_the_file(server, raw: Path) -> None:
+def test_the_error_lists_every_failure_and_where_to_put_the_file(server, raw: Path) -> None:
     source = source_of(
         images_zip={"urls": [f"{server.url}/1", f"{server.url}/2"], "checksum": f"md5:{'0' * 32}", "max_unpacked": 9},
         records_json={"also_called": ["data.json", "data3.json"]},
@@ -129,7 +129,7 @@ def test_the_error_lists_every_failure_and_where_to_place_the_file(server, raw: 
     assert not (raw / "things").exists()
 
 
-def test_a_file_placed_where_the_error_says_is_used(server, raw: Path) -> None:
+def test_a_file_put_where_the_error_says_is_used(server, raw: Path) -> None:
     source = archive_source(f"{server.url}/gone")
     with pytest.raises(ValueError, match="place it at") as refusal:
         fetch_source("things", source, raw)

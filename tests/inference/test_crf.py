@@ -46,21 +46,21 @@ def fresh_field(labels: np.ndarray, preset: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("preset", PUBLISHED)
-def test_refined_is_what_a_fresh_field_for_each_expression_gives(preset: str) -> None:
+def test_refinement_equals_a_fresh_field_per_expression(preset: str) -> None:
     refined = refine(image(), probabilities(), preset)
     for ours, foreground in zip(refined, probabilities(), strict=True):
         np.testing.assert_array_equal(ours, fresh_field(np.stack([1 - foreground, foreground]), preset)[1])
 
 
 @pytest.mark.parametrize("preset", PUBLISHED)
-def test_refined_labels_are_what_one_field_of_all_labels_gives(preset: str) -> None:
+def test_refinement_of_labels_equals_one_field_of_all_labels(preset: str) -> None:
     refined = refine_labels(image(), label_probabilities(5), preset)
     assert refined.dtype == np.float32
     np.testing.assert_array_equal(refined, fresh_field(label_probabilities(5), preset))
     np.testing.assert_allclose(refined.sum(axis=0), 1, rtol=1e-5)
 
 
-def test_one_label_beside_the_background_is_the_binary_field_bit_for_bit() -> None:
+def test_one_label_and_the_background_equal_the_binary_field_bit_for_bit() -> None:
     (foreground,) = probabilities(1)
     labels = refine_labels(image(), np.stack([1 - foreground, foreground]), "psa")
     np.testing.assert_array_equal(labels[1], refine(image(), foreground[None], "psa")[0])
@@ -73,7 +73,7 @@ def test_permuting_labels_permutes_their_posteriors() -> None:
     np.testing.assert_allclose(permuted, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_there_is_no_preset_but_the_published_ones() -> None:
+def test_only_published_presets_exist() -> None:
     assert set(PRESETS) == set(PUBLISHED)
 
 
@@ -93,7 +93,7 @@ def test_refinement_follows_the_images_edges() -> None:
     assert (after & disc).sum() / (after | disc).sum() > max(before, 0.95)
 
 
-def test_certain_probabilities_stay_finite_and_inputs_stay_as_they_are() -> None:
+def test_certain_probabilities_stay_finite_and_inputs_unchanged() -> None:
     certain = np.zeros((2, HEIGHT, WIDTH), np.float32)
     certain[1] = 1
     pixels, kept = image(), certain.copy()

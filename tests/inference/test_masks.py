@@ -69,7 +69,7 @@ def test_spa_masks_do_not_overlap() -> None:
 
 @pytest.mark.parametrize("pooling", ["gap", "gmp"])
 @pytest.mark.parametrize("background", [0.1, 0.2, 0.5])
-def test_gap_and_gmp_ask_for_more_than_the_background_share_of_the_maximum(pooling: str, background: float) -> None:
+def test_gap_and_gmp_threshold_max_normalised_activations_at_the_background(pooling: str, background: float) -> None:
     """psa: ReLU, divided by the maximum plus 1e-5, against a constant background score."""
     activation = to_pixels(random_similarities().clamp(min=0))
     normalised = activation / (activation.max(axis=(1, 2), keepdims=True) + 1e-5)
@@ -77,14 +77,14 @@ def test_gap_and_gmp_ask_for_more_than_the_background_share_of_the_maximum(pooli
 
 
 @pytest.mark.parametrize("pooling", ["gap", "gmp"])
-def test_gap_and_gmp_masks_do_not_change_with_the_scale_of_similarities(pooling: str) -> None:
+def test_gap_and_gmp_masks_do_not_depend_on_the_scale_of_similarities(pooling: str) -> None:
     np.testing.assert_array_equal(
         masks(random_similarities(tau=2.0), pooling), masks(random_similarities(tau=20.0), pooling)
     )
 
 
 @pytest.mark.parametrize("pooling", ["gap", "gmp", "spa", "mpa"])
-def test_an_expression_that_is_nowhere_similar_has_an_empty_mask(pooling: str) -> None:
+def test_an_expression_without_positive_similarity_has_an_empty_mask(pooling: str) -> None:
     s = random_similarities()
     s[1] = -9.0
     found = masks(s, pooling)
@@ -116,7 +116,7 @@ def test_crf_takes_the_probabilities_as_its_unary(pooling: str) -> None:
     assert (expected != masks(s, pooling)).any()
 
 
-def test_without_a_pooling_the_mask_is_where_the_similarity_at_the_pixel_is_positive() -> None:
+def test_without_a_pooling_the_mask_is_where_the_interpolated_similarity_is_positive() -> None:
     s = random_similarities()
     np.testing.assert_array_equal(masks(s, None), to_pixels(s) > 0)
     assert (masks(s, None) != masks(s, "mpa")).any()

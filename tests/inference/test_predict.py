@@ -112,21 +112,21 @@ def test_flip_averages_the_image_with_its_mirror_image(model: TSEG) -> None:
     torch.testing.assert_close(predict(model, image, flip=True), expected)
 
 
-def test_words_that_keep_their_sides_are_not_mirrored(model: TSEG) -> None:
+def test_with_flip_words_keep_expressions_are_not_mirrored(model: TSEG) -> None:
     image = noise(48, 32)
     mirror = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     expected = (predict(model, image) + predict(model, mirror).flip(-1)) / 2
     torch.testing.assert_close(predict(model, image, flip=True, flip_words="keep"), expected)
 
 
-def test_with_flip_the_mirrored_input_has_the_mirrored_output(model: TSEG) -> None:
+def test_prediction_with_flip_commutes_with_mirroring(model: TSEG) -> None:
     image = noise(48, 32)
     mirror = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     answer = predict(model, mirror, MIRRORED, flip=True).flip(-1)
     torch.testing.assert_close(answer, predict(model, image, flip=True), rtol=1e-4, atol=1e-5)
 
 
-def test_predicting_leaves_no_gradient_and_no_randomness(model: TSEG) -> None:
+def test_predictions_have_no_gradient_and_are_deterministic(model: TSEG) -> None:
     first = predict(model, noise(48, 32))
     assert not first.requires_grad
     assert torch.equal(first, predict(model, noise(48, 32)))

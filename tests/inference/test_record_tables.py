@@ -47,7 +47,7 @@ def assert_predicted(
             np.testing.assert_allclose(found, expected, rtol=2**-10, atol=1e-4)  # float16
 
 
-def test_every_image_is_asked_for_its_own_expressions_once(model: TSEG, records: pd.DataFrame) -> None:
+def test_every_image_is_compared_to_its_own_expressions_once(model: TSEG, records: pd.DataFrame) -> None:
     twice = pd.concat([records, records.assign(record_id=records["record_id"] + "again")])
     table = predict_records(model, twice, **VIEWS)
     assert table.schema == PREDICTIONS
@@ -56,7 +56,7 @@ def test_every_image_is_asked_for_its_own_expressions_once(model: TSEG, records:
     assert_predicted(maps(table), model, records, None)
 
 
-def test_every_image_is_asked_for_all_words_where_they_are_given(model: TSEG, records: pd.DataFrame) -> None:
+def test_with_words_every_image_is_compared_to_all_of_them(model: TSEG, records: pd.DataFrame) -> None:
     words = ["green square", "square on the left", "star"]
     table = predict_records(model, records, **VIEWS | {"words": [*words, "star"]})
     assert len(table) == 4 * len(words)
@@ -65,7 +65,7 @@ def test_every_image_is_asked_for_all_words_where_they_are_given(model: TSEG, re
 
 
 @pytest.mark.parametrize("pooling", ["gap", "gmp", "spa", "mpa"])
-def test_every_record_has_the_mask_of_its_expression_beside_those_of_its_image(
+def test_every_record_has_the_mask_of_its_expression_among_those_of_its_image(
     model: TSEG, records: pd.DataFrame, pooling: str
 ) -> None:
     predictions = predict_records(model, records, **VIEWS)
@@ -80,7 +80,7 @@ def test_every_record_has_the_mask_of_its_expression_beside_those_of_its_image(
             np.testing.assert_array_equal(found[record_id], mask)
 
 
-def test_an_expression_said_twice_does_not_compete_with_itself(model: TSEG, records: pd.DataFrame) -> None:
+def test_a_repeated_expression_does_not_compete_with_itself(model: TSEG, records: pd.DataFrame) -> None:
     twice = pd.concat([records, records.assign(record_id=records["record_id"] + "again")], ignore_index=True)
     once, both = (
         masks(mask_records(table, predict_records(model, table, **VIEWS).to_pandas(), pooling="spa", **RULES), table)
@@ -98,7 +98,7 @@ def test_the_order_of_records_does_not_matter(model: TSEG, records: pd.DataFrame
     assert sorted(ours.to_pylist(), key=str) == sorted(theirs.to_pylist(), key=str)
 
 
-def test_masks_do_not_depend_on_what_else_was_asked(model: TSEG, records: pd.DataFrame) -> None:
+def test_masks_do_not_depend_on_other_predicted_expressions(model: TSEG, records: pd.DataFrame) -> None:
     words, views = [*records["expression"], "star"], VIEWS | {"flip_words": "keep"}
     own, all_words = (predict_records(model, records, **views | {"words": asked}) for asked in (None, words))
     found, expected = (mask_records(records, table.to_pandas(), pooling="spa", **RULES) for table in (all_words, own))
@@ -116,7 +116,7 @@ def test_a_record_without_prediction_is_refused_by_name(model: TSEG, records: pd
         mask_records(records, predictions[others], pooling="mpa", **RULES)
 
 
-def test_images_without_prediction_cannot_be_read_in_place_of_others(model: TSEG, records: pd.DataFrame) -> None:
+def test_a_missing_image_is_an_error_and_is_never_replaced_by_another(model: TSEG, records: pd.DataFrame) -> None:
     gone = records.assign(file_name=[f"{name}.gone" for name in records["file_name"]])
     with pytest.raises(ValueError, match=r"\.png\.gone cannot be read"):
         predict_records(model, gone, **VIEWS)

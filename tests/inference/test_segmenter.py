@@ -34,7 +34,7 @@ def path(model: TSEG, architecture: dict[str, Any], tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("crf", [None, "psa"])
 @pytest.mark.parametrize("resolution", [None, 64])
-def test_masks_are_those_of_the_models_own_pooling_and_resolution(
+def test_by_default_masks_use_the_models_own_pooling_and_resolution(
     path: Path, model: TSEG, crf: str | None, resolution: int | None
 ) -> None:
     found = Segmenter.load(path, crf=crf, resolution=resolution)(image(), EXPRESSIONS)
@@ -67,14 +67,14 @@ def test_segmenter_and_workflow_give_the_same_masks(model: TSEG, records: pd.Dat
         assert (mask != workflows_mask).mean() < 0.005
 
 
-def test_segmenting_leaves_torchs_random_numbers_alone(path: Path) -> None:
+def test_segmenting_does_not_change_the_random_state_of_torch(path: Path) -> None:
     segmenter = Segmenter.load(path)
     state = torch.get_rng_state()
     np.testing.assert_array_equal(segmenter(image(), EXPRESSIONS), segmenter(image(), EXPRESSIONS))
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_model_with_class_encoding_segments_its_classes_alone(architecture: dict[str, Any], tmp_path: Path) -> None:
+def test_a_model_with_class_encoding_segments_only_its_classes(architecture: dict[str, Any], tmp_path: Path) -> None:
     architecture["text_encoder"] = {"classes": ["cat", "dog"], "num_features": 8}
     model = build_tseg(**architecture, tokenizer=None).eval()
     save_model(tmp_path / "model.safetensors", model, architecture, model_provenance(resolution=40))

@@ -134,7 +134,7 @@ def test_confidence_is_the_sigmoid_of_the_score_among_all_words(pooling: str) ->
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_words_below_the_confidence_take_no_part(pooling: str) -> None:
+def test_words_below_the_confidence_are_left_out(pooling: str) -> None:
     """The others are labelled as if they alone had been asked."""
     s = random_similarities()
     confidence = float(np.sort(reference_confidences(s.numpy(), pooling))[1:3].mean())
@@ -146,11 +146,11 @@ def test_words_below_the_confidence_take_no_part(pooling: str) -> None:
 
 
 @pytest.mark.parametrize("crf", [None, "psa"])
-def test_without_a_confident_word_all_is_background(crf: str | None) -> None:
+def test_without_a_confident_word_every_pixel_is_background(crf: str | None) -> None:
     assert not label_map(random_similarities(), **rules("mpa", confidence=0.9999, crf=crf)).any()
 
 
-def test_a_word_exactly_as_confident_as_asked_takes_no_part() -> None:
+def test_a_word_exactly_at_the_confidence_is_left_out() -> None:
     s = torch.tensor([[[2.0, -2.0]]])  # its mean, the score of gap, is 0
     assert not label_map(s, **rules("gap", confidence=0.5)).any()
     assert label_map(s, **rules("gap", confidence=0.499)).any()
@@ -166,7 +166,7 @@ def test_permuting_classes_permutes_the_result(pooling: str, crf: str | None) ->
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_pixel_of_any_word_is_one_of_its_class(pooling: str) -> None:
+def test_a_pixel_of_a_word_belongs_to_the_words_class(pooling: str) -> None:
     """Label engineering: argmax over the words, then the class of the word."""
     s, numbers = random_similarities(), [2, 1, 2, 3, 1]
     expected = np.array([0, *numbers])[label_map(s, **rules(pooling))]
@@ -174,7 +174,7 @@ def test_a_pixel_of_any_word_is_one_of_its_class(pooling: str) -> None:
     np.testing.assert_array_equal(label_map(s, numbers, **rules(pooling)), expected)
 
 
-def test_merged_probabilities_are_the_strongest_words_made_to_sum_to_one() -> None:
+def test_merged_probabilities_are_those_of_the_strongest_words_normalised() -> None:
     p = np.random.default_rng(0).dirichlet(np.ones(5), (3, 4)).transpose(2, 0, 1)
     classes, merged = merge_words(torch.from_numpy(p), torch.tensor([7, 2, 7, 2]))
     strongest = np.stack([p[0], np.maximum(p[2], p[4]), np.maximum(p[1], p[3])])
@@ -183,7 +183,7 @@ def test_merged_probabilities_are_the_strongest_words_made_to_sum_to_one() -> No
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_crf_refines_the_classes_that_remain(pooling: str) -> None:
+def test_crf_refines_the_remaining_classes(pooling: str) -> None:
     s, numbers = random_similarities(), [2, 4, 2, 5, 4]
     classes, merged = merge_words(torch.from_numpy(probabilities(s, pooling)), torch.tensor(numbers))
     refined = refine_labels(np.asarray(IMAGE), merged.numpy().astype(np.float32), "psa")
@@ -207,7 +207,7 @@ def predictions(records: pd.DataFrame, shift: dict[str, float] | None = None) ->
     return pd.DataFrame(rows).sample(frac=1, random_state=0)
 
 
-def test_every_image_is_cut_into_its_labels(records: pd.DataFrame) -> None:
+def test_every_image_has_one_mask_per_label(records: pd.DataFrame) -> None:
     table = label_records(records, predictions(records), labels={word: [word] for word in WORDS}, **rules("mpa"))
     assert table.schema == LABELS
     frame = table.to_pandas()
@@ -224,7 +224,7 @@ def test_every_image_is_cut_into_its_labels(records: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize(("shift", "labels"), [(-100.0, ["background"]), (100.0, ["background", "cat"])])
-def test_an_image_has_a_background_even_where_it_is_nothing_else_or_empty(
+def test_an_image_always_has_a_background_even_an_empty_one(
     records: pd.DataFrame, shift: float, labels: list[str]
 ) -> None:
     shifted = predictions(records, {"b": shift})
@@ -237,7 +237,7 @@ def test_an_image_has_a_background_even_where_it_is_nothing_else_or_empty(
     assert background.any() == (shift < 0)
 
 
-def test_one_word_for_each_class_is_the_class_itself_whatever_its_name(records: pd.DataFrame) -> None:
+def test_the_name_of_a_class_with_one_word_does_not_matter(records: pd.DataFrame) -> None:
     plain = label_records(records, predictions(records), labels={word: [word] for word in WORDS}, **rules("spa", 0.5))
     named = {word.upper(): [word] for word in WORDS}
     engineered = label_records(records, predictions(records), labels=named, **rules("spa", 0.5)).to_pandas()
@@ -258,14 +258,14 @@ def test_words_of_one_class_share_its_label(records: pd.DataFrame) -> None:
         np.testing.assert_array_equal(decode_mask(row.mask, *size), union)
 
 
-def test_images_that_were_not_asked_for_every_word_are_refused_by_name(records: pd.DataFrame) -> None:
+def test_images_that_lack_the_prediction_of_a_word_are_refused_by_name(records: pd.DataFrame) -> None:
     table = predictions(records)
     absent = (table["image_id"] == "c") & (table["expression"] == "hound")
-    with pytest.raises(ValueError, match="1 of 4 images were not asked for every word, c for one"):
+    with pytest.raises(ValueError, match="1 of 4 images lack the prediction of a word, c for one"):
         label_records(records, table[~absent], labels={"cat": ["cat"], "dog": ["dog", "hound"]}, **rules("mpa"))
 
 
 def test_a_word_of_two_classes_is_refused(records: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match=r"labels\.dog: 'hound' stands for another class too"):
+    with pytest.raises(ValueError, match=r"labels\.dog: 'hound' belongs to another class too"):
         labels = {"cat": ["cat", "hound"], "dog": ["dog", "hound"]}
         label_records(records, predictions(records), labels=labels, **rules("mpa"))

@@ -183,7 +183,7 @@ def test_a_pickle_that_would_run_code_is_refused(
     ("name", "options"),
     [("vit_of_nobody", {}), ("resnet18", {}), (NAME, {"wings": 2}), (NAME, OPTIONS | {"num_heads": 5})],
 )
-def test_a_model_that_cannot_be_an_encoder_is_refused(name: str, options: dict[str, int]) -> None:
+def test_a_model_that_timm_cannot_build_or_is_not_a_vit_is_refused(name: str, options: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=r"timm cannot build '|is not a ViT"):
         build_image_encoder(name, options, None, drop_path=0.0)
 

@@ -167,7 +167,7 @@ def test_mpa_mask_does_not_depend_on_the_other_expressions() -> None:
         torch.testing.assert_close(SCORES["mpa"](s)[:, j : j + 1], SCORES["mpa"](s[..., j : j + 1]))
 
 
-def test_spa_mask_shrinks_beside_another_expression() -> None:
+def test_spa_mask_shrinks_if_another_expression_is_added() -> None:
     s = random_similarities()
     assert (spa_masks(s)[..., :1] < spa_masks(s[..., :1])).all()
 
@@ -196,7 +196,7 @@ def test_without_lambda_score_and_gradient_stay_finite(assignment: str, similari
     assert s.grad.isfinite().all()
 
 
-def test_without_lambda_the_size_term_pulls_at_small_masks_as_at_any() -> None:
+def test_without_lambda_the_gradient_of_the_size_term_does_not_depend_on_the_mask_size() -> None:
     """The size term is log mbar: where m = exp(s), its slope towards s is 1 however small the mask."""
     s = torch.linspace(-87.0, -20.0, 30)[:, None, None].requires_grad_()
     penalties = size_penalty(mpa_masks(s), 0.0, 5.0)

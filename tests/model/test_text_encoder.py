@@ -184,7 +184,7 @@ def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
         build(str(tmp_path))
 
 
-def test_weights_in_half_precision_are_computed_with_in_float32(tmp_path: Path) -> None:
+def test_half_precision_weights_are_converted_to_float32(tmp_path: Path) -> None:
     halves = {name: weight.half() for name, weight in published(tmp_path).state_dict().items()}
     torch.save(halves, tmp_path / "pytorch_model.bin")
     bert = build(str(tmp_path)).bert
@@ -265,7 +265,7 @@ def test_without_the_hub_weights_are_missing(hub: Path, load: Callable[[str], ob
 
 
 @pytest.mark.parametrize("load", [load_tokenizer, build])
-def test_the_file_of_weights_in_place_of_its_folder_is_refused(tmp_path: Path, load: Callable[[str], object]) -> None:
+def test_a_file_of_weights_is_refused_where_a_folder_is_expected(tmp_path: Path, load: Callable[[str], object]) -> None:
     published(tmp_path)
     with pytest.raises(
         ValueError, match=r"pytorch_model\.bin' cannot be loaded: they are not a folder with a config\.json"
@@ -293,7 +293,7 @@ def test_every_word_matters_to_the_first_token() -> None:
         assert not torch.allclose(encoder([changed]), before)
 
 
-def test_expressions_begin_and_end_with_their_special_tokens() -> None:
+def test_expressions_start_and_end_with_their_special_tokens() -> None:
     tokenizer = learnt()
     token_ids, mask = build(tokenizer=tokenizer).tokenize(EXPRESSIONS)
     for row, length in zip(token_ids.tolist(), mask.sum(dim=1).tolist(), strict=True):
@@ -340,14 +340,14 @@ def test_a_class_has_one_vector_of_its_own() -> None:
     assert torch.equal(encoder(CLASSES), encoder.embedding.weight)
 
 
-def test_only_the_classes_asked_for_learn() -> None:
+def test_only_classes_in_the_batch_learn() -> None:
     encoder = class_encoder()
     encoder(["circle", "sign"]).sum().backward()
     assert encoder.embedding.weight.grad is not None
     assert encoder.embedding.weight.grad.any(dim=1).tolist() == [True, False, True]
 
 
-def test_classes_begin_far_apart_in_the_common_space() -> None:
+def test_classes_start_far_apart_in_the_common_space() -> None:
     """Despite the projection's bias, which all share."""
     torch.manual_seed(0)
     encoder = ClassEncoder([str(number) for number in range(20)], 64)
@@ -358,6 +358,6 @@ def test_classes_begin_far_apart_in_the_common_space() -> None:
     assert others.max() < 0.7
 
 
-def test_an_expression_that_is_no_class_is_refused() -> None:
+def test_an_expression_that_is_not_a_class_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'red circle' is not a class of this model.*'square'"):
         class_encoder()(["circle", "red circle"])

@@ -58,7 +58,7 @@ def test_temperature_starts_at_tau_and_learns(model: TSEG) -> None:
     assert model.log_tau.grad.item() > 0
 
 
-def test_temperature_stays_positive_however_far_it_is_pushed(model: TSEG) -> None:
+def test_temperature_stays_positive_under_any_update(model: TSEG) -> None:
     optimizer = torch.optim.SGD([model.log_tau], lr=1.0)
     for _ in range(20):
         optimizer.zero_grad()
@@ -109,9 +109,7 @@ def test_a_model_of_any_encoders_read_back_is_the_same(
     assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
 
 
-def test_a_net_that_started_from_pretrained_weights_stays_frozen_when_read_back(
-    architecture: dict[str, Any], tmp_path: Path
-) -> None:
+def test_a_pretrained_net_stays_frozen_when_read_back(architecture: dict[str, Any], tmp_path: Path) -> None:
     architecture["image_encoder"] = WIDE_RESNET38
     model = build_tseg(**architecture, tokenizer=learn_wordpiece(EXPRESSIONS, 128))
     for weights, frozen in ((None, False), ("imagenet.pth", True)):
@@ -151,7 +149,7 @@ def test_a_model_does_not_need_the_weights_that_its_encoders_started_from(
     assert torch.equal(loaded(images(), EXPRESSIONS), model(images(), EXPRESSIONS))
 
 
-def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     with pytest.raises(ValueError, match=r"model\.safetensors does not exist"):
         load_model(path)

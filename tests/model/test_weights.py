@@ -83,7 +83,7 @@ def test_a_long_sentence_is_truncated() -> None:
         raise RuntimeError("x" * 10_000)
 
 
-def test_weights_in_half_precision_fill_a_net_of_float32() -> None:
+def test_half_precision_weights_are_loaded_as_float32() -> None:
     ours, theirs = small_net(), small_net(1)
     halves: dict[str, Tensor] = {name: weight.half() for name, weight in theirs.state_dict().items()}
     load_strictly(ours, halves, **OPTIONS)

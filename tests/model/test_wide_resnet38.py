@@ -153,7 +153,7 @@ def test_a_patch_is_eight_pixels_wide(height: int, width: int) -> None:
     ("block", "reach"),
     [("b4_1", [-2, -1, 0, 1, 2]), ("b5", [-3, -2, -1, 0, 1, 2, 3]), ("b5_1", [-4, -2, 0, 2, 4]), ("b7", [-4, 0, 4])],
 )
-def test_a_block_sees_as_far_as_its_dilations_reach(block: str, reach: list[int]) -> None:
+def test_the_receptive_field_of_a_block_follows_its_dilations(block: str, reach: list[int]) -> None:
     layer = getattr(random_net(), block)
     x = torch.rand(1, layer.bn_branch2a.num_features, 17, 17, requires_grad=True)
     (gradient,) = torch.autograd.grad(layer(x)[0, :, 8, 8].sum(), x)
@@ -170,7 +170,7 @@ def test_patches_come_in_reading_order() -> None:
     assert difference.argmax().item() == 7 * 16
 
 
-def test_channels_are_dropped_in_training_alone() -> None:
+def test_channels_are_dropped_only_in_training() -> None:
     net = random_net()
     assert torch.equal(net(images()), net(images()))
     assert (net.b6.dropout.p, net.b7.dropout.p) == (0.3, 0.5)
@@ -202,7 +202,7 @@ def test_every_weight_comes_from_the_file(tmp_path: Path, classifier: str | None
     assert torch.equal(ours(images()), theirs(images()))
 
 
-def test_a_state_dict_that_counts_its_batches_is_loaded_too(tmp_path: Path) -> None:
+def test_a_state_dict_with_num_batches_tracked_is_loaded(tmp_path: Path) -> None:
     torch.save(random_net().state_dict(), tmp_path / "a1.pth")
     assert torch.equal(build(tmp_path / "a1.pth").eval()(images()), random_net()(images()))
 
@@ -294,7 +294,7 @@ def test_an_unknown_argument_is_refused(options: dict[str, int], drop_path: floa
         build_image_encoder("wide_resnet38", options, None, drop_path)
 
 
-def test_images_stored_channels_last_are_encoded_as_any_others() -> None:
+def test_channels_last_images_have_the_same_features() -> None:
     net = WideResNet38(width=4).eval()
     images = torch.randn(2, 3, 32, 40)
     last = images.contiguous(memory_format=torch.channels_last)

@@ -25,7 +25,7 @@ def files(published: dict[str, FilesSource]) -> list[SourceFile]:
     return [file for source in published.values() for file in source.files.values()]
 
 
-def test_every_source_says_where_its_files_are_whose_they_are_and_what_they_become(published) -> None:
+def test_every_source_has_addresses_a_licence_a_citation_and_paths(published) -> None:
     assert len(published) >= 13
     for name, source in published.items():
         assert source.page.startswith("http"), name
@@ -33,7 +33,7 @@ def test_every_source_says_where_its_files_are_whose_they_are_and_what_they_beco
         assert all(file.urls for file in source.files.values()), name
 
 
-def test_no_address_and_no_checksum_stands_for_two_files(published) -> None:
+def test_every_address_and_every_checksum_belongs_to_one_file(published) -> None:
     urls = [url for file in files(published) for url in file.urls]
     checksums = [file.checksum for file in files(published) if file.checksum]
     assert len(set(urls)) == len(urls)
@@ -41,7 +41,7 @@ def test_no_address_and_no_checksum_stands_for_two_files(published) -> None:
     assert all(file.checksum for file in files(published) if file.max_unpacked), "an archive without one"
 
 
-def test_an_archive_may_unfold_to_more_than_it_has_and_to_less_than_a_bomb(published) -> None:
+def test_the_limit_of_an_archive_exceeds_its_size_but_not_by_much(published) -> None:
     archives = [file for file in files(published) if file.max_unpacked]
     assert len(archives) == 9
     assert all(file.size and file.size < file.max_unpacked < 25 * file.size for file in archives)
@@ -60,7 +60,7 @@ def strings(value: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(("config", "raw"), [("config.yaml", "data/raw/"), ("paper.yaml", "data/paper/raw/")])
-def test_what_a_configuration_reads_is_what_its_sources_become(catalogue: Catalogue, config: str, raw: str) -> None:
+def test_a_configuration_reads_only_paths_that_its_sources_provide(catalogue: Catalogue, config: str, raw: str) -> None:
     values = yaml.safe_load((ROOT / "config" / config).read_text())
     assert {source for dataset in values["datasets"].values() for source in dataset["sources"]} <= set(catalogue)
     paths = {text.removeprefix(raw) for text in strings(values) if text.startswith(raw)}
@@ -83,7 +83,7 @@ SOURCE = {"kind": "files", "title": "A", "page": "p", "licence": "l", "citation"
 @pytest.mark.parametrize(
     ("name", "file_name", "file", "complaint"),
     [
-        ("downloads", "a", {}, "raw/downloads is where the files come to; give the source another name"),
+        ("downloads", "a", {}, "raw/downloads is reserved for the downloaded files; give the source another name"),
         ("../a", "a", {}, "should match pattern"),
         (".a", "a", {}, "should match pattern"),
         ("a", "../a.zip", {}, "should match pattern"),
@@ -96,7 +96,7 @@ SOURCE = {"kind": "files", "title": "A", "page": "p", "licence": "l", "citation"
         ("a", "a", {"cheksum": None}, "unknown key"),
     ],
 )
-def test_a_source_that_could_not_be_fetched_is_refused(name: str, file_name: str, file: dict, complaint: str) -> None:
+def test_an_invalid_source_is_refused(name: str, file_name: str, file: dict, complaint: str) -> None:
     parse(Catalogue, {"a": {**SOURCE, "files": {"a.zip": FILE}}}, "test")
     with pytest.raises(ValueError, match=f"^test: .*{complaint}"):
         parse(Catalogue, {name: {**SOURCE, "files": {file_name: FILE | file}}}, "test")

@@ -69,7 +69,7 @@ def test_table_1_has_the_papers_eight_rows() -> None:
     assert all(cell.crf and cell.evaluation.multiscale for cell in cells)
 
 
-def test_a_label_with_method_stands_for_every_method_not_taken_out() -> None:
+def test_a_label_with_method_stands_for_every_method_not_excluded() -> None:
     rows = {
         "{method} narrow": {"settings": {"model.embed_dim": 8}, "without": ["TSEG"]},
         "{method}": {},
@@ -160,7 +160,7 @@ def test_two_different_runs_of_one_name_are_refused() -> None:
         runs_of(grid(rows))
 
 
-def test_a_class_without_better_words_is_asked_for_by_its_name() -> None:
+def test_a_class_without_other_words_is_its_own_word() -> None:
     labels = labels_of(SETTINGS, LABEL_SETS, Evaluation("voc", "val", labels="better_words"))
     assert labels is not None
     assert labels["cool thing"] == ["cyan thing", "blue thing"]
@@ -189,7 +189,7 @@ def test_a_pattern_that_stands_for_nothing_is_refused(label: str, cells: dict[st
         ({"person": ["man"]}, "has none of voc's classes"),
     ],
 )
-def test_words_that_cannot_tell_classes_apart_are_refused(words: dict[str, list[str]], complaint: str) -> None:
+def test_words_that_do_not_distinguish_classes_are_refused(words: dict[str, list[str]], complaint: str) -> None:
     table = {"number": "0", "title": "", "columns": {"own": {"labels": "own"}}, "rows": {"mIoU": {}}}
     described = {"dataset": "phrasecut", "evaluate": "voc", "method": "TSEG"}
     experiments = {"methods": METHODS, "tables": {"own": table | {"cells": described}}}
@@ -214,7 +214,7 @@ def test_a_figure_that_cannot_be_drawn_is_refused_before_any_training(figure: di
         figure_cells(parse(Experiments, experiments, "own.yaml"), SETTINGS, LABEL_SETS)
 
 
-def test_every_published_number_of_the_paper_stands_in_a_cell() -> None:
+def test_every_published_number_of_the_paper_has_a_cell() -> None:
     experiments = read(Experiments, "experiments.yaml")
     tables = table_cells(experiments, read(Settings, "paper.yaml"), LABEL_SETS)
     cells = {(experiments.tables[name].number, cell.row, cell.column) for name in tables for cell in tables[name]}

@@ -98,7 +98,7 @@ def test_a_class_encoding_knows_the_classes_of_its_data_set(make_plan: MakePlan)
     assert plan.labels("voc-val") == {"labels": {name: [name] for name in classes}}
 
 
-def test_a_data_set_in_place_is_made_of_its_annotation_files(make_plan: MakePlan, tmp_path: Path) -> None:
+def test_a_data_set_without_sources_is_read_from_its_annotation_files(make_plan: MakePlan, tmp_path: Path) -> None:
     folder = tmp_path / "own"
     (folder / "folder.csv").mkdir(parents=True)
     for name in ("b.csv", "a.json", "image.jpg"):
@@ -111,7 +111,7 @@ def test_a_data_set_in_place_is_made_of_its_annotation_files(make_plan: MakePlan
 def test_an_empty_folder_is_refused_if_a_run_needs_it(make_plan: MakePlan, tmp_path: Path) -> None:
     folder = tmp_path / "own"
     folder.mkdir()
-    complaint = f"datasets.phrasecut.annotations: {folder} holds no file; put the annotations there"
+    complaint = f"datasets.phrasecut.annotations: {folder} holds no annotation file; put them there"
     with pytest.raises(ValueError, match=complaint):
         make_plan({"{method}": {}}, datasets=in_place(folder))
     make_plan({"{method}": {}}, {"mIoU": {"dataset": "refcoco"}}, datasets=in_place(folder))
@@ -205,7 +205,7 @@ def test_later_configuration_files_win_key_by_key(tmp_path: Path) -> None:
     ("text", "complaint"),
     [("", "holds no keys"), ("a: [1", "correct its YAML"), (None, "does not exist")],
 )
-def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, text: str | None, complaint: str) -> None:
+def test_a_file_that_is_not_a_configuration_is_named(tmp_path: Path, text: str | None, complaint: str) -> None:
     path = tmp_path / "config.yaml"
     if text is not None:
         path.write_text(text, encoding="utf-8")

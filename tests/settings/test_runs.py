@@ -34,7 +34,7 @@ def with_options(**options: Any) -> RunSettings:
     return make_run(default(), "phrasecut", "weak", PoolingSettings(name="mpa", options=options), {})
 
 
-def test_a_run_holds_nothing_that_does_not_concern_it() -> None:
+def test_a_run_holds_only_the_settings_that_concern_it() -> None:
     before = default()
     after = vary(before, {"training.full.resolution": 64})
     assert weak(before, "refcoco", GAP) == weak(after, "refcoco", GAP)
@@ -114,12 +114,12 @@ def test_a_varied_setting_reaches_the_run() -> None:
         ("model.text_encoder", "classes", "the data set phrasecut has no classes"),
     ],
 )
-def test_a_key_or_value_that_is_none_is_refused(key: str, value: Any, complaint: str) -> None:
+def test_an_invalid_key_or_value_is_refused(key: str, value: Any, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         make_run(default(), "phrasecut", "weak", MPA, {key: value})
 
 
-def test_a_pooling_that_is_none_is_refused_with_the_nearest() -> None:
+def test_an_unknown_pooling_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match=r"no pooling 'mp'; did you mean mpa\?"):
         PoolingSettings(name="mp")
 
@@ -143,7 +143,8 @@ def test_box_pretraining_excludes_every_evaluation_split() -> None:
 
 def test_pretraining_has_the_architecture_of_the_run_that_starts_from_it() -> None:
     varied = {"training.weak.pretraining": "refcoco", "model.embed_dim": 32}
-    run = make_run(default(), "phrasecut", "weak", MPA, varied, {"size_power": 1})
+    pooling = PoolingSettings(name="mpa", options={"size_power": 1})
+    run = make_run(default(), "phrasecut", "weak", pooling, varied)
     boxes = pretraining_run(default(), "refcoco", varied)
     assert boxes.run == run.pretraining == "refcoco-boxes+embed_dim=32"
     assert boxes.model == run.model

@@ -51,7 +51,7 @@ def rename(*path: str) -> Callable[[dict[str, Any]], None]:
         (("resources", "train", "mem_mb"), "unknown key resources.train.mem_mbx; did you mean mem_mb?"),
     ],
 )
-def test_a_misspelt_key_is_named_with_the_one_that_was_meant(path: tuple[str, ...], hint: str) -> None:
+def test_a_misspelt_key_is_named_with_the_nearest_valid_key(path: tuple[str, ...], hint: str) -> None:
     settings = default()
     rename(*path)(settings)
     with pytest.raises(ValueError) as refusal:
@@ -79,7 +79,7 @@ def test_a_missing_key_and_a_wrong_value_are_both_named() -> None:
         (("seeds",), [1, 1], "seeds: [1, 1] has a duplicate"),
     ],
 )
-def test_names_that_do_not_go_together_are_refused(path: tuple[str, ...], value: Any, complaint: str) -> None:
+def test_inconsistent_names_are_refused(path: tuple[str, ...], value: Any, complaint: str) -> None:
     settings = default()
     node = settings
     for key in path[:-1]:

@@ -93,7 +93,7 @@ def test_images_come_in_the_same_order_and_crops_whatever_the_supervision(record
             assert weak.positives == other.positives
 
 
-def test_a_loader_starts_anywhere_and_needs_no_processes_for_it(records: pd.DataFrame) -> None:
+def test_a_loader_can_start_at_any_iteration_without_processes(records: pd.DataFrame) -> None:
     batches = make(records)
     loaded = list(load_batches(batches, 3, 6, num_workers=0))
     assert len(loaded) == 3
@@ -107,7 +107,7 @@ def test_processes_prepare_the_same_batches(records: pd.DataFrame, make: Any) ->
         assert_same(batch, make(records)[iteration])
 
 
-def test_every_epoch_shows_each_image_once_in_another_order(records: pd.DataFrame) -> None:
+def test_every_epoch_has_each_image_once_in_a_new_order(records: pd.DataFrame) -> None:
     """Epochs of four images do not end where batches of three do."""
     batches = make(records, flip=False)
     shown = [positives for iteration in range(24) for positives in batches[iteration].positives]
@@ -163,7 +163,7 @@ def test_an_image_is_positive_for_an_expression_drawn_for_another(records: pd.Da
 
 
 @pytest.mark.parametrize("flip_words", ["swap", "keep"])
-def test_a_flip_swaps_left_and_right_only_if_asked(records: pd.DataFrame, flip_words: str) -> None:
+def test_a_flip_swaps_left_and_right_only_if_flip_words_is_swap(records: pd.DataFrame, flip_words: str) -> None:
     """Red is marked left of blue in image a: where it appears right of it, the image was flipped."""
     of_a = records[records["image_id"] == "a"]
     batches = make(of_a, batch_size=1, scale=(1.0, 1.0), flip_words=flip_words)
@@ -326,7 +326,7 @@ def test_ignored_pixels_do_not_count_and_padding_does(records: pd.DataFrame) -> 
     assert not batch.masks[:, ~torch.from_numpy(inside)].any()
 
 
-def test_a_larger_share_holds_every_image_of_a_smaller_one(records: pd.DataFrame) -> None:
+def test_a_larger_share_contains_every_image_of_a_smaller_one(records: pd.DataFrame) -> None:
     many = pd.concat([records.assign(file_name=records["file_name"] + str(copy)) for copy in range(10)])
     images = [set(share_of(many, share)["file_name"]) for share in (0.001, 0.1, 0.25, 0.5, 0.9, 1)]
     assert [len(files) for files in images] == [1, 4, 10, 20, 36, 40]
@@ -341,5 +341,5 @@ def test_a_share_has_whole_images_in_the_records_order(records: pd.DataFrame) ->
     assert half["file_name"].nunique() == 2
 
 
-def test_a_share_of_one_is_everything(records: pd.DataFrame) -> None:
+def test_a_share_of_one_keeps_all_records(records: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(share_of(records, 1), records)

@@ -25,7 +25,7 @@ def step(of: dict, times: int) -> list[Tensor]:
     return [weight.detach().clone() for weight in of["model"].parameters()]
 
 
-def test_loaded_parts_go_on_as_the_saved_ones_do(tmp_path: Path) -> None:
+def test_training_continues_from_loaded_parts_as_from_the_saved_ones(tmp_path: Path) -> None:
     saved, history = parts(0), [{"iteration": 5, "loss": 0.25}]
     step(saved, 5)
     save_checkpoint(tmp_path / "last.ckpt", "same", saved, 5, history)
@@ -37,7 +37,7 @@ def test_loaded_parts_go_on_as_the_saved_ones_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fingerprint", ["other", None])
-def test_nothing_is_loaded_of_other_settings_or_of_nothing(tmp_path: Path, fingerprint: str | None) -> None:
+def test_a_checkpoint_of_other_settings_or_a_missing_one_is_not_loaded(tmp_path: Path, fingerprint: str | None) -> None:
     if fingerprint:
         save_checkpoint(tmp_path / "last.ckpt", fingerprint, parts(0), 5, [{"iteration": 5}])
     fresh = parts(1)
@@ -46,7 +46,7 @@ def test_nothing_is_loaded_of_other_settings_or_of_nothing(tmp_path: Path, finge
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(step(fresh, 3), before, strict=True))
 
 
-def test_a_checkpoint_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
+def test_a_failed_checkpoint_keeps_the_previous_one(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "last.ckpt", "same", parts(0), 5, [])
     with pytest.raises((AttributeError, TypeError, RuntimeError)):
         save_checkpoint(tmp_path / "last.ckpt", "same", parts(0), 6, [lambda: "cannot be pickled"])

@@ -166,7 +166,7 @@ def test_full_supervision_overfits_four_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_words_alone_teach_mpa_better_masks_than_gap(tmp_path: Path, seed: int) -> None:
+def test_from_words_alone_mpa_learns_better_masks_than_gap(tmp_path: Path, seed: int) -> None:
     """On images that neither has seen. Measured 0.69, 0.68, 0.57 against 0.28, 0.35, 0.29."""
     records, unseen = draw_records(tmp_path, 80, seed=1), draw_records(tmp_path, 32, seed=2)
     options = {"mpa": {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0}, "gap": {}}

@@ -128,7 +128,7 @@ def test_training_twice_gives_the_same_bytes(
 
 @pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
 @pytest.mark.parametrize("supervision", SUPERVISIONS)
-def test_a_killed_and_resumed_training_is_an_unbroken_one(
+def test_a_killed_and_resumed_training_equals_an_unbroken_one(
     training: Callable[[str], Training], supervision: str, optimizer: str
 ) -> None:
     settings = {"optimizer": optimizer, "supervision": supervision}
@@ -139,7 +139,7 @@ def test_a_killed_and_resumed_training_is_an_unbroken_one(
     assert_same_bits(resumed.state(), unbroken.state())
 
 
-def test_a_finished_training_started_again_does_nothing(training: Callable[[str], Training]) -> None:
+def test_restarting_a_finished_training_does_nothing(training: Callable[[str], Training]) -> None:
     twice = training("twice")
     done = twice(iterations=20).state()
     twice.logged.clear()
@@ -204,7 +204,7 @@ def test_a_few_iterations_lower_the_loss_of_pixels_on_four_images(
     assert sum(losses[-6:]) < 0.8 * sum(losses[:6])
 
 
-def test_soft_targets_train_another_model(training: Callable[[str], Training], records: pd.DataFrame) -> None:
+def test_soft_targets_change_the_model(training: Callable[[str], Training], records: pd.DataFrame) -> None:
     hard, soft = training("hard")(), training("soft")
     soft(objective=weak("mpa", TfidfTargets(list(records["expression"]))))
     assert soft.history[0]["loss"] != hard.history[0]["loss"]

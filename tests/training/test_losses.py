@@ -41,7 +41,7 @@ def test_loss_pushes_positive_scores_up_and_negative_ones_down() -> None:
     assert (gradient[targets == 0] > 0).all()
 
 
-def test_loss_of_scores_however_large_is_finite() -> None:
+def test_loss_of_any_finite_scores_is_finite() -> None:
     scores = torch.tensor([[300.0, -300.0]])
     assert classification_loss(scores, torch.tensor([[1.0, 0.0]])).item() == 0
     assert classification_loss(scores, torch.tensor([[0.0, 1.0]])).item() == 300
@@ -91,7 +91,7 @@ def test_dice_is_0_for_the_mask_itself_and_1_for_its_complement() -> None:
 
 
 @pytest.mark.parametrize("loss", [dice_loss, box_loss])
-def test_what_is_true_of_pixels_that_do_not_count_changes_nothing(loss: Callable[..., torch.Tensor]) -> None:
+def test_the_truth_at_pixels_that_do_not_count_changes_nothing(loss: Callable[..., torch.Tensor]) -> None:
     """Whole patches of 3 x 3 pixels do not count."""
     similarities, masks, _ = random_pairs()
     patches = torch.rand(5, 4, 4, generator=torch.Generator().manual_seed(1)) < 0.5
@@ -102,7 +102,7 @@ def test_what_is_true_of_pixels_that_do_not_count_changes_nothing(loss: Callable
 
 
 @pytest.mark.parametrize("similarity", [0.0, -30.0, -2000.0, 2000.0])
-def test_a_mask_that_is_cropped_away_has_a_finite_dice_and_no_pull(similarity: float) -> None:
+def test_an_empty_cropped_mask_has_a_finite_dice_loss_without_gradient(similarity: float) -> None:
     similarities = torch.full((1, 16), similarity, requires_grad=True)
     nothing = torch.zeros(1, 12, 12, dtype=torch.bool)
     for counted in (~nothing, nothing):

@@ -71,7 +71,7 @@ def seen(folder: Path) -> list[tuple[str, ...]]:
     return [tuple(row) for row in read_images(folder / "images.csv").fillna("").to_numpy()]
 
 
-def test_images_are_the_pretrainings_and_then_the_runs_own_without_what_was_excluded(runs, tmp_path):
+def test_images_are_those_of_the_pretraining_then_of_the_run_without_excluded_ones(runs, tmp_path):
     train(runs["boxes"], tmp_path / "boxes")
     assert seen(tmp_path / "boxes") == [("refcoco", "a", "1"), ("refcoco", "c", "3")]
     train(runs["full"], tmp_path / "full", start=tmp_path / "boxes" / "model.safetensors")
@@ -80,7 +80,7 @@ def test_images_are_the_pretrainings_and_then_the_runs_own_without_what_was_excl
     assert own in ([("phrasecut", "c", "3")], [("phrasecut", "d", "")])  # a half of two images
 
 
-def test_a_model_is_not_there_before_its_images_are(runs, tmp_path, monkeypatch):
+def test_a_model_is_written_only_after_its_images(runs, tmp_path, monkeypatch):
     def fail(*_: Any) -> None:
         raise OSError("no space left")
 
@@ -90,7 +90,7 @@ def test_a_model_is_not_there_before_its_images_are(runs, tmp_path, monkeypatch)
     assert not (tmp_path / "boxes" / "model.safetensors").exists()
 
 
-def test_a_pretraining_that_does_not_say_what_it_has_seen_is_refused_before_training(runs, tmp_path):
+def test_a_pretraining_without_a_list_of_images_is_refused_before_training(runs, tmp_path):
     train(runs["boxes"], tmp_path / "boxes")
     (tmp_path / "boxes" / "images.csv").unlink()
     with pytest.raises(ValueError, match=r"boxes/images\.csv does not exist; .* or train the model again"):

@@ -10,7 +10,7 @@ EXPRESSIONS = ["red square", "brown cat", "tabby cat", "left square"]
 POSITIVES = [frozenset({"red square", "left square"}), frozenset({"tabby cat"}), frozenset({"something else"})]
 
 
-def test_an_expression_is_positive_for_just_the_images_that_have_it() -> None:
+def test_an_expression_is_positive_only_for_the_images_that_have_it() -> None:
     expected = [[1, 0, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]]
     assert identity_targets(POSITIVES, EXPRESSIONS).tolist() == expected
 
@@ -54,7 +54,7 @@ def test_expressions_that_share_a_word_are_partly_positive() -> None:
     assert targets[0, 1:].tolist() == [1, 0]
 
 
-def test_the_rarer_the_shared_word_the_larger_the_target() -> None:
+def test_a_rarer_shared_word_gives_a_larger_target() -> None:
     common = ["tabby cat"] * 20 + ["brown cat", "brown dog"]
     by_cat, by_brown = TfidfTargets(common)([{"brown cat"}], ["old cat", "brown zebra"])[0].tolist()
     assert by_cat < by_brown

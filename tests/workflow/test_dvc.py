@@ -53,7 +53,7 @@ def test_git_holds_pointers_and_no_data(lab):
     assert sorted(tracked) == ["data/lab/.gitignore", "data/lab/raw.dvc", "data/lab/records.dvc"]
 
 
-def test_status_tells_a_changed_file(lab):
+def test_status_lists_a_changed_file(lab):
     assert "up to date" in run(lab, "dvc", "status")
     image = next((lab / "data/lab/raw").rglob("*.jpg"))
     image.write_bytes(image.read_bytes() + b"x")

@@ -134,7 +134,7 @@ def test_a_class_encoder_a_zero_shot_and_a_pretrained_run_reach_their_tables(fin
     assert len(scored) == NUM_VAL
 
 
-def test_the_table_says_that_a_narrow_net_stands_in(finished):
+def test_the_table_notes_that_a_narrow_net_is_a_stand_in(finished):
     folder, _ = finished
     assert "stand-in" in (folder / "results/table1.md").read_text(encoding="utf-8")
 
@@ -174,7 +174,7 @@ def test_another_crf_preset_refines_again_and_trains_nothing(finished):
     }
 
 
-def test_another_lambda_concerns_spa_and_mpa_alone(finished):
+def test_another_lambda_retrains_only_spa_and_mpa(finished):
     folder, settings = finished
     experiments = (folder / "experiments.yaml").read_text().replace("size_lambda: 0.01", "size_lambda: 0.1")
     (folder / "others.yaml").write_text(experiments)
@@ -232,7 +232,7 @@ def test_a_lost_model_is_trained_again_to_the_same_bytes(finished, tmp_path):
     assert (tmp_path / "again/model.safetensors").read_bytes() == model.read_bytes()
 
 
-def test_a_resolution_that_is_no_whole_number_of_patches_is_refused(finished, tmp_path):
+def test_a_resolution_that_is_not_a_multiple_of_the_patch_size_is_refused(finished, tmp_path):
     folder, _ = finished
     config = (folder / "results/runs/refcoco+-full/config.yaml").read_text()
     (tmp_path / "config.yaml").write_text(config.replace("resolution: 48", "resolution: 50"))
@@ -243,7 +243,7 @@ def test_a_resolution_that_is_no_whole_number_of_patches_is_refused(finished, tm
     assert "choose a multiple of 12" in refused.stderr
 
 
-def test_training_survives_a_store_that_is_away_and_says_so_once(finished, tmp_path):
+def test_training_survives_an_unreachable_store_and_warns_once(finished, tmp_path):
     folder, _ = finished
     (tmp_path / "tracking.json").write_text(json.dumps({"uri": "http://127.0.0.1:9"}))
     command = ["tseg", "train", "--config", f"{folder}/results/runs/refcoco+-gap/config.yaml"]
@@ -264,7 +264,7 @@ def test_training_survives_a_store_that_is_away_and_says_so_once(finished, tmp_p
         ({"sources": "nowhere.yaml"}, "nowhere.yaml does not exist; set the key sources to a file that does"),
     ],
 )
-def test_a_wrong_setting_is_one_sentence_before_any_work(tmp_path, change, message):
+def test_a_wrong_setting_stops_the_workflow_with_one_sentence(tmp_path, change, message):
     settings = small_settings(tmp_path)
     for key, value in change.items():
         settings[key] = settings[key] | value if isinstance(value, dict) and key in settings else value

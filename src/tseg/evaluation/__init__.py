@@ -1,1 +1,1 @@
-"""How good masks are."""
+"""Scores of masks and label maps."""

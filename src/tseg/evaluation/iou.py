@@ -1,4 +1,4 @@
-"""Intersection over union per record, and what is reported of it (section 4.1, "Metrics")."""
+"""Intersection over union (IoU) per record, and its summary (section 4.1, "Metrics")."""
 
 from typing import Any
 
@@ -13,29 +13,30 @@ PRECISION_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 def intersection_and_union(truth: np.ndarray, prediction: np.ndarray, ignore: np.ndarray | None) -> tuple[int, int]:
-    """Intersection and union in pixels of two boolean masks; pixels in the mask `ignore` are excluded."""
+    """Intersection and union, in pixels, of two boolean masks (H, W), without the pixels of the mask `ignore`."""
     if ignore is not None:
         truth, prediction = truth & ~ignore, prediction & ~ignore
     return int((truth & prediction).sum()), int((truth | prediction).sum())
 
 
 def score_records(records: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
-    """One row per record: record_id, image_id, intersection and union in pixels, iou, and whether its mask is empty.
+    """Score masks against records, one row per record: record_id, image_id, intersection, union, iou and empty.
 
-    Ignored pixels are excluded. An empty prediction of a non-empty mask scores 0; an empty union also scores 0. A
-    record without a true mask has NaN for the three numbers. Raises ValueError if no record has a true mask, and unless
-    `masks` has exactly one mask for each record.
+    Intersection and union are in pixels, without ignored ones; `empty` is True for an empty predicted mask. An empty
+    prediction of a non-empty mask scores 0; an empty union also scores 0. A record without a true mask has NaN for
+    intersection, union and iou. Raises ValueError if no record has a true mask, or if `masks` does not have exactly one
+    mask per record.
     """
     if np.all(records["mask"].isna()):
         raise ValueError(
-            f"none of the {len(records)} records has a mask to score against; give some of them masks, or look at the "
-            "predictions with `tseg draw expressions`"
+            f"none of the {len(records)} records has a mask to score against; add masks, or look at the predictions "
+            "with `tseg draw expressions`"
         )
     predicted = dict(zip(masks["record_id"], masks["mask"], strict=True))
     scored = set(records["record_id"])
     if len(predicted) != len(masks) or set(predicted) != scored:
         raise ValueError(
-            f"there are {len(masks)} masks, of {len(scored & set(predicted))} of the {len(records)} records to score; "
+            f"there are {len(masks)} masks, for {len(scored & set(predicted))} of the {len(records)} records to score; "
             "predict these records again"
         )
     rows = []
@@ -52,9 +53,9 @@ def score_records(records: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
 
 
 def summarise_records(scores: pd.DataFrame, num_bootstrap: int, seed: int) -> dict[str, Any]:
-    """Metrics, in [0, 1], and counts of `score_records`' rows with a true mask.
+    """Summarise the rows of `score_records` that have a true mask: metrics, in [0, 1], and counts.
 
-    - mIoU: mean over records, with its 95% percentile interval over `num_bootstrap` resamplings of the images
+    - mIoU: mean over records, with its 95% interval over `num_bootstrap` resamplings of the images
     - overall_IoU: sum of intersections over sum of unions
     - precision_t: share of records with an IoU above t
     - empty: share of records whose predicted mask is empty

@@ -1,4 +1,4 @@
-"""Masks scored against records: rows, and a summary that says what was measured."""
+"""Score masks against records: a row each, and a summary with its provenance."""
 
 import json
 from pathlib import Path
@@ -19,24 +19,24 @@ from tseg.settings.validation import parse
 
 
 class Summary(FrozenModel):
-    """What an evaluation measured, and of what."""
+    """The metrics of an evaluation, and the provenance of the masks."""
 
     masks: MasksProvenance
     metrics: dict[str, float]
-    """In [0, 1], in the order in which tables list them; mIoU and its interval come first."""
+    """Name to value in [0, 1], in the order of the tables; mIoU and its interval come first."""
     num_images: int
     num_records: int | None = None
-    """Records with a true mask; None for a data set with classes, as are the next two."""
+    """Records with a true mask; like the next two fields, None for a data set with classes."""
     num_without_mask: int | None = None
     """Records without a true mask, which have no score."""
     subsets: dict[str, dict[str, float | int]] | None = None
-    """Tag to the mIoU and num_records of the records that have it."""
+    """Tag to the mIoU and num_records of its records."""
     classes: dict[str, float | None] | None = None
-    """Class to its IoU, the background first; the IoU is None if neither truth nor prediction has the class."""
+    """Class to its IoU, the background first; None if neither truth nor prediction has the class."""
     num_seen: int | None = None
-    """Images that the run was trained on as part of another data set; None: unchecked."""
+    """Images that the run was trained on as part of another data set; None if this was not checked."""
     seen_excluded: bool = False
-    """Whether those images are left out."""
+    """Whether those images are excluded."""
 
     @property
     def predictions(self) -> PredictionsProvenance:
@@ -54,7 +54,7 @@ class Summary(FrozenModel):
         return self.metrics | self.model_dump(include=counts, exclude_none=True)
 
     def metric(self, name: str) -> float | None:
-        """A metric by its dotted name (mIoU, subsets.c20, classes.cat), in [0, 1]; None if no record belongs to it.
+        """The metric with a dotted name (mIoU, subsets.c20, classes.cat), in [0, 1]; None if no record belongs to it.
 
         Raises ValueError if there is no such metric.
         """
@@ -69,7 +69,7 @@ class Summary(FrozenModel):
 
 
 def read_summary(path: Path) -> Summary:
-    """The summary that `score_masks` wrote. Raises ValueError for a missing file and for one of another kind."""
+    """Read a summary of `score_masks`. Raises ValueError if the file is missing or of another kind or version."""
     hint = "make it with `tseg evaluate`"
     text = require_file(path, hint).read_text(encoding="utf-8")
     try:
@@ -88,10 +88,10 @@ def score_masks(
     images: Path | None = None,
     exclude_seen: bool = True,
 ) -> Summary:
-    """Score the masks in the file `masks` against `records`: a row each to `output`, the metrics to `summary` (JSON).
+    """Score the masks in the file `masks` against `records`: write rows to `output` and metrics to `summary` (JSON).
 
-    `images` is the images.csv beside the model. Images that the run has seen as part of another data set, known by
-    their ids in COCO, are left out if `exclude_seen`, else counted only. Raises ValueError if none remains.
+    `images` is the images.csv beside the model. It identifies, by COCO id, the images that the run has seen as part of
+    another data set: they are excluded if `exclude_seen`, otherwise only counted. Raises ValueError if none remains.
     """
     found, provenance = read(masks, MasksProvenance)
     truth, _ = read_records(records)
@@ -112,7 +112,7 @@ def score_masks(
 def _score(
     truth: pd.DataFrame, found: pd.DataFrame, provenance: MasksProvenance, num_bootstrap: int
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """The rows and the measured fields of the summary: of records or, for a data set with classes, of images."""
+    """The rows, of records or (for a data set with classes) of images, and the measured fields of the summary."""
     classes = provenance.predictions.evaluated_on.classes
     if classes is None:
         scores = score_records(truth, found)
@@ -124,7 +124,7 @@ def _score(
 
 
 def _seen_images(records: pd.DataFrame, dataset: str, images: Path) -> frozenset[str]:
-    """The image_id of each image of `records` that the run has seen as part of another data set than `dataset`."""
+    """The image_ids of `records` that the run has seen as part of a data set other than `dataset`."""
     seen = read_images(images)
     return shared_images(seen.loc[seen["dataset"] != dataset], list_images(records, dataset))
 
@@ -132,7 +132,7 @@ def _seen_images(records: pd.DataFrame, dataset: str, images: Path) -> frozenset
 def _without_images(
     image_ids: frozenset[str], records: pd.DataFrame, masks: pd.DataFrame, images: Path
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Records and masks of the other images. Raises ValueError if there is none."""
+    """The records and masks of all images but `image_ids`. Raises ValueError if none is left."""
     excluded = records["image_id"].isin(list(image_ids))
     if np.all(excluded):
         raise ValueError(

@@ -5,9 +5,9 @@ import pandas as pd
 
 
 def summarise_subsets(scores: pd.DataFrame, records: pd.DataFrame) -> dict[str, dict[str, float | int]]:
-    """Tag to the mIoU, in [0, 1], and num_records of the scored records that have it.
+    """Map each tag to the mIoU, in [0, 1], and num_records of its scored records.
 
-    `scores` are `score_records`' rows of `records`.
+    `scores` are the rows of `score_records` for `records`.
     """
     tagged = scores.dropna(subset="iou").merge(records[["record_id", "tags"]], on="record_id").explode("tags")
     return {

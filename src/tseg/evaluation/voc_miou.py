@@ -11,22 +11,21 @@ from tseg.records import BACKGROUND_LABEL, decode_mask, images_of
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int, counted: np.ndarray) -> np.ndarray:
-    """Number of pixels by true class (row) and predicted class (column), int64 (num_classes, num_classes).
+    """Count pixels by true class (row) and predicted class (column): int64 (num_classes, num_classes).
 
-    `truth` and `prediction` hold the class of each pixel, 0 to num_classes - 1. Pixels outside the mask `counted` are
-    excluded.
+    `truth` and `prediction`, int64 (H, W), hold the class of each pixel, 0 to num_classes - 1. Only pixels of the mask
+    `counted`, bool (H, W), count.
     """
     pairs = num_classes * truth[counted] + prediction[counted]
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def score_labels(records: pd.DataFrame, labels: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
-    """One row per image: image_id and confusion, a list of the (K + 1)^2 pixel counts of its matrix, row by row.
+    """Score label maps against records, one row per image: image_id and confusion, (K + 1)^2 pixel counts, row-major.
 
-    Each of the `records` has one of the K `classes` as its expression and the class's pixels as its mask. Pixels that
-    no mask covers are background; pixels in any of an image's `ignore` are excluded. `labels` are the rows of
-    `label_records`. Raises ValueError unless they cover exactly the records' images, for an unknown class, and if two
-    masks overlap.
+    Each record has one of the K `classes` as its expression and the pixels of that class as its mask. Pixels without a
+    mask are background; pixels in any `ignore` mask of an image are excluded. `labels` are the rows of `label_records`.
+    Raises ValueError if they are not of exactly the records' images, if a class is unknown, or if two masks overlap.
     """
     predicted, images = dict(list(labels.groupby("image_id"))), set(records["image_id"])
     if set(predicted) != images:
@@ -47,13 +46,13 @@ def score_labels(records: pd.DataFrame, labels: pd.DataFrame, classes: Sequence[
 
 
 def summarise_labels(scores: pd.DataFrame, classes: Sequence[str], num_bootstrap: int, seed: int) -> dict[str, Any]:
-    """Metrics, in [0, 1], and the number of images of `score_labels`' rows.
+    """Summarise the rows of `score_labels`: metrics, in [0, 1], and the number of images.
 
-    - mIoU: mean IoU of the background and the classes, the pixels of all images summed first, with its 95% percentile
-      interval over `num_bootstrap` resamplings of the images. A class that neither truth nor prediction has is left
-      out of the mean.
-    - pixel_accuracy
-    - classes: IoU by name, None for a class that is left out
+    - mIoU: mean over the background and the classes of the IoU, computed from the confusion matrix of all images; with
+      its 95% interval over `num_bootstrap` resamplings of the images. A class that neither truth nor prediction has is
+      excluded.
+    - pixel_accuracy: share of pixels with the right class
+    - classes: IoU by name, None for an excluded class
     """
     names = [BACKGROUND_LABEL, *classes]
     confusions = np.array(scores["confusion"].tolist(), dtype=np.int64)
@@ -77,7 +76,7 @@ def summarise_labels(scores: pd.DataFrame, classes: Sequence[str], num_bootstrap
 def _label_map(
     image_id: str, labels: Iterable[str], masks: Iterable[str], size: list[int], classes: Sequence[str]
 ) -> np.ndarray:
-    """The class of each pixel, int64 (H, W): 0 where no mask lies."""
+    """The class index of each pixel, int64 (H, W), 0 where there is no mask; `size` is H, W."""
     names = [BACKGROUND_LABEL, *classes]
     found = np.zeros(size, np.int64)
     covered = np.zeros(size, bool)
@@ -86,14 +85,14 @@ def _label_map(
             raise ValueError(f"image {image_id}: {label!r} is not one of the classes; prepare the records with it")
         mask = decode_mask(counts, *size)
         if (mask & covered).any():
-            raise ValueError(f"image {image_id}: the mask of {label!r} overlaps another's; a pixel has one class")
+            raise ValueError(f"image {image_id}: the mask of {label!r} overlaps another's; each pixel has one class")
         found[mask] = names.index(label)
         covered |= mask
     return found
 
 
 def _ious(confusions: np.ndarray) -> np.ndarray:
-    """IoU of each class, float64 (..., C), of confusion matrices (..., C, C); NaN for a class that does not occur."""
+    """IoU of each class, float64 (..., C), from confusion matrices (..., C, C); NaN for a class that does not occur."""
     hits = np.diagonal(confusions, axis1=-2, axis2=-1)
     unions = confusions.sum(axis=-1) + confusions.sum(axis=-2) - hits
     return np.where(unions > 0, hits / np.maximum(unions, 1), np.nan)

@@ -16,7 +16,7 @@ from tseg.model.pooling import POOLINGS
 from tseg.records import MASKS, encode_mask, images_of
 
 FOREGROUND = 0.5
-"""A pixel belongs to the mask where its foreground probability is strictly above this."""
+"""A pixel belongs to the mask if its foreground probability is strictly above this."""
 
 COMPARISON = f"foreground probability > {FOREGROUND}"
 """When a pixel belongs to a mask; summaries and tables state it."""
@@ -25,9 +25,9 @@ COMPARISON = f"foreground probability > {FOREGROUND}"
 def mask_records(
     records: pd.DataFrame, predictions: pd.DataFrame, *, pooling: str | None, background: float, crf: str | None
 ) -> pa.Table:
-    """The mask of every record, as `MASKS`, from the rows that `predict_records` made; for the rest see `segment`.
+    """Compute the mask of every record from the rows of `predict_records`: a table of `MASKS`.
 
-    Raises ValueError where a record's expression was not asked of its image.
+    For `pooling`, `background` and `crf` see `segment`. Raises ValueError if a record has no prediction.
     """
     maps = similarity_maps(predictions)
     questions = zip(records["record_id"], records["image_id"], records["expression"], strict=True)
@@ -55,27 +55,28 @@ def mask_records(
 
 
 Maps = dict[tuple[str, str], np.ndarray]
-"""For an image (image_id) and an expression asked of it the similarities, float16 (h, w)."""
+"""(image_id, expression) to the similarities, float16 (h, w)."""
 
 
 def similarity_maps(predictions: pd.DataFrame) -> Maps:
-    """What `predict_records` found, by image and expression."""
+    """Index the rows of `predict_records` by image and expression."""
     columns = predictions[["image_id", "expression", "grid_height", "grid_width", "similarities"]].to_numpy()
     return {(image_id, expression): values.reshape(grid) for image_id, expression, *grid, values in columns}
 
 
 def stack_maps(maps: Maps, image_id: str, expressions: Sequence[str]) -> Tensor:
-    """Similarities, float32 (L, h, w), of L expressions in one image."""
+    """Stack the similarities of L expressions in one image: float32 (L, h, w)."""
     return torch.from_numpy(np.stack([maps[image_id, expression] for expression in expressions]).astype(np.float32))
 
 
 def segment(
     similarities: Tensor, image: Image.Image, *, pooling: str | None, background: float, crf: str | None
 ) -> np.ndarray:
-    """Masks, bool (L, H, W), of L expressions in an RGB image of W x H pixels.
+    """Segment an RGB image of W x H pixels by L expressions: masks, bool (L, H, W).
 
-    `similarities` is float32 (L, h, w), by a model trained with `pooling`, or None; `background` concerns gap and gmp
-    alone (see `foreground_probabilities`); `crf` names a preset of `crf.PRESETS`, None for no refinement.
+    `similarities` is float32 (L, h, w), from a model trained with `pooling`; None for full supervision or boxes.
+    `background` is used by gap and gmp only (see `foreground_probabilities`). `crf` names a preset of `crf.PRESETS`;
+    None skips the refinement.
     """
     size = image.height, image.width
     probabilities = foreground_probabilities(similarities, pooling, size, background).numpy()
@@ -87,23 +88,23 @@ def segment(
 def foreground_probabilities(
     similarities: Tensor, pooling: str | None, size: tuple[int, int], background: float
 ) -> Tensor:
-    """Probability that a pixel belongs to each expression, (L, H, W), of similarities (L, h, w) of one image.
+    """Probabilities, (L, H, W), that pixels belong to L expressions, from the similarities (L, h, w) of one image.
 
-    Both are float32 or both float64. Whatever the pooling, the mask is where the probability exceeds 1/2, and the CRF
-    takes it as its unary:
+    The dtype is that of `similarities`, float32 or float64. For every pooling, the mask is where the probability
+    exceeds 1/2, and the probability is the unary of the CRF:
 
-    - poolings with masks, as mpa: m of eq. 6, bilinear to (H, W). Above 1/2 where m is, that is, where s > s_bg = 0.
-    - those with exclusive masks, as spa: m of eq. 5 over the image's expressions and the background, bilinear;
-      m_j / (m_j + max of the others). Above 1/2 where the argmax is j.
-    - those without, gap and gmp: activation a = relu(s), bilinear, divided by its maximum over the image;
-      a / (a + `background`). Above 1/2 where a > `background` (psa's constant background score).
-    - None, full supervision or boxes: s bilinear to (H, W), then its sigmoid, as in training (eq. 9).
+    - poolings with masks, such as mpa: m of eq. 6, bilinear to (H, W). It exceeds 1/2 where s > s_bg = 0.
+    - poolings with exclusive masks, such as spa: m of eq. 5 over the image's expressions and the background, bilinear;
+      then m_j / (m_j + max of the others). It exceeds 1/2 where the argmax is j.
+    - poolings without masks, gap and gmp: activation a = relu(s), bilinear, divided by its maximum over the image;
+      then a / (a + `background`). It exceeds 1/2 where a > `background` (psa's constant background score).
+    - None, for full supervision or boxes: s bilinear to (H, W), then its sigmoid, as in training (eq. 9).
     """
     if pooling is None:
         return _to_pixels(similarities, size).sigmoid()
     if POOLINGS[pooling].masks is None:
         activation = _to_pixels(similarities.relu(), size)
-        # ASSUME: 1e-5 as in psa, so that an expression without any activation has an empty mask.
+        # ASSUME: 1e-5 as in psa, so that an expression without activation has an empty mask.
         activation = activation / (activation.amax(dim=(1, 2), keepdim=True) + 1e-5)
         return activation / (activation + background)
     masks = pixel_masks(similarities, pooling, size)
@@ -113,19 +114,19 @@ def foreground_probabilities(
 
 
 def pixel_masks(similarities: Tensor, pooling: str, size: tuple[int, int]) -> Tensor:
-    """m of similarities (L, h, w) by a pooling that has masks, bilinear to (L, H, W)."""
+    """m of a pooling that has masks, from similarities (L, h, w), bilinear to (L, H, W)."""
     masks = POOLINGS[pooling].masks
     assert masks is not None, f"{pooling} has no masks"
     return _to_pixels(masks(similarities.movedim(0, -1)).movedim(-1, 0), size)
 
 
 def _to_pixels(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (L, h, w) resized bilinearly to (L, H, W)."""
+    """Resize maps (L, h, w) bilinearly to (L, H, W)."""
     return interpolate(maps[None], size=size, mode="bilinear", align_corners=False)[0]
 
 
 def _strongest_other(masks: Tensor) -> Tensor:
-    """For each mask of (L, H, W) the largest of the other masks and the background, 1 minus their sum."""
+    """For each of the masks (L, H, W), the maximum of the other masks and of the background, 1 - their sum."""
     everything = torch.cat([masks, 1 - masks.sum(dim=0, keepdim=True)])
     largest = everything.topk(2, dim=0)
     is_largest = largest.indices[:1] == torch.arange(len(masks))[:, None, None]

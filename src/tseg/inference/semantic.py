@@ -1,4 +1,4 @@
-"""One class per pixel, from the similarities of all class names to an image's patches (section 4.6)."""
+"""Label maps, one class per pixel, from the similarities of all class names to an image's patches (section 4.6)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ from tseg.records import BACKGROUND_LABEL, LABELS, encode_mask, images_of
 
 
 def comparison(confidence: float) -> str:
-    """What is said of label maps where they are scored."""
+    """When a pixel has a label; summaries and tables state it."""
     return f"argmax of the background and the words of confidence > {confidence}"
 
 
@@ -33,14 +33,14 @@ def label_records(
     background: float,
     crf: str | None,
 ) -> pa.Table:
-    """The label map of every image, as `LABELS`, from the rows that `predict_records` made of all words.
+    """Compute the label map of every image from the rows of `predict_records` for all words: a table of `LABELS`.
 
-    `labels` maps a class to its words: its own name, or those that stand for it (label engineering). For the rest see
-    `segment_labels`. Raises ValueError where a word was not asked of an image, and where it stands for two classes.
+    `labels` maps a class to its words: its own name, or several words (label engineering). For the other arguments see
+    `segment_labels`. Raises ValueError if an image lacks the prediction of a word, or a word belongs to two classes.
     """
     maps = similarity_maps(predictions)
     numbers = _class_of_each_word(labels)
-    _check_asked(set(records["image_id"]), maps, list(numbers))
+    _check_predicted(set(records["image_id"]), maps, list(numbers))
     names = [BACKGROUND_LABEL, *labels]
     rows = []
     for file_name, of_image, _ in images_of(records, "refine"):
@@ -55,7 +55,7 @@ def label_records(
             background=background,
             crf=crf,
         )
-        # The background is always there: so an image in which nothing was found differs from one left out.
+        # Always write the background, so that an image in which nothing was found differs from one left out.
         rows += [
             {"image_id": image_id, "label": names[number], "mask": encode_mask(found == number)}
             for number in sorted({0, *np.unique(found)})
@@ -74,43 +74,44 @@ def segment_labels(
     background: float,
     crf: str | None,
 ) -> np.ndarray:
-    """The class of each pixel, int64 (H, W), 0 for the background, in an RGB image of W x H pixels.
+    """Label each pixel of an RGB image of W x H pixels: class indices, int64 (H, W), 0 for the background.
 
-    `similarities` is float32 (L, h, w) of L words by a model trained with `pooling` and its `options`; `numbers` has
-    the class, 1 to K, of each word. Words of no more than `confidence` are left out; the classes of the others compete
-    for each pixel. `background` and `crf` are those of `masks.segment`.
+    `similarities` is float32 (L, h, w) of L words, from a model trained with `pooling` and its `options`; `numbers` is
+    the class index, 1 to K, of each word. Words with at most `confidence` are left out; the classes of the others
+    compete for each pixel. For `background` and `crf` see `masks.segment`.
     """
     size = image.height, image.width
     confident = confidences(similarities, pooling, options) > confidence
     if not confident.any():
         return np.zeros(size, np.int64)
-    # ASSUME: exclusive masks are a softmax over the words that remain, as if the others had never been asked.
+    # ASSUME: exclusive masks are a softmax over the remaining words, as if the others did not exist.
     probabilities = label_probabilities(similarities[confident], pooling, size, background)
     classes, probabilities = merge_words(probabilities, torch.tensor(numbers)[confident])
     if crf is None:
         return classes[probabilities.argmax(dim=0)].numpy()
-    # ASSUME: the CRF knows the labels that remain, and takes their probabilities as its unary.
+    # ASSUME: the CRF has the remaining labels only, and takes their probabilities as its unary.
     refined = refine_labels(np.asarray(image), probabilities.float().numpy(), crf)
     return classes.numpy()[refined.argmax(axis=0)]
 
 
 def confidences(similarities: Tensor, pooling: str, options: dict[str, Any]) -> Tensor:
-    """sigmoid(z), (L), of similarities (L, h, w): the probability by which the words were trained to be present.
+    """sigmoid(z), (L), of similarities (L, h, w): the probability, as trained, that each word is present.
 
-    ASSUME: this is section 4.6's "confidence score", each word of a class having its own.
+    ASSUME: this is section 4.6's "confidence score"; each word of a class has its own.
     """
     patches = similarities.flatten(1).T
     return POOLINGS[pooling].score(patches[None], **options)[0].sigmoid()
 
 
 def label_probabilities(similarities: Tensor, pooling: str, size: tuple[int, int], background: float) -> Tensor:
-    """Probabilities of the background and of L words, float64 (L + 1, H, W) of sum 1, of similarities (L, h, w).
+    """Probabilities, float64 (L + 1, H, W), of the background and L words, from similarities (L, h, w); they sum to 1.
 
-    - poolings with exclusive masks, as spa: the interpolated masks and what they leave to the background.
-    - others: of each word its odds f / (1 - f) against the background, f of `foreground_probabilities`, normalised. One
-      word has f itself, and of several the largest f wins where it is above 1/2, else the background.
+    - poolings with exclusive masks, such as spa: the interpolated masks; the background has the rest.
+    - other poolings: the odds f / (1 - f) of each word against the background, normalised, with f of
+      `foreground_probabilities`. A single word has the probability f. Of several words, the one with the largest f is
+      the most probable where that f exceeds 1/2; elsewhere the background is.
     """
-    similarities = similarities.double()  # in float32 two words that are both nearly certain would be the same
+    similarities = similarities.double()  # in float32, two nearly certain words would have equal probabilities
     if POOLINGS[pooling].exclusive:
         masks = pixel_masks(similarities, pooling, size)
         return torch.cat([(1 - masks.sum(dim=0, keepdim=True)).clamp(min=0), masks])
@@ -120,11 +121,11 @@ def label_probabilities(similarities: Tensor, pooling: str, size: tuple[int, int
 
 
 def merge_words(probabilities: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-    """The classes there are, int64 (C), background 0 first, and their probabilities (C, H, W), of sum 1.
+    """Merge words into classes: indices, int64 (C), background 0 first, and probabilities (C, H, W) that sum to 1.
 
-    `probabilities` (L + 1, H, W) are those of the background and of words that stand for the classes `numbers` (L).
+    `probabilities` (L + 1, H, W) are those of the background and of L words; `numbers` (L) has the words' classes.
 
-    ASSUME: the strongest word stands for its class, so that a class's mask is the union of its words' masks.
+    ASSUME: a class is as probable as its most probable word, so that its mask is the union of its words' masks.
     """
     numbers = torch.cat([torch.zeros(1, dtype=torch.int64), numbers])
     classes = numbers.unique()
@@ -133,19 +134,20 @@ def merge_words(probabilities: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _class_of_each_word(labels: dict[str, list[str]]) -> dict[str, int]:
-    """Word to the number, from 1, of the class it stands for."""
+    """Map each word to the index, from 1, of its class. Raises ValueError if it belongs to two."""
     numbers: dict[str, int] = {}
     for number, (label, words) in enumerate(labels.items(), 1):
         for word in words:
             if numbers.setdefault(word, number) != number:
-                raise ValueError(f"labels.{label}: {word!r} stands for another class too; leave it to one of them")
+                raise ValueError(f"labels.{label}: {word!r} belongs to another class too; give it to one class only")
     return numbers
 
 
-def _check_asked(images: set[str], maps: Maps, words: Sequence[str]) -> None:
+def _check_predicted(images: set[str], maps: Maps, words: Sequence[str]) -> None:
+    """Raise ValueError unless `maps` has every word for every image."""
     missing = {image_id for image_id in images if any((image_id, word) not in maps for word in words)}
     if missing:
         raise ValueError(
-            f"{len(missing)} of {len(images)} images were not asked for every word, {min(missing)} for one; "
+            f"{len(missing)} of {len(images)} images lack the prediction of a word, {min(missing)} for one; "
             "predict these records again with the same labels"
         )

@@ -1,4 +1,4 @@
-"""The two stages of inference, from files to files: similarities, and the masks made of them."""
+"""The two stages of inference, from files to files: predict similarities, then make masks from them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,15 +24,15 @@ def predict_file(
     labels: dict[str, list[str]] | None,
     device: torch.device,
 ) -> None:
-    """Write the similarities, float16, of every image of `records` and its expressions, or the words of `labels`.
+    """Write the similarities, float16, of every image of `records` to its expressions or to the words of `labels`.
 
-    `labels` maps each class of a data set with classes to its words. For `resolution`, `scales` and `flip` see
-    `predict_similarities`. Raises ValueError if `labels` do not go with the data set.
+    `labels` maps each class to its words; None for a data set without classes. For `resolution`, `scales` and `flip`,
+    see `predict_similarities`. Raises ValueError if `labels` and the data set do not match.
     """
     loaded, trained = load_model(model)
     rows, evaluated_on = read_records(records)
     if (labels is None) != (evaluated_on.classes is None):
-        raise ValueError(f"--labels goes with a data set with classes, and only with one; check {records}")
+        raise ValueError(f"{records}: a data set with classes needs --labels, and any other data set takes none")
     words = None if labels is None else list(dict.fromkeys(word for of_class in labels.values() for word in of_class))
     similarities = predict_records(
         loaded.to(device),
@@ -57,10 +57,10 @@ def predict_file(
 def refine_file(
     predictions: Path, records: Path, output: Path, *, background: float, confidence: float, crf: str | None
 ) -> None:
-    """Write the mask of every record, or the label map of every image, at the images' own resolution.
+    """Write the mask of every record, or the label map of every image, at the image's own resolution.
 
-    `background`, `confidence` and `crf` are those of `masks.segment` and `semantic.segment_labels`. Raises ValueError
-    if classes were asked of a model that cannot score them.
+    For `background`, `confidence` and `crf` see `masks.segment` and `semantic.segment_labels`. Raises ValueError for a
+    data set with classes and a model that was not trained with weak supervision.
     """
     similarities, predicted = read(predictions, PredictionsProvenance)
     rows, _ = read_records(records)

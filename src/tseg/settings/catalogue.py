@@ -1,4 +1,4 @@
-"""config/sources.yaml: every source of data and weights, where its files come from, how they are known to be right."""
+"""The schema of config/sources.yaml: every source of data and weights, its files, their addresses and checksums."""
 
 from typing import Annotated, Literal
 
@@ -13,54 +13,54 @@ class ShapesSource(StrictModel):
 
     kind: Literal["shapes"]
     sets: Annotated[list[Literal["phrasecut", "coco", "voc"]], Field(min_length=1)]
-    """Which of its image sets."""
+    """The image sets to draw."""
     num_train: PositiveInt
     num_val: PositiveInt
     seed: NonNegativeInt
 
 
 class SourceFile(StrictModel):
-    """A file on the web, or one that a person places."""
+    """A file on the web, or one that has to be downloaded by hand."""
 
     urls: list[Annotated[str, Field(pattern="^https?://")]] = Field(default_factory=list)
-    """Addresses in order of preference; none where only a person can fetch it."""
+    """Addresses in order of preference; empty if the file has to be downloaded by hand."""
     size: PositiveInt | None = None
-    """Bytes; null where nobody says."""
+    """Size in bytes. Default: unknown."""
     checksum: Annotated[str, Field(pattern="^(md5:[0-9a-f]{32}|sha256:[0-9a-f]{64})$")] | None = None
-    """As published; null where none is: then the file that comes first is pinned, and later ones must equal it."""
+    """The published checksum. Default: none is published; the first file is pinned, and later ones must equal it."""
     num_records: PositiveInt | None = None
-    """A JSON list: how many entries it must have."""
+    """Number of entries, for a file that is a JSON list. Default: not checked."""
     max_unpacked: PositiveInt | None = None
-    """An archive: what it may unfold to, in bytes. Null: the file is used as it is."""
+    """Upper limit of the unpacked size in bytes, for an archive. Default: the file is not unpacked."""
     also_called: list[str] = Field(default_factory=list)
-    """Names under which copies of it circulate: `tseg fetch --from` looks for them too."""
+    """Other names of copies of the file; `tseg fetch --from` looks for them too."""
 
 
 class FilesSource(StrictModel):
-    """Files that belong together: they become the folder raw/<source>."""
+    """Files that belong together and become the folder raw/<source>."""
 
     kind: Literal["files"]
     title: str
     page: str
-    """Where a person reads about it, and fetches it if need be."""
+    """Address of the web page of the source, where the files can be downloaded by hand."""
     licence: str
     citation: str
     files: Annotated[dict[Annotated[str, Field(pattern=r"^[^/\\.][^/\\]*$")], SourceFile], Field(min_length=1)]
-    """By name."""
+    """File name to file."""
     becomes: Annotated[list[str], Field(min_length=1)]
-    """What must be there, below raw/<source>, when all is unpacked."""
+    """Paths below raw/<source> that must exist when all files are unpacked."""
 
 
 def _not_downloads(name: str) -> str:
     if name == "downloads":
-        raise ValueError("raw/downloads is where the files come to; give the source another name")
+        raise ValueError("raw/downloads is reserved for the downloaded files; give the source another name")
     return name
 
 
 Source = Annotated[ShapesSource | FilesSource, Field(discriminator="kind")]
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9+._-]*$"), AfterValidator(_not_downloads)]
 Catalogue = dict[SourceName, Source]
-"""Name of a source to the source."""
+"""Name to source."""
 
 
 def check_sources(settings: Settings, catalogue: Catalogue) -> None:

@@ -6,7 +6,7 @@ from tseg.settings.schema import StrictModel
 
 
 class CellLayout(StrictModel):
-    """A cell of a table."""
+    """A cell of a table: the mean of a metric over summaries."""
 
     row: str
     column: str
@@ -16,7 +16,7 @@ class CellLayout(StrictModel):
 
 
 class TableLayout(StrictModel):
-    """A table as `tseg tabulate` reads it: its labels and the files behind its cells."""
+    """A table as `tseg tabulate` reads it."""
 
     table: str
     number: str

@@ -1,4 +1,4 @@
-"""The plan of a configuration: its runs, cells and evaluations, and the files and options that every step needs."""
+"""The plan of a configuration: its runs, cells and evaluations, and the files and options of every step."""
 
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
@@ -17,32 +17,32 @@ from tseg.settings.schema import DatasetSettings, RunSettings, Settings, records
 from tseg.settings.validation import parse
 
 LOSSES = {"weak": "weak supervision", "full": "full supervision", "boxes": "box pretraining"}
-"""Supervision to the title of its panel of learning curves: different supervisions minimise different losses."""
+"""Supervision to the title of its panel of learning curves: each supervision minimises its own loss."""
 
 
 class Plan:
-    """What a configuration asks for. Methods that return options of a command return them by name."""
+    """The runs, files and options of a configuration. Methods that return options of a command return them by name."""
 
     def __init__(self, values: Mapping[str, Any], origin: str) -> None:
         """Check a whole configuration and the files that it names.
 
-        `origin` names the configuration in messages. Raises ValueError that names the file, the key and the fix.
+        `origin` names the configuration in messages. Raises ValueError, which names the file, the key and the fix.
         """
         self.settings: Settings = parse(Settings, dict(values), origin)
         self.experiments: Experiments = self._read_named(Experiments, "experiments")
         self.label_sets: LabelSets = self._read_named(LabelSets, "label_sets")
         self.catalogue: Catalogue = self._read_named(Catalogue, "sources")
         self.raw_dir: str = f"{self.settings.data_dir}/raw"
-        with _blame(origin):
+        with _prefix_errors(origin):
             check_sources(self.settings, self.catalogue)
-        with _blame(self.settings.experiments):
+        with _prefix_errors(self.settings.experiments):
             self.tables: dict[str, list[Cell]] = table_cells(self.experiments, self.settings, self.label_sets)
             self.figures: dict[str, list[Cell]] = figure_cells(self.experiments, self.settings, self.label_sets)
             self.cells: list[Cell] = [*chain(*self.tables.values(), *self.figures.values())]
             self.runs: dict[str, RunSettings] = runs_of(self.cells)
         self.evaluations: dict[str, Evaluation] = {cell.evaluation.name: cell.evaluation for cell in self.cells}
         self.trained: set[str] = {run.dataset for run in self.runs.values()}
-        """Data sets that a run learns from."""
+        """Data sets that a run is trained on."""
         self._check_annotations()
 
     @classmethod
@@ -52,7 +52,7 @@ class Plan:
         values: dict[str, Any] = {}
         for path in paths:
             if not isinstance(later := _read_yaml(path), dict):
-                raise ValueError(f"{path} holds no keys; write the configuration as keys and values")
+                raise ValueError(f"{path} holds no keys; write the configuration as a mapping of keys to values")
             values = _merge(values, later)
         return cls(values, " + ".join(map(str, paths)))
 
@@ -60,7 +60,7 @@ class Plan:
         """Read the file that the configuration names under `key`."""
         path = getattr(self.settings, key)
         if not Path(path).exists():
-            raise ValueError(f"{path} does not exist; set the key {key} to a file that does")
+            raise ValueError(f"{path} does not exist; set the key {key} to an existing file")
         return parse(schema, _read_yaml(path), path)
 
     def _check_annotations(self) -> None:
@@ -68,12 +68,12 @@ class Plan:
         for name, dataset in self.settings.datasets.items():
             if name in used and not dataset.sources and not _annotation_files(dataset):
                 raise ValueError(
-                    f"datasets.{name}.annotations: {dataset.annotations} holds no file; put the annotations there, or "
-                    "name the sources that bring them"
+                    f"datasets.{name}.annotations: {dataset.annotations} holds no annotation file; put them there, or "
+                    "name the sources that provide them"
                 )
 
     def raw_inputs(self, dataset: str) -> list[str]:
-        """What records are made of: the manifests of the sources, or the annotation files that are in place."""
+        """The inputs of a data set's records: the manifests of its sources, or its annotation files."""
         settings = self.settings.datasets[dataset]
         return [f"{self.raw_dir}/{source}.json" for source in settings.sources] or _annotation_files(settings)
 
@@ -83,7 +83,7 @@ class Plan:
 
     @property
     def training_records(self) -> list[str]:
-        """Records that a run learns from, of every data set in use."""
+        """Training records of every data set that a run is trained on."""
         datasets = self.settings.datasets
         return [records_path(self.settings, name, datasets[name].train) for name in datasets if name in self.trained]
 
@@ -93,7 +93,7 @@ class Plan:
         return list(dict.fromkeys(map(self.records, self.evaluations)))
 
     def start(self, run: str, seed: int | str) -> list[str]:
-        """The model that a run starts from, if it starts from one."""
+        """The pretrained model that a run starts from; empty if there is none."""
         pretraining = self.runs[run].pretraining
         return [f"{self._seed_dir(pretraining, seed)}/model.safetensors"] if pretraining else []
 
@@ -101,7 +101,7 @@ class Plan:
         return f"{self.settings.results_dir}/runs/{run}/seed{seed}"
 
     def encoder_weights(self, run: str) -> list[str]:
-        """The manifests of the sources whose folders hold the weights of a run's encoders."""
+        """The manifests of the sources that hold the weights of a run's encoders."""
         model = self.runs[run].model
         files = (model.image_encoder.weights, getattr(model.text_encoder, "weights", None))
         return [
@@ -111,21 +111,21 @@ class Plan:
         ]
 
     def resolution(self, run: str) -> int:
-        """The side, in pixels, at which a run's encoder sees images."""
+        """The inference resolution of a run: the longer side of an image in pixels."""
         return getattr(self.settings.inference.resolution, self.runs[run].supervision)
 
     def views(self, evaluation: str) -> dict[str, Any]:
-        """The scales and the flip of multi-scale processing."""
+        """The options `scales` and `flip` of an evaluation with multi-scale processing; empty for another."""
         multiscale = self.evaluations[evaluation].multiscale
         return {"scales": self.settings.inference.multiscale, "flip": True} if multiscale else {}
 
     def labels(self, evaluation: str) -> dict[str, Any]:
-        """Class to words, for a data set with classes."""
+        """The option `labels`, class to words, for a data set with classes; empty for another."""
         labels = labels_of(self.settings, self.label_sets, self.evaluations[evaluation])
         return {"labels": labels} if labels else {}
 
     def thresholds(self, run: str, evaluation: str) -> dict[str, float]:
-        """The background of max-normalised activations, and the confidence that a class needs."""
+        """The options `background`, for poolings without masks, and `confidence`, for data sets with classes."""
         pooling = self.runs[run].pooling
         inference, dataset = self.settings.inference, self.evaluations[evaluation].dataset
         background = {"background": inference.background} if pooling and POOLINGS[pooling.name].masks is None else {}
@@ -133,13 +133,13 @@ class Plan:
         return background | confidence
 
     def cell_file(self, cell: Cell, kind: Literal["predictions", "masks", "scores"], seed: int) -> str:
-        """The predictions or masks of a cell, .parquet, or the summary of its scores, .json."""
+        """The file of a cell: its predictions or masks (.parquet), or the summary of its scores (.json)."""
         folder = f"{self.settings.results_dir}/{kind}/{cell.run.run}/seed{seed}"
         refinement = "" if kind == "predictions" else "-crf" if cell.crf else "-plain"
         return f"{folder}/{cell.evaluation.name}{refinement}.{'json' if kind == 'scores' else 'parquet'}"
 
     def summaries(self, table: str) -> list[str]:
-        """The summaries of a table's cells, of every seed, each once."""
+        """The distinct summaries of a table's cells, one per seed."""
         return list(dict.fromkeys(path for cell in self.tables[table] for path in self._cell_summaries(cell)))
 
     def _cell_summaries(self, cell: Cell) -> list[str]:
@@ -157,19 +157,19 @@ class Plan:
         return TableLayout(table=table, rows=rows, columns=columns, cells=cells, **described)
 
     def table_runs(self, table: str) -> dict[str, RunSettings]:
-        """The runs of a table, by name, with those that they start from."""
+        """Name to run, for the runs of a table and the pretrainings that they start from."""
         return runs_of(self.tables[table])
 
     def histories(self, table: str) -> list[str]:
-        """The histories of a table's runs, of the first seed."""
+        """The training histories of a table's runs with the first seed."""
         return [f"{self._seed_dir(run, self.settings.seeds[0])}/history.csv" for run in self.table_runs(table)]
 
     def panels(self, table: str) -> dict[str, str]:
-        """Run to the panel that shows its learning curve."""
+        """Run to the title of the panel that shows its learning curve."""
         return {name: LOSSES[run.supervision] for name, run in self.table_runs(table).items()}
 
     def drawn_files(self, figure: str) -> list[str]:
-        """What a figure draws, of the first seed: masks, or predictions for the assignment of patches."""
+        """The files that a figure draws, with the first seed: masks, or predictions for the assignment of patches."""
         kind = "predictions" if self.experiments.figures[figure].kind == "assignment" else "masks"
         return [self.cell_file(cell, kind, self.settings.seeds[0]) for cell in self.figures[figure]]
 
@@ -178,7 +178,7 @@ class Plan:
         return self.records(self.figures[figure][0].evaluation.name)
 
     def drawn_choice(self, figure: str) -> dict[str, Any]:
-        """A figure's column labels, the classes that its label set renames, its seed and number of panels."""
+        """The options of a figure: column labels, the classes that its label set renames, seed and number of panels."""
         described, cells = self.experiments.figures[figure], self.figures[figure]
         if described.kind == "assignment":
             return {}
@@ -206,13 +206,13 @@ def _read_yaml(path: Path | str) -> Any:
     try:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; name a file that does") from None
+        raise ValueError(f"{path} does not exist; name an existing file") from None
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: {' '.join(str(error).split())}; correct its YAML") from None
 
 
 def _merge(values: Any, later: Any) -> Any:
-    """`later`; of two mappings the keys of both, merged in turn."""
+    """Merge two mappings key by key, recursively; for any other values, return `later`."""
     if not (isinstance(values, dict) and isinstance(later, dict)):
         return later
     before, after = cast(dict[str, Any], values), cast(dict[str, Any], later)
@@ -220,8 +220,8 @@ def _merge(values: Any, later: Any) -> Any:
 
 
 @contextmanager
-def _blame(origin: str) -> Generator[None]:
-    """Put `origin` before the message of a ValueError."""
+def _prefix_errors(origin: str) -> Generator[None]:
+    """Prefix the message of a ValueError with `origin`."""
     try:
         yield
     except ValueError as error:

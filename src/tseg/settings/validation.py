@@ -1,4 +1,4 @@
-"""Check values from a file or a command line against a schema; report errors as one sentence."""
+"""Check values from a file or a command line against a schema; report all errors in one sentence."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,9 +8,9 @@ from pydantic import TypeAdapter, ValidationError
 
 
 def parse(schema: Any, values: Any, origin: str) -> Any:
-    """Return `values` as an instance of `schema`, any type that pydantic knows.
+    """Parse `values` as an instance of `schema`, any type that pydantic knows.
 
-    Raises ValueError with `origin`, every wrong key and, for an unknown key, the nearest valid one.
+    Raises ValueError, which names `origin`, every wrong key and, for an unknown key, the nearest valid one.
     """
     try:
         return TypeAdapter(schema).validate_python(values)
@@ -20,7 +20,7 @@ def parse(schema: Any, values: Any, origin: str) -> Any:
 
 
 def _explain(schema: Any, problem: Any) -> str:
-    """Return one of pydantic's errors as a clause that names the key and the fix."""
+    """Word an error of pydantic as a clause that names the key and the fix."""
     location = [str(part) for part in problem["loc"]]
     key = ".".join(location)
     if problem["type"] == "extra_forbidden":
@@ -35,7 +35,7 @@ def _explain(schema: Any, problem: Any) -> str:
 
 
 def _valid_keys(schema: Any, location: list[str]) -> list[str]:
-    """Return the valid keys at `location`, from the JSON schema of `schema`."""
+    """The valid keys at `location`, from the JSON schema of `schema`."""
     definitions = TypeAdapter(schema).json_schema()
     node: dict[str, Any] = definitions
 
@@ -59,7 +59,7 @@ def _valid_keys(schema: Any, location: list[str]) -> list[str]:
 
 
 def hint(wrong: str, valid: Iterable[str]) -> str:
-    """Return a clause that names the nearest valid word, or lists all of them if none is near."""
+    """A clause that names the valid word nearest to `wrong`, or lists all valid words if none is near."""
     valid = list(valid)
     nearest = difflib.get_close_matches(wrong, valid, n=1)
     if nearest:
@@ -68,6 +68,6 @@ def hint(wrong: str, valid: Iterable[str]) -> str:
 
 
 def check_known(name: str, names: Iterable[str], complaint: str) -> None:
-    """Raise ValueError, with `complaint`, `name` and the nearest valid name, unless `name` is in `names`."""
+    """Raise ValueError unless `name` is in `names`: `complaint`, `name` and the nearest valid name."""
     if name not in names:
         raise ValueError(f"{complaint} {name!r}{hint(name, names)}")

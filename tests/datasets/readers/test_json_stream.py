@@ -115,14 +115,16 @@ def test_nan_and_infinity_are_read_so_that_they_cost_one_record(tmp_path):
     ],
 )
 def test_the_error_names_a_file_that_is_not_a_list_of_objects(tmp_path, content, message):
-    with pytest.raises(ValueError, match=rf"tasks\.json {message}.*; (fetch it again|place the official file there)"):
+    with pytest.raises(
+        ValueError, match=rf"tasks\.json {message}.*; (fetch it again|replace it with the official file)"
+    ):
         list(stream_list(write(tmp_path, content)))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "does not hold an object; place"),
+        ("[]", "does not hold an object; replace"),
         ("{}", "has no list `images` of objects; fetch"),
         ('{"images": {}}', "has no list `images` of objects; fetch"),
         ('{"images": [1]}', "has no list `images` of objects; fetch"),
@@ -145,7 +147,7 @@ def test_a_byte_order_mark_is_skipped(tmp_path):
 
 def test_the_error_names_a_missing_file(tmp_path):
     for stream in (stream_list(tmp_path / "tasks.json"), stream_member(tmp_path / "tasks.json", "images")):
-        with pytest.raises(ValueError, match=r"tasks\.json does not exist; place the annotation files"):
+        with pytest.raises(ValueError, match=r"tasks\.json does not exist; put the data set's annotation files there"):
             next(stream)
 
 

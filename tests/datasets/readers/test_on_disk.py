@@ -33,7 +33,7 @@ def test_an_id_becomes_text_and_any_other_value_its_type(id, text):
     assert id_text(id) == text
 
 
-def test_huge_numbers_and_nested_lists_are_no_ids():
+def test_huge_numbers_and_nested_lists_are_not_ids():
     nested = []
     for _ in range(100_000):
         nested = [nested]

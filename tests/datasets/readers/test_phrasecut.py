@@ -214,7 +214,7 @@ def test_an_unknown_split_lists_the_existing_splits(tmp_path):
 @pytest.mark.parametrize("name", ["refer_train.json", "img_info.json"])
 def test_a_missing_file_is_named(tmp_path, name):
     (write(tmp_path, [make_task()]) / name).unlink()
-    with pytest.raises(ValueError, match=rf"{name} does not exist; place the annotation files"):
+    with pytest.raises(ValueError, match=rf"{name} does not exist; put the data set's annotation files there"):
         read(open_phrasecut(tmp_path, "val"))
 
 
@@ -225,8 +225,8 @@ def test_a_missing_file_is_named(tmp_path, name):
         (b"<html>", "is not JSON .*; fetch it again"),
         (b'["\xff"]', "is not JSON .*; fetch it again"),
         (b"[" * 100_000, "is not JSON .*; fetch it again"),
-        (b"{}", "does not hold a list of objects; place the official file there"),
-        (b"[1]", "does not hold a list of objects; place the official file there"),
+        (b"{}", "does not hold a list of objects; replace it with the official file"),
+        (b"[1]", "does not hold a list of objects; replace it with the official file"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, content, message):

@@ -243,7 +243,7 @@ def test_a_pickle_that_calls_something_is_refused_and_nothing_is_called(tmp_path
         *(pickle.dumps({1, 2}, protocol=2), b"\x82\x01."),
     ],
 )
-def test_a_damaged_pickle_or_one_that_refers_elsewhere_is_refused(tmp_path, content):
+def test_a_damaged_pickle_or_one_with_external_references_is_refused(tmp_path, content):
     path = tmp_path / "refs(unc).p"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"refs\(unc\)\.p is not a plain pickle .*; fetch the official file again"):
@@ -291,7 +291,7 @@ def test_an_unknown_split_or_split_by_lists_the_existing_ones(tmp_path):
     ("content", "message"),
     [
         ("<html>", "is not JSON .*; fetch it again"),
-        ("[]", "does not hold an object; place the official file there"),
+        ("[]", "does not hold an object; replace it with the official file"),
         ('{"images": []}', "has no list `annotations` of objects; fetch the official file again"),
         ('{"images": [1], "annotations": []}', "has no list `images` of objects; fetch the official file again"),
         ('{"images": {}, "annotations": []}', "has no list `images` of objects; fetch the official file again"),

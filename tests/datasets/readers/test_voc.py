@@ -39,7 +39,7 @@ def names(records: list[dict]) -> list[str]:
     return list(dict.fromkeys(record["image_id"] for record in records))
 
 
-def test_each_class_in_a_mask_is_a_record_and_void_is_no_class(tmp_path):
+def test_each_class_in_a_mask_is_a_record_and_void_is_not_a_class(tmp_path):
     labels = make_labels()
     records, skipped = read(write(tmp_path, {"2007_000001": labels}))
     assert not skipped

@@ -61,7 +61,7 @@ def test_every_kind_of_mask_gives_the_same_labels(tmp_path, kind):
 
 
 @pytest.mark.parametrize("palette", ["short", "black beyond the classes", "another"])
-def test_a_palette_without_vocs_colours_leaves_the_values_as_they_are(tmp_path, palette):
+def test_a_palette_without_vocs_colours_does_not_change_the_values(tmp_path, palette):
     colours = official_palette()[:21]
     if palette == "black beyond the classes":
         colours = np.concatenate([colours, np.zeros((235, 3))])

@@ -141,7 +141,7 @@ def test_an_old_data_set_is_replaced_completely(tmp_path: Path) -> None:
     assert counts["phrasecut val expressions"] == len(tasks(tmp_path / "shapes", "val"))
 
 
-def test_every_thing_stays_visible_and_no_pixel_belongs_to_two() -> None:
+def test_every_thing_is_visible_and_no_pixel_belongs_to_two() -> None:
     for index in range(30):
         _, things = draw_scene(np.random.default_rng(index))
         assert 3 <= len(things) <= 6

@@ -71,7 +71,9 @@ def test_the_pair_is_the_most_similar_of_those_that_are_not_contained(
     assert all("share 20% to 95% of the smaller mask" in figure.settings["caption"] for figure in shown)
 
 
-def test_the_lower_of_two_similarities_counts(records: pd.DataFrame, tmp_path: Path, shown: list) -> None:
+def test_a_pair_is_as_similar_as_the_lower_of_its_two_similarities(
+    records: pd.DataFrame, tmp_path: Path, shown: list
+) -> None:
     predictions = predict(records, {"a": 2, "b": 3, "c": 9})
     one_sided = predictions["image_id"].eq("b") & predictions["expression"].eq("blue")
     predictions.loc[one_sided, "similarities"] = predictions.loc[one_sided, "similarities"].map(lambda s: s - 20)

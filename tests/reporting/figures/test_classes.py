@@ -62,7 +62,7 @@ def test_regions_are_named_and_have_the_colours_of_the_legend(
     assert len(np.unique(np.asarray(predicted.image)[5:195].reshape(-1, 3), axis=0)) == 1  # the background
 
 
-def test_only_images_with_a_class_wanted_are_drawn(
+def test_only_images_with_a_requested_class_are_drawn(
     records: pd.DataFrame, labels: pd.DataFrame, tmp_path: Path, shown: list
 ) -> None:
     draw_classes(records, {"TSEG": labels}, CLASSES, tmp_path / "classes.png", **HOW)
@@ -73,7 +73,7 @@ def test_only_images_with_a_class_wanted_are_drawn(
         draw_classes(records, {"TSEG": labels}, CLASSES, tmp_path / "classes.png", **HOW | {"only": ["horse"]})
 
 
-def test_names_stay_off_the_sides_of_the_image(
+def test_names_are_drawn_inside_the_image(
     records: pd.DataFrame, labels: pd.DataFrame, tmp_path: Path, shown: list
 ) -> None:
     narrow = np.zeros(SIZE, bool)
@@ -94,7 +94,7 @@ def test_a_missing_map_and_an_unknown_label_are_named(
         draw_classes(records, {"TSEG": labels}, CLASSES[:2], tmp_path / "classes.png", **HOW)
 
 
-def test_more_classes_than_looks_can_be_drawn(records: pd.DataFrame, labels: pd.DataFrame, tmp_path: Path) -> None:
+def test_more_classes_than_styles_can_be_drawn(records: pd.DataFrame, labels: pd.DataFrame, tmp_path: Path) -> None:
     many = [f"class {number}" for number in range(len(LOOKS))] + CLASSES
     draw_classes(records, {"TSEG": labels}, many, tmp_path / "classes.png", **HOW)
     assert (tmp_path / "classes.png").exists()

@@ -30,7 +30,7 @@ def test_curves_are_drawn_the_same_twice(histories: dict[str, pd.DataFrame], tmp
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
 
 
-def test_every_run_has_a_curve_of_its_own_look_in_its_panel(
+def test_every_run_has_a_distinct_curve_in_its_panel(
     histories: dict[str, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     figures = []

@@ -64,7 +64,7 @@ def test_a_record_without_a_mask_is_named(rectangles: pd.DataFrame, tmp_path: Pa
     assert not (tmp_path / "masks.png").exists()
 
 
-def test_the_expressions_of_an_image_share_its_panels_each_in_its_look(
+def test_the_expressions_of_an_image_share_its_panels_in_distinct_styles(
     rectangles: pd.DataFrame, tmp_path: Path, shown: list
 ) -> None:
     draw_expressions(rectangles.head(2), rectangles[["record_id", "mask"]], tmp_path / "expressions.png", **HOW)
@@ -103,7 +103,7 @@ def test_records_without_masks_are_drawn_without_truth_and_score(
             assert not any(panel.corner for panel in bare_row.panels)
 
 
-def test_where_some_records_have_masks_the_others_say_that_they_have_none(
+def test_records_without_masks_are_marked_if_others_have_masks(
     rectangles: pd.DataFrame, tmp_path: Path, shown: list
 ) -> None:
     found = rectangles[["record_id", "mask"]]

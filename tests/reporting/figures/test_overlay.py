@@ -36,7 +36,7 @@ def image() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
 
 
-def test_pixels_outside_all_masks_stay_as_they_are(image: Image.Image) -> None:
+def test_pixels_outside_all_masks_are_unchanged(image: Image.Image) -> None:
     masks = [rectangle(5, 40, 10, 50), rectangle(20, 60, 30, 80), rectangle(0, 10, 60, 70)]
     laid = np.asarray(overlay(image, masks, [BLUE, Look(COLOURS[1], "dotted"), VOID]))
     outside = ~np.any(masks, axis=0)
@@ -51,12 +51,12 @@ def test_one_mask_is_a_blend_within_an_opaque_rim(image: Image.Image) -> None:
     assert np.abs(laid[6:39, 11:49] - blend).max() <= 1.5
 
 
-def test_no_mask_and_empty_masks_leave_the_image(image: Image.Image) -> None:
+def test_without_masks_or_with_empty_ones_the_image_is_unchanged(image: Image.Image) -> None:
     for masks in ([], [rectangle(0, 0, 0, 0)]):
         assert overlay(image, masks, [BLUE][: len(masks)]).tobytes() == image.tobytes()
 
 
-def test_masks_that_share_pixels_take_turns_on_them(image: Image.Image) -> None:
+def test_overlapping_masks_alternate_on_shared_pixels(image: Image.Image) -> None:
     masks = [rectangle(0, 60, 0, 80), rectangle(10, 50, 10, 70), rectangle(10, 50, 10, 70)]
     laid = np.asarray(overlay(Image.new("RGB", image.size), masks, [BLUE, ORANGE, GREEN]))[12:48, 12:68]
     found, counts = np.unique(laid.reshape(-1, 3), axis=0, return_counts=True)
@@ -79,7 +79,7 @@ def test_a_pattern_has_strong_and_weak_pixels(pattern: str) -> None:
     assert 0.2 < (inside > 128).mean() < 0.7
 
 
-def test_twenty_classes_and_the_void_have_looks_of_their_own() -> None:
+def test_twenty_classes_and_void_have_distinct_styles() -> None:
     assert len({*LOOKS, VOID}) > 20
     assert {look.pattern for look in LOOKS} < set(PATTERNS)
 

@@ -32,7 +32,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return figures
 
 
-def test_axes_have_the_size_asked_for_whatever_surrounds_them(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_axes_have_the_requested_size_whatever_surrounds_them(tmp_path: Path, drawn: list[Figure]) -> None:
     with page(tmp_path / "page.png", widths=[2, 3], heights=[1, 2], title=LONG, caption=LONG) as grid:
         for axes in grid.flat:
             axes.set(xlabel="x", ylabel="y", title="two\nlines")
@@ -40,7 +40,7 @@ def test_axes_have_the_size_asked_for_whatever_surrounds_them(tmp_path: Path, dr
     np.testing.assert_allclose(sizes, [(2, 1), (3, 1), (2, 2), (3, 2)], rtol=0.05)
 
 
-def test_a_row_is_as_high_as_its_legend(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_a_row_is_at_least_as_high_as_its_legend(tmp_path: Path, drawn: list[Figure]) -> None:
     with page(tmp_path / "page.png", widths=[2], heights=[1, 1], title="", caption="") as grid:
         grid[0, 0].plot(np.zeros((2, 20)), label=[f"$ {number}" for number in range(20)])
         grid[0, 0].legend(loc="upper left", bbox_to_anchor=(1, 1))

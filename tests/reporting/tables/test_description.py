@@ -150,7 +150,7 @@ def test_an_empty_file_and_a_damaged_one_are_refused_by_name(tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"train\.parquet has no records"):
         describe(tmp_path / "train.parquet", [])
     (tmp_path / "other.parquet").write_text("text")
-    with pytest.raises(ValueError, match=r"other\.parquet is not a whole Parquet file"):
+    with pytest.raises(ValueError, match=r"other\.parquet is not a complete Parquet file"):
         describe_records(tmp_path / "other.parquet")
 
 

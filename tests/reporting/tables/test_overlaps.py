@@ -53,7 +53,7 @@ def test_cells_contain_the_percentage_of_evaluated_images(paths: dict[str, list[
     assert texts.loc["voc train"].tolist() == ["-", "-", "0 (0.00%)"]
 
 
-def test_notes_say_how_images_are_matched_and_which_are_left_out(paths: dict[str, list[Path]]) -> None:
+def test_notes_explain_how_images_are_matched_and_which_are_excluded(paths: dict[str, list[Path]]) -> None:
     sheet = report_overlaps(paths["train"], paths["val"])
     notes = " ".join(sheet.notes)
     assert "phrasecut train 2 of 3; voc train 0 of 2; refcoco val 4 of 4; phrasecut val 1 of 3" in notes

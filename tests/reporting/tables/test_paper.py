@@ -111,7 +111,7 @@ def test_one_seed_has_no_deviation(tmp_path: Path) -> None:
     assert "std" not in json.loads(output.with_suffix(".json").read_text())
 
 
-def test_every_file_says_that_the_data_are_shapes(layout: dict[str, Any], tmp_path: Path) -> None:
+def test_every_file_states_that_the_data_are_shapes(layout: dict[str, Any], tmp_path: Path) -> None:
     output = tabulate(layout, tmp_path)
     written = sorted(path.name for path in output.parent.iterdir())
     assert written == ["table3.csv", "table3.html", "table3.json", "table3.md", "table3.tex", "table3_detail.csv"]
@@ -133,7 +133,7 @@ def test_other_data_are_named_without_the_warning(tmp_path: Path) -> None:
     assert comment == "# Trained on phrasecut train (visual-genome). Evaluated on phrasecut val (visual-genome)."
 
 
-def test_published_values_stand_below_as_printed_and_in_the_same_layout(layout: dict[str, Any], tmp_path: Path) -> None:
+def test_published_values_follow_as_printed_in_the_same_layout(layout: dict[str, Any], tmp_path: Path) -> None:
     output = tabulate(layout, tmp_path)
     lines = output.with_suffix(".md").read_text().splitlines()
     ours, paper, peer = (lines.index(f"*{title}*") for title in
@@ -153,7 +153,7 @@ def test_published_values_stand_below_as_printed_and_in_the_same_layout(layout: 
     assert r"TSEG & 28.77 & - & \textbf{51.20} \\" in latex
 
 
-def test_remarks_name_the_rows_columns_or_cells_that_they_are_of(layout: dict[str, Any], tmp_path: Path) -> None:
+def test_remarks_name_the_rows_columns_or_cells_that_they_concern(layout: dict[str, Any], tmp_path: Path) -> None:
     text = tabulate(layout, tmp_path).with_suffix(".md").read_text()
     assert "- Published: TSEG, PhraseCut: by lamplight." in text
     assert "- Published: TSEG, PhraseCut; MDETR, RefCOCO+: at sea." in text
@@ -164,7 +164,7 @@ def test_remarks_name_the_rows_columns_or_cells_that_they_are_of(layout: dict[st
     assert "- Published: MDETR: at sea." in (tmp_path / "results" / "other.md").read_text()
 
 
-def test_a_table_that_nobody_printed_has_ours_alone(layout: dict[str, Any], tmp_path: Path) -> None:
+def test_a_table_without_published_values_has_only_ours(layout: dict[str, Any], tmp_path: Path) -> None:
     text = tabulate(layout | {"number": "subsets"}, tmp_path).with_suffix(".md").read_text()
     assert text.startswith("**Methods, in percent.** The models")
     assert "Published" not in text
@@ -219,7 +219,7 @@ def test_an_unknown_metric_is_named(layout: dict[str, Any], tmp_path: Path) -> N
         tabulate(layout, tmp_path)
 
 
-def test_notes_say_encoders_exclusions_and_the_layouts_own(layout: dict[str, Any], tmp_path: Path) -> None:
+def test_notes_list_encoders_exclusions_and_the_layouts_note(layout: dict[str, Any], tmp_path: Path) -> None:
     edit(layout["cells"][0]["summaries"][0], num_excluded=12)
     edit(layout["cells"][1]["summaries"][1], num_excluded=None, labels={"cow": ["cow"], "person": ["man", "girl"]})
     edit(layout["cells"][1]["summaries"][0], image_encoder={"name": "wide_resnet38", "options": {"width": 16}})
@@ -235,7 +235,7 @@ def test_notes_say_encoders_exclusions_and_the_layouts_own(layout: dict[str, Any
     assert "Seeds averaged: 0; 1, ± their sample standard deviation." in text
 
 
-def test_notes_and_detail_say_how_many_seen_images_were_left_out_or_scored(
+def test_notes_and_detail_give_the_number_of_seen_images_excluded_or_scored(
     layout: dict[str, Any], tmp_path: Path
 ) -> None:
     seen, kept, none = (cell["summaries"] for cell in layout["cells"][:3])
@@ -285,7 +285,7 @@ def test_two_summaries_of_one_cell_and_seed_are_both_named(layout: dict[str, Any
 
 
 @pytest.mark.parametrize("labels", [{"row": "elsewhere"}, {"column": "elsewhere"}, {"column": "RefCOCO+"}])
-def test_a_cell_that_is_not_once_in_a_row_and_a_column_is_named(
+def test_a_cell_that_is_repeated_or_outside_the_table_is_named(
     layout: dict[str, Any], tmp_path: Path, labels: dict[str, str]
 ) -> None:
     layout["cells"][0] |= labels

@@ -1,6 +1,6 @@
 """Read JSON files of hundreds of megabytes one object at a time.
 
-`docs/dependencies.md` says why this is not ijson.
+`docs/dependencies.md` explains why this module does not use ijson.
 """
 
 import codecs
@@ -18,7 +18,7 @@ from tseg.progress import progress
 CHUNK = 2**20
 """Bytes per read."""
 MAX_VALUE = 2**24
-"""Characters of the largest object accepted; objects of the official files have a few thousand."""
+"""Limit of an object in characters; objects of the official files have a few thousand."""
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder()
@@ -27,26 +27,26 @@ _DECODER = json.JSONDecoder()
 def stream_list(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a JSON file that holds a list of objects, under a progress bar.
 
-    Values, NaN among them, are those of `json.loads`. Raises ValueError if the file is missing, damaged or of another
-    structure; objects before the damage are still yielded.
+    Values are those of `json.loads`, including NaN. Raises ValueError if the file is missing, damaged or of another
+    structure; objects before the damage are yielded first.
     """
-    with require_file(path, "place the annotation files of the data set there").open("rb") as file:
+    with require_file(path, "put the data set's annotation files there").open("rb") as file:
         scanner = _Scanner(path, file, path.name)
         scanner.enter("[", "a list of objects")
         for item in scanner.elements():
             if not isinstance(item, dict):
-                raise ValueError(f"{path} does not hold a list of objects; place the official file there")
+                raise ValueError(f"{path} does not hold a list of objects; replace it with the official file")
             yield item
         if scanner.peek():
             raise scanner.broken("text follows its list")
 
 
 def stream_member(path: Path, key: str) -> Iterator[dict[str, Any]]:
-    """Yield the objects of the list under `key` of a JSON file that holds an object; otherwise as `stream_list`.
+    """Yield the objects of the list under `key` of a JSON file that holds an object; otherwise like `stream_list`.
 
     Members before the list are skipped; the text after it is not parsed.
     """
-    with require_file(path, "place the annotation files of the data set there").open("rb") as file:
+    with require_file(path, "put the data set's annotation files there").open("rb") as file:
         scanner = _Scanner(path, file, f"{path.name} {key}")
         scanner.enter("{", "an object")
         missing_list = ValueError(f"{path} has no list `{key}` of objects; fetch the official file again")
@@ -61,7 +61,7 @@ def stream_member(path: Path, key: str) -> Iterator[dict[str, Any]]:
 
 
 class _Scanner:
-    """A position in a JSON text; memory holds little more than the current value."""
+    """A position in a JSON text; little more than the current value is held in memory."""
 
     def __init__(self, path: Path, file: BinaryIO, description: str):
         self.path = path
@@ -77,7 +77,7 @@ class _Scanner:
         return ValueError(f"{self.path} is not JSON ({fault}); fetch it again")
 
     def read_more(self) -> bool:
-        """Double at least the unread text, so that a long value is parsed only a few times; False at the end."""
+        """At least double the unread text, so that a long value is parsed only a few times; False at the file's end."""
         rest = self.text[self.position :]
         try:
             pieces = list(islice(self.pieces, max(1, len(rest) // CHUNK)))
@@ -94,7 +94,7 @@ class _Scanner:
             self.position = len(self.text)
 
     def peek(self) -> str:
-        """The next character that is not white space; '' at the end."""
+        """The next character that is not white space; '' at the end of the file."""
         while True:
             self.position = _SPACE.match(self.text, self.position).end()  # type: ignore[union-attr]
             if self.position < len(self.text) or not self.read_more():
@@ -111,7 +111,7 @@ class _Scanner:
         if self.peek() not in ("[", "{"):
             self.value()  # raises if the file is not JSON at all
         if self.peek() != bracket:
-            raise ValueError(f"{self.path} does not hold {expected}; place the official file there")
+            raise ValueError(f"{self.path} does not hold {expected}; replace it with the official file")
         self.position += 1
 
     def value(self) -> Any:
@@ -123,11 +123,11 @@ class _Scanner:
                 value, end = _DECODER.raw_decode(self.text, self.position)
             except json.JSONDecodeError as error:
                 end, fault = len(self.text), f"{error.msg} at character {self.num_dropped + error.pos}"
-            except (ValueError, RecursionError) as error:  # a number of thousands of digits; too deep nesting
+            except (ValueError, RecursionError) as error:  # a number with thousands of digits, or too deep nesting
                 raise self.broken(error) from error
             if fault and end - self.position > MAX_VALUE:
                 raise self.broken(f"{fault}, or an object has more than {MAX_VALUE:,} characters")
-            # A value that ends with the text held may continue beyond it.
+            # A value that ends where the buffered text ends may continue after it.
             if end == len(self.text) and self.read_more():
                 continue
             if fault:
@@ -136,7 +136,7 @@ class _Scanner:
             return value
 
     def elements(self) -> Iterator[Any]:
-        """Parse the values of a list, after its opening bracket."""
+        """Yield the values of a list, after its opening bracket."""
         if self.peek() != "]":
             yield self.value()
             while self.peek() != "]":
@@ -145,7 +145,7 @@ class _Scanner:
         self.step("]")
 
     def find(self, key: str) -> bool:
-        """Search an object, after its opening bracket, for `key`; if True, the next value is the one of `key`."""
+        """Search an object, after its opening bracket, for `key`; if found, the next value is that of `key`."""
         while self.peek() != "}":
             found = self.value() == key
             self.step(":")
