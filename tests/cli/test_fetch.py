@@ -62,7 +62,7 @@ def test_the_log_lists_origin_licence_citation_and_pin(catalogue, tmp_path: Path
     assert capsys.readouterr().out.splitlines() == [
         "lonely: One file; licence: CC BY 4.0; cite: Nobody, 2023",
         f"lonely: alone.txt, 3 bytes, linked to {tmp_path}/lab/alone.txt",
-        f"lonely: alone.txt without a published checksum; pinned in {tmp_path}/raw/downloads/lonely.sha256",
+        f"lonely: no published checksum for alone.txt; pinned in {tmp_path}/raw/downloads/lonely.sha256",
         f"lonely: alone.txt has sha256 {sha256}",
         "lonely: 1 files",
     ]
@@ -112,7 +112,7 @@ def test_without_a_name_the_sources_of_the_default_catalogue_are_listed() -> Non
     refused = tseg()
     assert refused.returncode == 1
     assert refused.stderr.startswith(
-        "tseg: name the sources to fetch, of shapes-phrasecut, shapes-coco, shapes-voc, voc2012,"
+        "tseg: name one or more sources: shapes-phrasecut, shapes-coco, shapes-voc, voc2012,"
     )
     assert "tseg fetch --list" in refused.stderr
 

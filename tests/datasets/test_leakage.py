@@ -49,7 +49,9 @@ def test_images_without_a_coco_id_never_match():
 
 
 def test_exclusion_of_every_image_is_an_error():
-    with pytest.raises(ValueError, match="all 2 images are excluded, none is left to train on; exclude fewer images"):
+    with pytest.raises(
+        ValueError, match="all 2 images are excluded and none is left to train on; exclude fewer images"
+    ):
         without_images(table(("a", "1"), ("b", "2")), {"1", "2", "3"})
 
 

@@ -110,13 +110,16 @@ def test_options_of_a_row_of_methods_must_suit_each_of_them() -> None:
 @pytest.mark.parametrize(
     ("method", "complaint"),
     [
-        ({"pooling": "mp"}, "methods.own: tseg.model.pooling has no pooling 'mp'; did you mean mpa?"),
+        ({"pooling": "mp"}, "methods.own.pooling: tseg.model.pooling has no pooling 'mp'; did you mean mpa?"),
         ({"poling": "mpa"}, "unknown key methods.own.poling; did you mean pooling?"),
         (
-            {"pooling": "mpa", "options": {"epsilon": 1}},
-            "methods.own: options of the pooling mpa: the key size_lambda is",
+            {"pooling": "mpa", "options": {"size_lambda": -1}},
+            "methods.own.options: options of the pooling mpa: size_lambda: Input should be greater than or equal to 0",
         ),
-        ({"pooling": "gap", "options": {"epsilon": 1}}, "methods.own: options of the pooling gap: unknown key epsilon"),
+        (
+            {"pooling": "gap", "options": {"epsilon": 1}},
+            "methods.own.options: options of the pooling gap: unknown key epsilon",
+        ),
         ({"pooling": "spa", "options": METHODS["SPA"]["options"] | {"epsilonn": 1}}, "did you mean epsilon?"),
         (
             {"pooling": "spa", "options": METHODS["SPA"]["options"] | {"epsilon": -1}},
@@ -140,9 +143,9 @@ def test_a_method_whose_options_do_not_fit_its_pooling_is_refused(method: dict[s
         ({"supervision": "full", "evaluate": "voc"}, "full supervision does not score classes"),
         (
             {"method": "SPA", "dataset": "voc", "evaluate": "phrasecut", "settings": {"model.text_encoder": "classes"}},
-            "class encoding only knows its training classes",
+            "class encoding knows only its training classes",
         ),
-        ({"method": "SPA", "without": ["GAP"]}, "methods and without need a label with {method}"),
+        ({"method": "SPA", "without": ["GAP"]}, "methods and without need {method} in the label"),
         ({"method": "SPA", "settings": {"model.embed": 3}}, "the configuration has no key model.embed"),
     ],
 )
@@ -173,7 +176,7 @@ def test_a_class_without_other_words_is_its_own_word() -> None:
     [
         ("{class}", {"dataset": "phrasecut"}, "{class} needs a data set with classes"),
         ("{class}", {"dataset": "vocc"}, "{class} needs a data set with classes"),
-        ("{method}, {class}", {"dataset": "voc"}, "a label cannot hold both {method} and {class}"),
+        ("{method}, {class}", {"dataset": "voc"}, "a label cannot contain both {method} and {class}"),
     ],
 )
 def test_a_pattern_that_stands_for_nothing_is_refused(label: str, cells: dict[str, Any], complaint: str) -> None:
@@ -184,8 +187,8 @@ def test_a_pattern_that_stands_for_nothing_is_refused(label: str, cells: dict[st
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        ({"red thing": ["pink thing"]}, "has the expression 'pink thing' more than once"),
-        ({"red thing": [" "]}, "it is empty"),
+        ({"red thing": ["pink thing"]}, "has an empty or repeated expression, 'pink thing'"),
+        ({"red thing": [" "]}, "has an empty or repeated expression, ' '"),
         ({"person": ["man"]}, "has none of voc's classes"),
     ],
 )
@@ -200,8 +203,8 @@ def test_words_that_do_not_distinguish_classes_are_refused(words: dict[str, list
 @pytest.mark.parametrize(
     ("figure", "complaint"),
     [
-        ({"kind": "masks", "columns": {"a": {"evaluate": "voc"}}}, "a data set with classes needs kind classes"),
-        ({"kind": "classes", "columns": {"a": {}}}, "a data set with classes needs kind classes"),
+        ({"kind": "masks", "columns": {"a": {"evaluate": "voc"}}}, "kind classes is for data sets with classes"),
+        ({"kind": "classes", "columns": {"a": {}}}, "kind classes is for data sets with classes"),
         ({"kind": "expressions", "columns": {"a": {}, "b": {"crf": True}}}, "shows one run, not 2"),
         ({"kind": "masks", "columns": {}}, "its columns have 0 data sets"),
         ({"kind": "masks", "columns": {"a": {}, "b": {"dataset": "refcoco"}}}, "its columns have 2 data sets"),

@@ -1,6 +1,6 @@
-"""`tseg`: one sub-command per rule of the workflow, and one for people with an image.
+"""`tseg`: one sub-command per rule of the workflow, and `segment` for your own images.
 
-A sub-command turns options into the arguments of one call into the library. It imports what it needs when it runs, so
+A sub-command turns its options into the arguments of one library call. It imports that library only when it runs, so
 that help is instant.
 """
 
@@ -24,18 +24,20 @@ from tseg.cli.track import track
 from tseg.cli.train import train
 
 app = typer.Typer(
-    help="Segmentation learned from words: weak training on images and phrases, masks for any phrase.",
+    help="Learn to segment from images and phrases alone, then segment any phrase in any image.\n\n"
+    "The steps of the workflow, in order: fetch, prepare, configure, train, predict, refine, evaluate, tabulate.\n"
+    "Snakemake runs them all; `tseg segment` needs only a trained model and an image.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 for command in (
-    track,
-    configure,
     fetch,
     prepare,
     describe,
     overlap,
+    configure,
+    track,
     train,
     predict,
     refine,
@@ -66,7 +68,7 @@ def options(
 
 
 def main() -> None:
-    """Run `tseg`. A mistake of the user ends in one sentence on stderr and exit status 1, not in a traceback."""
+    """Run `tseg`. A user error prints one sentence on stderr, without a traceback, and exits with status 1."""
     try:
         app()
     except (ValueError, OSError) as error:

@@ -1,10 +1,16 @@
 """`tseg configure`: write the settings of a run."""
 
-from tseg.cli.options import Output, SettingsText, parse_text
+from typing import Annotated
+
+import typer
+
+from tseg.cli.options import Output, parse_text
 
 
-def configure(settings: SettingsText, output: Output) -> None:
-    """Check the settings of a run and write them, complete, to its config.yaml."""
+def configure(
+    settings: Annotated[str, typer.Option(help="The run's settings as YAML or JSON text.")], output: Output
+) -> None:
+    """Check a run's settings, add defaults and write its config.yaml."""
     import yaml
 
     from tseg.files import atomic_write

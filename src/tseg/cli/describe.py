@@ -8,19 +8,21 @@ import typer
 
 def describe(
     records: Annotated[
-        list[Path], typer.Argument(help="Records that `tseg prepare` wrote, or folders of them: data/records/refcoco.")
+        list[Path],
+        typer.Argument(help="Files of `tseg prepare`, or folders of them, such as data/records/refcoco."),
     ],
     output: Annotated[
-        Path | None, typer.Option(help="CSV file; the others go beside it. Default: only print the table.")
+        Path | None, typer.Option(help="File to write as .csv; .md, .html and .png go beside it. Default: only print.")
     ] = None,
 ) -> None:
     """Print the statistics of each split, next to the published counts.
 
-    Counts images, expressions and words, and measures the sizes and overlaps of masks; = and ≠ compare each count with
-    the published one. --output writes the table as .csv, .md and .html, and draws the distributions of mask sizes and
-    expression lengths as .png.
+    The table counts images, expressions and words, and measures the sizes and
+    overlaps of masks. A count is marked = if it equals the published one, and
+    ≠ if it differs. --output also draws the distributions of mask sizes and
+    expression lengths.
 
-    tseg describe data/records/refcoco data/records/phrasecut --output datasets.csv
+    tseg describe data/records/refcoco --output results/datasets.csv
     """
     from tseg.reporting.describe import describe_datasets
     from tseg.reporting.tables.formats import print_sheet

@@ -10,9 +10,9 @@ from tseg.cli.options import Output, Records, parse_text
 draw = typer.Typer(name="draw", no_args_is_help=True, help="Draw a figure of masks, classes, patches or losses.")
 
 Files = Annotated[list[Path], typer.Argument(help="Outputs of `tseg refine`, one per column.")]
-Labels = Annotated[list[str], typer.Option("--label", help="Name of a column; one per file, in the same order.")]
-Title = Annotated[str, typer.Option("--title", help="Title of the figure; the name of the data follows it.")]
-Caption = Annotated[str, typer.Option("--caption", help="Caption of the figure; details of the figure follow it.")]
+Labels = Annotated[list[str], typer.Option("--label", help="Label of a column; give one per file, in the same order.")]
+Title = Annotated[str, typer.Option("--title", help="Title of the figure.")]
+Caption = Annotated[str, typer.Option("--caption", help="Caption of the figure; an explanation follows it.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Seed of the random choice of images.")]
 NumPanels = Annotated[int, typer.Option("--num-panels", min=1, help="Number of images, drawn at random.")]
 
@@ -28,7 +28,7 @@ def masks(
     seed: Seed = 0,
     num_panels: NumPanels = 6,
 ) -> None:
-    """Draw a row per record: image, truth, and the mask of each run with its IoU."""
+    """Draw a row per record: the image, the true mask, and the mask and IoU of each run."""
     from tseg.reporting.draw import mask_figure
 
     mask_figure(files, label, records, output, num_panels=num_panels, seed=seed, title=title, caption=caption)
@@ -44,7 +44,7 @@ def expressions(
     seed: Seed = 0,
     num_panels: NumPanels = 6,
 ) -> None:
-    """Draw a row per image: the predicted and true masks of its expressions, a colour each."""
+    """Draw a row per image: the predicted and true masks, one colour per expression."""
     from tseg.reporting.draw import expression_figure
 
     expression_figure(file, records, output, num_panels=num_panels, seed=seed, title=title, caption=caption)
@@ -62,7 +62,7 @@ def classes(
     seed: Seed = 0,
     num_panels: NumPanels = 6,
 ) -> None:
-    """Draw a row per image of a data set with classes: the label map of each run, and the truth."""
+    """Draw a row per image of a data set with classes: the predicted label maps and the true one."""
     from tseg.reporting.draw import class_figure
 
     class_figure(
@@ -86,7 +86,7 @@ def assignment(
     title: Title = "Assignment of patches",
     caption: Caption = "",
 ) -> None:
-    """Draw the weights that SPA and MPA assign to patches that two expressions share (Figure 3 of the paper)."""
+    """Compare how SPA and MPA assign patches that two expressions share (Figure 3 of the paper)."""
     from tseg.reporting.draw import assignment_figure
 
     assignment_figure(file, records, output, title=title, caption=caption)
@@ -94,9 +94,11 @@ def assignment(
 
 @draw.command()
 def curves(
-    files: Annotated[list[Path], typer.Argument(help="<run>/seed<k>/history.csv, one per curve.")],
+    files: Annotated[list[Path], typer.Argument(help="Files <run>/seed<k>/history.csv, one per curve.")],
     output: Output,
-    panels: Annotated[str, typer.Option(help="JSON object: run to name of its panel. Default: one panel.")] = "{}",
+    panels: Annotated[
+        str, typer.Option(help="JSON object: run to title of its panel. Default: one panel.", show_default=False)
+    ] = "{}",
     title: Title = "Training loss",
     caption: Caption = "",
 ) -> None:

@@ -1,4 +1,4 @@
-"""`tseg fetch`: fetch the sources of the catalogue, or list their state."""
+"""`tseg fetch`: fetch sources of the catalogue, or list their state."""
 
 import sys
 from pathlib import Path
@@ -11,31 +11,31 @@ from tseg.cli.options import read_settings
 if TYPE_CHECKING:
     from tseg.settings.catalogue import Catalogue, Source
 
-PIPED_WIDTH = 1000  # characters: no line of a table in a file is wrapped
+PIPED_WIDTH = 1000  # characters; wide enough that piped tables never wrap
 
 
 def fetch(
-    sources: Annotated[list[str] | None, typer.Argument(help="Names of one or more sources in the catalogue.")] = None,
-    catalogue: Annotated[Path, typer.Option(help="File that lists all sources.")] = Path("config/sources.yaml"),
-    dir: Annotated[Path, typer.Option(help="Folder of raw data.")] = Path("data/raw"),
+    sources: Annotated[list[str] | None, typer.Argument(help="Sources to fetch, by name.")] = None,
+    catalogue: Annotated[Path, typer.Option(help="YAML file that lists all sources.")] = Path("config/sources.yaml"),
+    dir: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("data/raw"),
     from_dir: Annotated[
         Path | None,
         typer.Option(
-            "--from", help="Folder with copies: files of the right name and checksum are linked, not downloaded."
+            "--from", help="Folder of copies: files with the right name are verified and linked, not downloaded."
         ),
     ] = None,
     show_list: Annotated[bool, typer.Option("--list", help="List what is present and missing; fetch nothing.")] = False,
 ) -> None:
-    """Fetch sources: draw shapes, or download, verify and unpack the files of a data set or an encoder.
+    """Fetch data sets and encoders: download, verify and unpack them, or draw shapes.
 
-    The source S becomes the folder DIR/S; DIR/S.json lists its contents.
+    Source S becomes the folder DIR/S, and DIR/S.json lists its files.
     Downloads stay in DIR/downloads/S; files that you place there are verified
-    and used. Interrupted downloads continue. HTTPS_PROXY and HF_HUB_OFFLINE
-    are respected.
+    and used. An interrupted download continues where it stopped. HTTPS_PROXY
+    and HF_HUB_OFFLINE are respected.
 
     tseg fetch --list                state, size and licence of all files
     tseg fetch voc2012 sbd           two sources
-    tseg fetch voc2012 --from /mnt   use a copy anywhere below /mnt
+    tseg fetch voc2012 --from /mnt   use copies anywhere below /mnt
     """
     from tseg.files import require_file
     from tseg.settings.catalogue import Catalogue
@@ -48,7 +48,7 @@ def fetch(
         _print_status({name: known[name] for name in sources or known}, dir)
         return
     if not sources:
-        raise ValueError(f"name the sources to fetch, of {', '.join(known)}; `tseg fetch --list` shows their sizes")
+        raise ValueError(f"name one or more sources: {', '.join(known)}; `tseg fetch --list` shows their sizes")
     if from_dir:
         require_file(from_dir, "give --from a folder that exists")
     failures = []
@@ -69,13 +69,13 @@ def _fetch_and_report(name: str, source: "Source", dir: Path, from_dir: Path | N
     if isinstance(source, FilesSource):
         print(f"{name}: {source.title}; licence: {source.licence}; cite: {source.citation}", flush=True)
     manifest = fetch_source(name, source, dir, from_dir)
-    for file, about in manifest.get("files", {}).items():
-        print(f"{name}: {file} has sha256 {about['sha256']}")
+    for file, entry in manifest.get("files", {}).items():
+        print(f"{name}: {file} has sha256 {entry['sha256']}")
     print(f"{name}: " + ", ".join(f"{count:,} {unit}" for unit, count in manifest["counts"].items()))
 
 
 def _print_status(catalogue: "Catalogue", dir: Path) -> None:
-    """Print a table of all files and their state."""
+    """Print the state of all files as a table."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.filesize import decimal

@@ -6,23 +6,22 @@ from typing import Annotated, Any
 
 import typer
 
-SettingsText = Annotated[str, typer.Option("--settings", help="The settings as YAML or JSON text.")]
-Output = Annotated[Path, typer.Option("--output", help="File to write; it appears once it is complete.")]
+Output = Annotated[Path, typer.Option("--output", help="File to write; it appears only when complete.")]
 Records = Annotated[Path, typer.Option("--records", help="Records written by `tseg prepare`.")]
 Model = Annotated[Path, typer.Option("--model", help="The model.safetensors written by `tseg train`.")]
 Tracking = Annotated[
     Path | None, typer.Option("--tracking", help="File written by `tseg track`. Default: no tracking.")
 ]
 Background = Annotated[
-    float, typer.Option("--background", min=0, max=1, help="GAP, GMP: threshold of the normalised activation.")
+    float, typer.Option("--background", min=0, max=1, help="GAP and GMP: threshold on the max-normalised activation.")
 ]
 Crf = Annotated[str, typer.Option("--crf", help="Dense CRF preset: none, psa, irn, deeplab or afa.")]
-Threads = Annotated[int, typer.Option("--threads", min=1, help="Number of processor threads.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1; auto takes a GPU if there is one.")]
+Threads = Annotated[int, typer.Option("--threads", min=1, help="Number of CPU threads.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1; auto uses a GPU if available.")]
 
 
 def parse_text(schema: Any, text: str, origin: str) -> Any:
-    """YAML `text` as `schema`. Raises ValueError naming `origin`."""
+    """Parse YAML `text` into `schema`. Raises ValueError that names `origin`."""
     import yaml
 
     from tseg.settings.validation import parse
@@ -35,17 +34,17 @@ def parse_text(schema: Any, text: str, origin: str) -> Any:
 
 
 def read_settings(schema: Any, path: Path) -> Any:
-    """The YAML file at `path` as `schema`. Raises ValueError naming the file."""
+    """Parse a YAML file into `schema`. Raises ValueError that names the file."""
     return parse_text(schema, _read_text(path), str(path))
 
 
 def tracking_uri(tracking: Path | None) -> str | None:
-    """The address of the MLflow store that `tseg track` wrote down."""
+    """Read the address of the MLflow store from the file that `tseg track` wrote; None if there is none."""
     return json.loads(_read_text(tracking))["uri"] if tracking else None
 
 
 def preset(name: str) -> str | None:
-    """The CRF preset that --crf names; None for none. Raises ValueError if there is no such preset."""
+    """Return the CRF preset that --crf names, None for `none`. Raises ValueError if there is no such preset."""
     from tseg.inference.crf import PRESETS
 
     if name != "none" and name not in PRESETS:

@@ -1,4 +1,4 @@
-"""`tseg predict`: similarities of a model on records."""
+"""`tseg predict`: predict similarities."""
 
 from typing import Annotated
 
@@ -11,18 +11,22 @@ def predict(
     model: Model,
     records: Records,
     output: Output,
-    resolution: Annotated[int, typer.Option(min=1, help="Longer side of the image in pixels.")],
+    resolution: Annotated[int, typer.Option(min=1, help="Longer side of the encoder's input in pixels.")],
     scales: Annotated[
-        list[float] | None, typer.Option(help="Factors of --resolution to average over; repeatable.")
+        list[float] | None, typer.Option(help="Factor of --resolution to average over; repeatable. Default: 1.")
     ] = None,
-    flip: Annotated[bool, typer.Option(help="Average over mirror images too.")] = False,
+    flip: Annotated[bool, typer.Option(help="Also average over mirrored images.")] = False,
     labels: Annotated[
-        str | None, typer.Option(help="Classes and their words as JSON; every image is asked for all words.")
+        str | None, typer.Option(help="JSON object: class to its words. Required for a data set with classes.")
     ] = None,
     threads: Threads = 1,
     device: Device = "auto",
 ) -> None:
-    """Predict patch-level similarities, float16, of every image and its expressions, or the words of --labels."""
+    """Predict the similarity of every image patch to every expression.
+
+    Each image is compared with its own expressions or, for a data set with
+    classes, with all words of --labels.
+    """
     from tseg.inference.stages import predict_file
     from tseg.model.device import select_device
 

@@ -4,20 +4,22 @@ from typing import Annotated
 
 import typer
 
-from tseg.cli.options import Output, SettingsText, Threads, parse_text
+from tseg.cli.options import Output, parse_text
 
 
 def prepare(
     dataset: Annotated[str, typer.Argument(help="Name of the data set.")],
-    split: Annotated[str, typer.Argument(help="Split, named as in its format; val+miniv joins two.")],
-    settings: SettingsText,
+    split: Annotated[str, typer.Argument(help="Official name of the split; val+miniv joins two.")],
+    settings: Annotated[
+        str, typer.Option(help="The data set's entry under `datasets` in the configuration, as YAML or JSON text.")
+    ],
     output: Output,
-    threads: Threads = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Number of processes; it does not change the output.")] = 1,
 ) -> None:
-    """Turn a split of a data set in an official format into records.
+    """Turn a split of a data set into records, from its official files.
 
-    Records that cannot be used are counted, and listed with the reason in the .skipped.csv beside --output. --threads
-    is the number of processes that share the work; it does not change the files.
+    Unusable records are skipped; the .skipped.csv beside --output lists them
+    with the reason.
     """
     from tseg.datasets.prepare import prepare_split
     from tseg.settings.schema import DatasetSettings

@@ -1,4 +1,4 @@
-"""`tseg refine`: masks of predicted similarities."""
+"""`tseg refine`: turn similarities into masks."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,13 +15,18 @@ def refine(
     background: Background = 0.2,
     confidence: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Classes: a word takes part if the sigmoid of its score exceeds this."),
+        typer.Option(
+            min=0,
+            max=1,
+            help="Data sets with classes: threshold on the sigmoid of a word's score.",
+        ),
     ] = 0.5,
     crf: Crf = "none",
 ) -> None:
-    """Make masks of similarities at the images' own resolution, with --crf refined by a dense CRF.
+    """Turn similarities into masks at image resolution; --crf refines them.
 
-    A mask for every record; for a data set with classes, a class for every pixel.
+    Writes one mask per record or, for a data set with classes, one label map
+    per image.
     """
     from tseg.inference.stages import refine_file
 

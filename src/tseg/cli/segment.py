@@ -1,4 +1,4 @@
-"""`tseg segment`: phrases in an image of one's own."""
+"""`tseg segment`: segment phrases in your own image."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,18 +10,18 @@ from tseg.cli.options import Crf, Device, preset
 
 def segment(
     model: Annotated[Path, typer.Argument(help="The model.safetensors written by `tseg train`.")],
-    image: Annotated[Path, typer.Argument(help="The image.")],
-    expressions: Annotated[list[str], typer.Argument(help="Phrases to look for, such as 'red circle'.")],
-    output: Annotated[Path, typer.Option(help="Folder for a black and white PNG and an overlay per phrase.")],
+    image: Annotated[Path, typer.Argument(help="Image file.")],
+    expressions: Annotated[list[str], typer.Argument(help="Phrases to segment, such as 'red circle'.")],
+    output: Annotated[Path, typer.Option(help="Folder to write to: a black and white mask and an overlay per phrase.")],
     crf: Crf = "none",
     resolution: Annotated[
-        int | None, typer.Option(min=1, help="Longer side in pixels. Default: as in training.")
+        int | None, typer.Option(min=1, help="Longer side of the encoder's input in pixels. Default: as in training.")
     ] = None,
     device: Device = "auto",
 ) -> None:
     """Segment phrases in an image of your own.
 
-    tseg segment results/runs/phrasecut-mpa/seed0/model.safetensors photo.jpg "red circle" "striped star" --output masks
+    tseg segment model.safetensors photo.jpg "red circle" "striped star" --output masks
     """
     from tseg.inference.segmenter import Segmenter
     from tseg.model.device import select_device

@@ -12,14 +12,14 @@ def tabulate(
     layout: Annotated[
         str,
         typer.Option(
-            help="The table as JSON: number, title, corner, best, note, rows, columns, and for each of its cells row, "
-            "column, metric and summaries, the JSON files of `tseg evaluate`, one per seed."
+            help="The table as JSON: table (its name), number, title, corner, best, note, rows, columns and cells. "
+            "Each cell has row, column, metric and summaries: the JSON files of `tseg evaluate`, one per seed."
         ),
     ],
     published: Annotated[Path, typer.Option(help="CSV file of published numbers.")],
     output: Annotated[Path, typer.Option(help="CSV file; .md, .tex, .html, .json and _detail.csv go beside it.")],
 ) -> None:
-    """Write a table of the paper from the metrics of its runs, with the published numbers."""
+    """Write a table of the paper: metrics of the runs beside the published numbers."""
     from tseg.reporting.tables.paper import write_table
     from tseg.settings.layout import TableLayout
 

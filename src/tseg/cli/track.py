@@ -8,11 +8,15 @@ from tseg.cli.options import Output
 
 
 def track(
-    uri: Annotated[str, typer.Option(help="MLflow store: sqlite:///path or the address of a server; empty: none.")],
+    uri: Annotated[str, typer.Option(help="MLflow store: sqlite:///path or the URL of a server; empty: none.")],
     experiments: Annotated[list[str], typer.Argument(help="Experiments to create, one per data set.")],
     output: Output,
 ) -> None:
-    """Create the MLflow store and its experiments, before any run needs them, and note its address in --output."""
+    """Create the MLflow store and its experiments, and write its address to --output.
+
+    Do this once, before any training: processes that create an SQLite store at
+    the same time fail.
+    """
     from tseg.tracking import set_up_store
 
     set_up_store(uri or None, experiments, output)

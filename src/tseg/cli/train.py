@@ -1,4 +1,4 @@
-"""`tseg train`: the settings of a run in, its weights out."""
+"""`tseg train`: train a run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +12,16 @@ def train(
     config: Annotated[Path, typer.Option("--config", help="The run's config.yaml, from `tseg configure`.")],
     output: Annotated[Path, typer.Option("--output", help="Folder for model.safetensors, history.csv, images.csv.")],
     start: Annotated[Path | None, typer.Option(help="The model.safetensors of the run's pretraining.")] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of random weights, batches and dropout.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of initial weights, batches and dropout.")] = 0,
     tracking: Tracking = None,
     threads: Threads = 1,
     device: Device = "auto",
 ) -> None:
-    """Train a run: from images and expressions alone, or from masks or boxes if its settings say so.
+    """Train a run on expressions, masks or boxes, as its config.yaml says.
 
-    A killed training resumes from last.ckpt. On one machine the same command gives the same bytes.
-    images.csv lists every image that the weights have seen; `tseg evaluate` leaves them out.
+    A killed training resumes from last.ckpt. On one machine, the same command
+    writes the same bytes. images.csv lists every image seen in training, so
+    that `tseg evaluate` can exclude it.
     """
     from tseg.model.device import select_device
     from tseg.settings.schema import RunSettings

@@ -21,7 +21,7 @@ _COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})\.jpg")
 
 
 def coco_id_of(file_name: str) -> str | None:
-    """The COCO id in a file name, whatever its folder; None if COCO does not name files like this.
+    """The COCO id in the name of a file, in any folder; None if the name is not one of COCO's.
 
     COCO_train2014_000000123456.jpg (2014) and 000000123456.jpg (2017) both have the id 123456.
     """
@@ -42,14 +42,14 @@ def without_images(records: pd.DataFrame, coco_ids: Collection[str]) -> tuple[pd
     kept = records.loc[~records["coco_id"].isin(list(coco_ids))].reset_index(drop=True)
     num_excluded = len(set(records["image_id"])) - len(set(kept["image_id"]))
     if kept.empty:
-        raise ValueError(f"all {num_excluded} images are excluded, none is left to train on; exclude fewer images")
+        raise ValueError(f"all {num_excluded} images are excluded and none is left to train on; exclude fewer images")
     return kept, num_excluded
 
 
 def shared_images(train: pd.DataFrame, evaluation: pd.DataFrame) -> frozenset[str]:
     """The image_id of each image of `evaluation` that is also in `train`; both are lists with the columns `COLUMNS`.
 
-    Images match by COCO id, and within one data set also by image_id. All of `evaluation` is one data set.
+    Images match by COCO id and, within one data set, also by image_id. `evaluation` holds a single data set.
     """
     same_dataset = train.loc[train["dataset"].isin(evaluation["dataset"]), "image_id"]
     shared = evaluation["coco_id"].isin(list(coco_ids(train))) | evaluation["image_id"].isin(same_dataset)
@@ -64,7 +64,7 @@ def list_images(records: pd.DataFrame, dataset: str) -> pd.DataFrame:
 
 
 def read_records_images(path: Path) -> pd.DataFrame:
-    """Apply `list_images` to a file that `tseg prepare` wrote, reading only the columns it needs.
+    """Apply `list_images` to a file of records, reading only the columns it needs.
 
     Raises ValueError for a file of another kind, or of an earlier version without COCO ids.
     """
@@ -84,7 +84,7 @@ def read_images(path: Path) -> pd.DataFrame:
     """Read what `write_images` wrote. Raises ValueError if the file is missing or of another kind."""
     hint = "give the images.csv that `tseg train` writes beside its model, or train the model again"
     try:
-        # Only an empty COCO id is null: the id of an image may be "NA".
+        # Only an empty COCO id is null, as an image_id may be "NA".
         images = pd.read_csv(require_file(path, hint), dtype=str, keep_default_na=False, na_values={"coco_id": [""]})
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a list of images ({error}); {hint}") from None

@@ -22,7 +22,7 @@ from tseg.settings.schema import DatasetSettings, PublishedCounts
 
 
 class SplitCounts(NamedTuple):
-    """What was written and skipped; `num_images` counts the images of the written records."""
+    """Counts of written and skipped records; `num_images` counts the images of the written ones."""
 
     num_records: int
     num_images: int
@@ -33,21 +33,21 @@ class SplitCounts(NamedTuple):
 def prepare_split(name: str, split: str, settings: DatasetSettings, output: Path, num_workers: int = 1) -> int:
     """Write the records of one split of the data set `name` to `output`; return their number.
 
-    The file's metadata keeps the sources, the classes and the published counts of `settings`. Records that cannot be
-    used are skipped and listed, with the reason, in `<stem of output>.skipped.csv`.
+    The file's metadata holds the sources, the classes and the published counts of `settings`. Unusable records are
+    skipped and listed, with the reason, in `<stem of output>.skipped.csv`.
 
-    `num_workers` processes share the work. The files do not depend on their number; memory does not depend on the
-    number of records.
+    `num_workers` processes share the work; their number does not change the files. Memory does not grow with the number
+    of records.
 
     Raises ValueError if an annotation file or the split is missing or damaged, or if no record is left.
     """
-    list_path = output.with_suffix(".skipped.csv")
+    skipped_path = output.with_suffix(".skipped.csv")
     published = settings.published.get(split)
     try:
         opened = open_split(settings, split)
         with atomic_write(output) as partial, RecordsWriter(partial) as writer:
             with closing(read_shards(opened, [Path(dir) for dir in settings.images], num_workers)) as shards:
-                counts = write_shards(shards, writer, list_path)
+                counts = write_shards(shards, writer, skipped_path)
             if not counts.num_records:
                 first = counts.first_skipped
                 reason = f"the first, {first.record}: {first.reason}" if first else "the split is empty"
@@ -69,7 +69,7 @@ def prepare_split(name: str, split: str, settings: DatasetSettings, output: Path
         raise ValueError(f"{settings.annotations}: a file is nested too deeply ({error}); fetch it again") from error
     print(
         f"{name} {split}: {counts.num_records:,} records of {counts.num_images:,} images; "
-        f"{counts.num_skipped:,} skipped, listed in {list_path}"
+        f"{counts.num_skipped:,} skipped, listed in {skipped_path}"
     )
     if published:
         print(f"{name} {split}: {compare(counts, published)}")
@@ -91,11 +91,11 @@ def open_split(settings: DatasetSettings, split: str) -> OpenSplit:
             return open_pairs(annotations, split)
 
 
-def write_shards(shards: Iterable[Shard], writer: RecordsWriter, list_path: Path) -> SplitCounts:
-    """Write the records of all shards, the first of each id, and the list of what was skipped."""
+def write_shards(shards: Iterable[Shard], writer: RecordsWriter, skipped_path: Path) -> SplitCounts:
+    """Write the records of all shards, and the list of skipped ones. Of records with the same id, keep the first."""
     ids, images, num_skipped, first = DistinctStrings(), DistinctStrings(), 0, None
     with (
-        atomic_write(list_path) as partial,
+        atomic_write(skipped_path) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         rows = csv.writer(file)
@@ -113,16 +113,18 @@ def write_shards(shards: Iterable[Shard], writer: RecordsWriter, list_path: Path
 
 
 def without_repeated(records: pa.Table, ids: DistinctStrings) -> tuple[pa.Table, list[Skipped]]:
-    """Split the records into those whose id is new, which is added to `ids`, and the others."""
+    """Separate records whose id is in `ids` already, as skipped, from new ones; add the new ids to `ids`."""
     is_new = [ids.add(record_id) for record_id in records["record_id"].to_pylist()]
-    kept, others = (records.filter(pa.array([new is wanted for new in is_new], pa.bool_())) for wanted in (True, False))
+    kept, repeated = (
+        records.filter(pa.array([new is wanted for new in is_new], pa.bool_())) for wanted in (True, False)
+    )
     reason = "an earlier record has the same id; give it another id"
-    named = zip(others["file_name"].to_pylist(), others["record_id"].to_pylist(), strict=True)
+    named = zip(repeated["file_name"].to_pylist(), repeated["record_id"].to_pylist(), strict=True)
     return kept, [Skipped(Path(file_name), record_id, reason) for file_name, record_id in named]
 
 
 def compare(counts: SplitCounts, published: PublishedCounts) -> str:
-    """Say in one line whether the split has the published counts, as far as any are published."""
+    """Compare the counts with those that are published, in one line."""
     found = {"expressions": counts.num_records + counts.num_skipped, "images": counts.num_images}
     expected = {unit: count for unit, count in published.model_dump().items() if count is not None}
     details = "; ".join(f"{count:,} {unit} published, {found[unit]:,} found" for unit, count in expected.items())

@@ -1,4 +1,4 @@
-"""Read a split in shards of items, in one or several processes, and check the images of its records."""
+"""Read a split in shards, in one or more processes, and check the images of its records."""
 
 import multiprocessing
 import os
@@ -23,18 +23,18 @@ from tseg.records import RECORDS
 SHARD_SIZE = 256
 """Items per shard."""
 CACHED_IMAGES = 2**14
-"""Checked images that a process remembers: it checks an image once if its records stand together."""
+"""Number of image checks that a process caches, as records of one image are close together."""
 
 
 class Shard(NamedTuple):
-    """The outcome of consecutive items: a table of `RECORDS`, and what was skipped."""
+    """The result of reading consecutive items: a table of `RECORDS`, and the skipped records."""
 
     records: pa.Table
     skipped: list[Skipped]
 
 
 class CheckedImage(NamedTuple):
-    """A checked image: its path, its (height, width) in pixels, and its fault, empty if there is none."""
+    """A checked image: its path, its (height, width) in pixels, and its fault, or an empty string if it has none."""
 
     path: str
     size: tuple[int, int]
@@ -42,23 +42,23 @@ class CheckedImage(NamedTuple):
 
 
 def read_shards(split: OpenSplit, images: Sequence[Path], num_workers: int) -> Generator[Shard, None, None]:
-    """Yield the shards in order, for any number of processes; a few are in memory at a time.
+    """Yield the shards in order, whatever the number of processes; only a few are in memory at a time.
 
-    Each image is taken from the first of the folders `images` that has it. A record is kept if its image can be decoded
-    and has the record's size; its `file_name` becomes the image's path. Raises ValueError if a process is killed.
+    Each image is taken from the first folder of `images` that has it. A record is kept if its image can be decoded and
+    has the record's size; its `file_name` becomes the path of the image. Raises ValueError if a process is killed.
     """
-    # Items are pickled even for a single process: as thousands of nested lists, they would make Python's garbage
-    # collector scan them again and again.
+    # Items are pickled even for a single process: otherwise the garbage collector would scan their thousands of nested
+    # lists again and again.
     items = map(pickle.dumps, split.items)
     shards = iter(lambda: list(islice(items, SHARD_SIZE)), [])
-    reader = split.read, tuple(images), split.upright
-    yield from map(ShardReader(*reader), shards) if num_workers == 1 else _distribute(shards, reader, num_workers)
+    arguments = split.read, tuple(images), split.upright
+    yield from map(ShardReader(*arguments), shards) if num_workers == 1 else _distribute(shards, arguments, num_workers)
 
 
-def _distribute(shards: Iterator[list[bytes]], reader: tuple[Any, ...], num_workers: int) -> Iterator[Shard]:
-    """Read the shards in `num_workers` processes, each with a `ShardReader` of the arguments `reader`."""
+def _distribute(shards: Iterator[list[bytes]], arguments: tuple[Any, ...], num_workers: int) -> Iterator[Shard]:
+    """Read the shards in `num_workers` processes, each with a `ShardReader(*arguments)`."""
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, _start_worker, reader) as pool:
+    with ProcessPoolExecutor(num_workers, context, _start_worker, arguments) as pool:
         running: deque[Future[Shard]] = deque()
         try:
             for shard in shards:
@@ -92,14 +92,14 @@ class ShardReader:
 _WORKER: dict[str, ShardReader] = {}
 
 
-def _start_worker(*reader: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process stops the work
+def _start_worker(*arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
     Thread(target=_end_with_parent, daemon=True).start()
-    _WORKER["reader"] = ShardReader(*reader)
+    _WORKER["reader"] = ShardReader(*arguments)
 
 
 def _end_with_parent() -> None:
-    """Exit when the parent ends, even by kill -9; otherwise a pool's processes wait for work forever."""
+    """Exit when the parent process ends, even by kill -9; otherwise the workers would wait forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None, "it started this process"
     parent.join()
@@ -111,7 +111,7 @@ def _read_shard(items: list[bytes]) -> Shard:
 
 
 def with_image(record: Record, image: CheckedImage) -> Record | Skipped:
-    """The record with the path of its image as `file_name` and with the image's size; or why it is skipped."""
+    """Set the record's `file_name` to its image's path, and its size to the image's; or return why it is skipped."""
     path, size, fault = image
     height, width = record["height"], record["width"]
     if not fault and (height, width) not in (size, (None, None)):
@@ -123,10 +123,10 @@ def with_image(record: Record, image: CheckedImage) -> Record | Skipped:
 
 
 def check_image(name: str, images: Sequence[Path], upright: bool) -> CheckedImage:
-    """Find the image `name` in the first of the folders `images` that has it, and decode it completely.
+    """Find the image `name` in the first folder of `images` that has it, and check that it can be decoded.
 
-    The size is that of the stored pixels, as official annotations ignore the EXIF orientation. With `upright`, an image
-    with an EXIF rotation flag is a fault.
+    The size is that of the stored pixels, as official annotations ignore the EXIF orientation. With `upright`, an EXIF
+    rotation flag is a fault.
     """
     try:
         path = next(images_dir / name for images_dir in images if (images_dir / name).is_file())
@@ -140,7 +140,7 @@ def check_image(name: str, images: Sequence[Path], upright: bool) -> CheckedImag
             width, height = image.size
             if upright:
                 check_orientation(image)
-            image.draft("L", (1, 1))  # for a JPEG: all data is read, but only a thumbnail is decoded
+            image.draft("L", (1, 1))  # of a JPEG, all data is read but only a thumbnail decoded
             image.load()
     except ImageError as error:
         return CheckedImage(str(path), (0, 0), str(error))

@@ -14,21 +14,21 @@ from math import inf
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, cast
 
-MAX_HEADER = 2**24  # bytes of headers that a tar may have between two members
+MAX_HEADER = 2**24  # bytes of headers that a tar may have before a member
 OPENERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 
 Kind = Literal["file", "folder", "symbolic link", "hard link"]
 
 
 class Member(NamedTuple):
-    """One entry of an archive; do not trust its `name` and `link_target`."""
+    """One entry of an archive; its `name` and `link_target` are untrusted."""
 
     name: str
     kind: Kind
     size: int
     """Bytes according to the header; not negative."""
     content: Callable[[], IO[bytes]]
-    """Opens the content of a file; it may raise, and may hold more or fewer bytes than `size`."""
+    """Open the content of a file; this may raise, or yield more or fewer bytes than `size`."""
     link_target: str = ""
 
 
@@ -71,10 +71,10 @@ def _tar_members(file: "_Bounded") -> Iterator[Member]:
         info = tar.next()
         if info is None:
             break
-        tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  # or they would all stay in memory
+        tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  # else all stay in memory
         file.budget = inf
         yield Member(info.name, _tar_kind(info), info.size, partial(_tar_content, tar, info), info.linkname)
-    # tarfile mistakes a damaged header for the end.
+    # tarfile takes a damaged header for the end of the archive.
     file.seek(tar.offset)
     if any(end := file.read(tarfile.BLOCKSIZE)) or not end:
         raise ValueError("it is damaged or truncated; delete it and fetch it again")
@@ -102,7 +102,7 @@ def _tar_content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 
 
 class _Bounded(BufferedIOBase):
-    """A file that yields at most `budget` bytes: a header may demand more than the memory."""
+    """A file that reads at most `budget` bytes, as a hostile header could fill the memory."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file

@@ -1,7 +1,7 @@
-"""Download one file over HTTP: complete and verified under its name, or absent.
+"""Download one file over HTTP. It appears under its name only when complete and verified.
 
-A failed address is retried with exponential backoff, and the transfer continues where it broke off, even after a
-killed process; then the next address is tried. A file gets its name after verification.
+Each URL is retried with exponential backoff before the next one is tried. An interrupted transfer continues where it
+stopped, even in a new process.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from tseg.fetching.responses import (
 from tseg.progress import progress
 
 LONGEST_WAIT = 120.0
-"""Seconds; the upper limit of a wait, whatever the server asks for."""
+"""Seconds; the limit of every wait, even one that the server requests."""
 HUB = "https://huggingface.co"
 
 
@@ -50,12 +50,12 @@ def download(
     """Download `target` from the first of `urls` that works, and return that URL.
 
     `size` (bytes) and `checksum` (`md5:...` or `sha256:...`) are verified if not None. `check` receives the path of the
-    complete file before it is renamed, and raises ValueError if its content is wrong. A URL is abandoned after
+    complete file before it gets its name, and raises ValueError if its content is wrong. A URL is abandoned after
     `attempts` failures in a row without progress; `timeout` seconds of silence are a failure. Waits start at
     `first_wait` seconds and double each time.
 
-    Raises ValueError with the failure of each URL, if the disk is too small, or if another process is downloading the
-    file. The next call continues an incomplete download.
+    Raises ValueError that lists the failure of each URL; also if the disk is too small, or if another process is
+    downloading the file. The next call continues an incomplete download.
     """
     with open_partial(target) as partial:
         failures = []
@@ -77,7 +77,7 @@ def digest(path: Path, algorithm: str) -> str:
 
 
 def verify(path: Path, *, size: int | None, checksum: str | None) -> None:
-    """Raise ValueError if the file does not have `size` bytes or `checksum`; None is not checked."""
+    """Raise ValueError unless the file has `size` bytes and `checksum`; None is not checked."""
     length = path.stat().st_size
     if size not in (None, length):
         raise ValueError(f"{path} has {length:,} bytes, expected {size:,}")
@@ -100,7 +100,7 @@ class _Transfer:
     may_repeat: bool = True
 
     def run(self, attempts: int, first_wait: float) -> None:
-        """Retry until the file is complete and verified. Raises PermanentError."""
+        """Retry until the file is complete and verified. Raises PermanentError after too many failures."""
         num_failures = num_restarts = 0
         while True:
             num_received, num_discards = self.partial.num_received, self.partial.num_discards
@@ -110,7 +110,7 @@ class _Transfer:
                 return
             except TransientError as failure:
                 if self.partial.num_discards > num_discards:
-                    num_restarts += 1  # never reset: a file that keeps changing must not be requested forever
+                    num_restarts += 1  # never reset, or a file that keeps changing would be requested forever
                 else:
                     num_failures = num_failures + 1 if self.partial.num_received == num_received else 0
                 if num_failures + num_restarts >= attempts:
@@ -121,7 +121,7 @@ class _Transfer:
             time.sleep(wait)
 
     def receive(self) -> None:
-        """Request the missing bytes and append them; returns when the announced length is reached."""
+        """Request the missing bytes and append them. Raises TransientError if some are still missing."""
         headers = self.range_headers()
         if headers and self.partial.length == (self.size or self.partial.origin.size):
             return
@@ -140,7 +140,7 @@ class _Transfer:
         return headers if self.checksum else {}
 
     def prepare(self, response: requests.Response) -> int | None:
-        """Prepare the incomplete file for the response; returns the full length, or None if it is unknown."""
+        """Prepare the incomplete file for the response; return the full length, or None if unknown."""
         if response.status_code == 200:
             total = full_length(response, self.size, self.checksum)
             self.require_space(total)
@@ -171,7 +171,7 @@ class _Transfer:
             raise ValueError(f"{self.url} needs {needed:,} bytes in {dir}, but only {free:,} are free; make room")
 
     def append(self, response: requests.Response, total: int | None) -> None:
-        """Append the body to the incomplete file."""
+        """Append the body of the response to the incomplete file."""
         scale = {"unit_scale": True, "unit_divisor": 1024, "initial": self.partial.length}
         with progress(iter(()), self.partial.target.name, "B", total, **scale) as bar:
             while piece := response.raw.read1(1 << 20, decode_content=False):
@@ -184,7 +184,7 @@ class _Transfer:
             raise TransientError(f"the connection ended after {self.partial.length:,} of {total:,} bytes")
 
     def verify(self) -> None:
-        """Raise PermanentError if the file is wrong; once TransientError if a continued transfer may be the cause."""
+        """Raise PermanentError if the file is wrong, or TransientError, once, if it was received in several parts."""
         path = self.partial.path
         try:
             with path.open("rb") as file:
@@ -200,7 +200,7 @@ class _Transfer:
 
 
 def _at_endpoint(url: str) -> str:
-    """`url`, moved to HF_ENDPOINT if it is a hub URL. Raises PermanentError for one if HF_HUB_OFFLINE is set."""
+    """Return `url`; a hub URL is moved to HF_ENDPOINT. Raises PermanentError if HF_HUB_OFFLINE forbids a hub URL."""
     endpoint, host = (os.environ.get("HF_ENDPOINT") or HUB).rstrip("/"), urlsplit(url).netloc
     if host not in (urlsplit(HUB).netloc, urlsplit(endpoint).netloc):
         return url

@@ -1,4 +1,4 @@
-"""A source of the catalogue: draw or download its files and put them in place as one folder."""
+"""Fetch a source of the catalogue: draw or obtain its files, and assemble them in one folder."""
 
 import json
 import shutil
@@ -16,15 +16,15 @@ from tseg.settings.catalogue import FilesSource, ShapesSource, Source
 
 
 def fetch_source(name: str, source: Source, raw_dir: Path, from_dir: Path | None = None) -> dict[str, Any]:
-    """Make the folder `raw_dir`/<name> of a source, write its manifest and return the manifest.
+    """Make the folder `raw_dir`/<name> of a source, write its manifest and return it.
 
-    Shapes are drawn. The files of any other source go to `raw_dir`/downloads: a correct file there is used as it is;
-    otherwise a copy below `from_dir` is linked, or the file is downloaded. The folder appears, or is replaced, once it
-    is complete. The manifest holds `source`, `counts`, and the drawing's `settings` or the size and sha256 of each of
-    the `files`; it does not depend on where the files came from.
+    Shapes are drawn. The files of other sources go to `raw_dir`/downloads: a correct file there is used as it is;
+    otherwise a copy below `from_dir` is linked, or the file is downloaded. The folder appears, or is replaced, only
+    when complete. The manifest holds `source`, `counts`, and the `settings` of the drawing or the size and sha256 of
+    each of the `files`. It does not depend on where the files came from.
 
-    Raises ValueError, with a hint, if a file is wrong or unavailable, if the disk is too small, if the files lack what
-    the catalogue expects, or if another process is fetching the source.
+    Raises ValueError, with a hint, if a file is wrong or unavailable, if the disk is too small, if a file is missing
+    that the catalogue expects, or if another process is fetching the source.
     """
     if isinstance(source, ShapesSource):
         manifest = _draw(name, source, raw_dir)
@@ -36,12 +36,12 @@ def fetch_source(name: str, source: Source, raw_dir: Path, from_dir: Path | None
 
 
 def manifest_path(raw_dir: Path, source: str) -> Path:
-    """Path of a source's manifest; while it exists, the folder beside it is complete."""
+    """Path of a source's manifest. If it exists, the folder beside it is complete."""
     return raw_dir / f"{source}.json"
 
 
 def _draw(name: str, source: ShapesSource, raw_dir: Path) -> dict[str, Any]:
-    """Draw shapes; returns the manifest."""
+    """Draw shapes; return the manifest."""
     from tseg.datasets.shapes.draw import draw_shapes
 
     counts = draw_shapes(raw_dir / name, **source.model_dump(exclude={"kind"}))
@@ -49,7 +49,7 @@ def _draw(name: str, source: ShapesSource, raw_dir: Path) -> dict[str, Any]:
 
 
 def _fetch_files(name: str, source: FilesSource, raw_dir: Path, from_dir: Path | None) -> dict[str, Any]:
-    """Obtain, verify, unpack and pin the files of a source; returns the manifest."""
+    """Obtain, verify, unpack and pin the files of a source; return the manifest."""
     with exclusive(raw_dir / "downloads" / f".{name}.lock"):
         files = wanted_files(name, source, raw_dir, from_dir)
         _check_disk(name, files, raw_dir)
@@ -65,15 +65,15 @@ def _fetch_files(name: str, source: FilesSource, raw_dir: Path, from_dir: Path |
 
 
 def _check_disk(name: str, files: Sequence[Wanted], raw_dir: Path) -> None:
-    """Raise ValueError unless the missing files and all archives, at their packed size, fit on the disk."""
+    """Raise ValueError unless the missing files fit on the disk with all archives unpacked, at their packed size."""
     needed = 0
     for file in files:
         present = next((path for path in (file.path, file.copy) if path and path.exists()), None)
-        size = present.stat().st_size if present else file.about.size or 0
+        size = present.stat().st_size if present else file.entry.size or 0
         if not present:
             partial = partial_path(file.path)
             needed += max(0, size - (partial.stat().st_size if partial.exists() else 0))
-        if file.about.max_unpacked:
+        if file.entry.max_unpacked:
             needed += size
     free = shutil.disk_usage(raw_dir).free
     if needed > free:
@@ -101,19 +101,19 @@ def _pin(name: str, sums: dict[str, str], raw_dir: Path) -> None:
     """Pin the sha256 of new files without a published checksum."""
     if sums:
         write_pins(raw_dir, name, read_pins(raw_dir, name) | sums)
-        print(f"{name}: {', '.join(sums)} without a published checksum; pinned in {pins_path(raw_dir, name)}")
+        print(f"{name}: no published checksum for {', '.join(sums)}; pinned in {pins_path(raw_dir, name)}")
 
 
 def _build(name: str, source: FilesSource, files: Sequence[Wanted], raw_dir: Path) -> int:
-    """Unpack or link the files into a folder and rename it into place; returns its number of files."""
+    """Unpack or link the files into a folder and rename it into place; return its number of files."""
     partial_dir = raw_dir / f".{name}.partial"
     _remove(partial_dir)
     partial_dir.mkdir()
     try:
         num_files = 0
         for file in files:
-            if file.about.max_unpacked:
-                num_files += unpack(file.path, partial_dir, file.about.max_unpacked)
+            if file.entry.max_unpacked:
+                num_files += unpack(file.path, partial_dir, file.entry.max_unpacked)
             else:
                 link(file.path, partial_dir / file.name)
                 num_files += 1
@@ -127,7 +127,7 @@ def _build(name: str, source: FilesSource, files: Sequence[Wanted], raw_dir: Pat
 
 
 def _replace(dir: Path, finished: Path, manifest: Path) -> None:
-    """Replace the folder `dir` by `finished`; a part of it never carries its name."""
+    """Replace the folder `dir` with `finished`; `dir` is never incomplete."""
     old = dir.with_name(f".{dir.name}.old")
     _remove(old)
     manifest.unlink(missing_ok=True)  # it describes the old folder
@@ -138,7 +138,7 @@ def _replace(dir: Path, finished: Path, manifest: Path) -> None:
 
 
 def _remove(dir: Path) -> None:
-    """Remove a folder with its contents, or a link to a folder without its target."""
+    """Remove a folder with its contents; of a link to a folder, only the link."""
     if dir.is_symlink():
         dir.unlink()
     else:

@@ -9,9 +9,9 @@ from filelock import FileLock, Timeout
 
 @contextmanager
 def exclusive(path: Path) -> Generator[None]:
-    """Hold the lock file `path` and remove it on release; the system releases the lock of a process that dies.
+    """Hold the lock file `path`, and remove it at the end; if the process dies, the system releases the lock.
 
-    Raises ValueError if another process holds it, or if the file system has no locks.
+    Raises ValueError if another process holds the lock, or if the file system does not support locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -24,5 +24,5 @@ def exclusive(path: Path) -> Generator[None]:
         try:
             yield
         finally:
-            # While held: filelock refuses the lock of a removed file to a process that has opened it already.
+            # Removed while still locked: filelock grants no lock on a removed file to a process that has it open.
             path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One file of a source: used if present, linked from a copy, or downloaded; always verified."""
+"""Obtain one file of a source: use it if present, else link a copy or download it; always verify it."""
 
 import glob
 import os
@@ -13,25 +13,25 @@ from tseg.settings.catalogue import FilesSource, SourceFile
 
 
 class Wanted(NamedTuple):
-    """A file of a source, and what is known about it in advance."""
+    """A file to obtain, and what is known about it in advance."""
 
     name: str
-    about: SourceFile
+    entry: SourceFile
     path: Path
-    """Where the download, or the user, puts it."""
+    """Where the file is downloaded to, or placed by the user."""
     pin: str | None
-    """The sha256 of its first download; a published checksum takes precedence."""
+    """The sha256 of its first download; used only without a published checksum."""
     copy: Path | None
-    """A copy in the folder that the user named."""
+    """A copy below the folder given with --from."""
 
     @property
     def checksum(self) -> str | None:
         """The published checksum, else the pinned one, else None."""
-        return self.about.checksum or (self.pin and f"sha256:{self.pin}")
+        return self.entry.checksum or (self.pin and f"sha256:{self.pin}")
 
 
 def file_path(raw_dir: Path, source: str, name: str) -> Path:
-    """Where the download, or the user, puts a file of a source."""
+    """Path where a file of a source is downloaded to, or placed by the user."""
     return raw_dir / "downloads" / source / name
 
 
@@ -41,23 +41,23 @@ def wanted_files(name: str, source: FilesSource, raw_dir: Path, from_dir: Path |
     return [
         Wanted(
             file,
-            about,
+            entry,
             path=file_path(raw_dir, name, file),
             pin=pins.get(file),
-            copy=_find_copy(from_dir, name, [file, *about.also_called]) if from_dir else None,
+            copy=_find_copy(from_dir, name, [file, *entry.also_called]) if from_dir else None,
         )
-        for file, about in source.files.items()
+        for file, entry in source.files.items()
     ]
 
 
 def obtain(wanted: Wanted) -> str:
-    """Put a verified file in place; returns its origin in words. Raises ValueError if it is wrong or unavailable."""
+    """Put a verified file in place and return its origin in words. Raises ValueError if it is wrong or unavailable."""
     if wanted.path.exists():
         try:
             _verify(wanted, wanted.path)
         except ValueError as error:
-            # Either the file or the pin is wrong; the user has to decide.
-            if wanted.pin and not wanted.about.checksum:
+            # Either the file or the pin is wrong; the user must decide.
+            if wanted.pin and not wanted.entry.checksum:
                 raise
             print(f"{error}; replacing it", flush=True)
         else:
@@ -68,15 +68,15 @@ def obtain(wanted: Wanted) -> str:
         wanted.path.unlink(missing_ok=True)
         link(wanted.copy, wanted.path)
         return f"linked to {wanted.copy}"
-    size, check = wanted.about.size, partial(_check_records, wanted)
-    return f"from {download(wanted.about.urls, wanted.path, size=size, checksum=wanted.checksum, check=check)}"
+    size, check = wanted.entry.size, partial(_check_records, wanted)
+    return f"from {download(wanted.entry.urls, wanted.path, size=size, checksum=wanted.checksum, check=check)}"
 
 
 def manual_hint(wanted: Wanted, page: str, pins: Path) -> str:
-    """Advice on how to fetch a file by hand; `pins` is the file of the source's pins."""
-    alias = f" (named {' or '.join(wanted.about.also_called)} there)" if wanted.about.also_called else ""
-    known = wanted.about.checksum or "none published; it will be pinned"
-    if wanted.pin and not wanted.about.checksum:
+    """Advice on how to download a file by hand; `pins` is the path of the source's pins."""
+    alias = f" (named {' or '.join(wanted.entry.also_called)} there)" if wanted.entry.also_called else ""
+    known = wanted.entry.checksum or "none published; it will be pinned"
+    if wanted.pin and not wanted.entry.checksum:
         known = (
             f"{wanted.checksum}, pinned at the first download; if the file has changed since, delete its line in {pins}"
         )
@@ -87,13 +87,13 @@ def manual_hint(wanted: Wanted, page: str, pins: Path) -> str:
 
 
 def sha256_of(wanted: Wanted) -> str:
-    """The sha256 of an obtained file; a sha256 that was just verified is not computed again."""
+    """The sha256 of an obtained file; not computed again if it was the verified checksum."""
     algorithm, _, value = (wanted.checksum or "").partition(":")
     return value if algorithm == "sha256" else digest(wanted.path, "sha256")
 
 
 def link(file: Path, path: Path) -> None:
-    """Make `path` a hard link to `file`, or a symbolic one where hard links are impossible."""
+    """Make `path` a hard link to `file`, or a symbolic link if hard links are impossible."""
     original = file.resolve(strict=True)
     try:
         os.link(original, path)
@@ -115,13 +115,13 @@ def _find_copy(from_dir: Path, source: str, names: list[str]) -> Path | None:
 
 
 def _verify(wanted: Wanted, path: Path) -> None:
-    verify(path, size=wanted.about.size, checksum=wanted.checksum)
+    verify(path, size=wanted.entry.size, checksum=wanted.checksum)
     _check_records(wanted, path)
 
 
 def _check_records(wanted: Wanted, path: Path) -> None:
     """Raise ValueError if a JSON list has the wrong number of entries."""
-    expected = wanted.about.num_records
+    expected = wanted.entry.num_records
     if expected is None:
         return
     num_records = sum(1 for _ in stream_list(path))

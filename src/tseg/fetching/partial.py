@@ -1,4 +1,4 @@
-"""The incomplete file of a download: a hidden, locked file beside the target, with a note of its origin."""
+"""The incomplete file of a download: a hidden, locked file beside the target, and a note of its origin."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tseg.files import atomic_write
 
 
 class Origin(NamedTuple):
-    """Source of the first bytes: the URL, its strong ETag or date of change, and the full length in bytes."""
+    """Where the first bytes came from: the URL, its strong ETag or modification date, and the full length in bytes."""
 
     url: str
     validator: str | None
@@ -21,12 +21,12 @@ class Origin(NamedTuple):
 
 
 class Partial:
-    """The bytes of `target` received so far, by this or an earlier process, in the open file `file`."""
+    """The bytes of `target` that this and earlier processes have received, in the open file `file`."""
 
     def __init__(self, target: Path, file: FileIO) -> None:
         self.target, self.path, self.file = target, partial_path(target), file
         self.note = self.path.with_name(f"{self.path.name}.json")
-        self.num_received = self.num_discards = 0  # bytes received; number of times bytes were discarded
+        self.num_received = self.num_discards = 0  # bytes received by this process; times that bytes were discarded
         self.continued = True
         try:
             self.origin = Origin(**json.loads(self.note.read_bytes()))
@@ -61,7 +61,7 @@ class Partial:
                 piece = piece[num_written:]
 
     def finish(self) -> None:
-        """Rename the file to `target` after its bytes are on the disk."""
+        """Flush the file to the disk and rename it to `target`."""
         with self._disk_errors():
             os.fsync(self.file.fileno())
         self.path.replace(self.target)
@@ -85,7 +85,7 @@ def partial_path(target: Path) -> Path:
 
 @contextmanager
 def open_partial(target: Path) -> Generator[Partial]:
-    """Open the incomplete file of `target` under a lock; remove it if it is still empty after an error.
+    """Open the incomplete file of `target` under a lock. After an error, remove the file if it is empty.
 
     Raises ValueError if another process holds the lock.
     """

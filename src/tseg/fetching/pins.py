@@ -8,7 +8,7 @@ from tseg.files import atomic_write
 
 
 def pins_path(raw_dir: Path, source: str) -> Path:
-    """Path of a source's pins; `sha256sum --check` can read it in that folder."""
+    """Path of a source's pins, in the format of `sha256sum --check` run in the same folder."""
     return raw_dir / "downloads" / f"{source}.sha256"
 
 

@@ -22,11 +22,11 @@ class AddressError(Exception):
 
 
 class PermanentError(AddressError):
-    """Retrying is useless."""
+    """A failure that retrying does not cure."""
 
 
 class TransientError(AddressError):
-    """Retrying may help, after `wait` seconds if the server named them."""
+    """A failure that may pass. `wait`: seconds that the server asks to wait; 0 if none."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -61,16 +61,16 @@ def refuse_page(head: bytes) -> None:
 
 
 def length_of_range(response: requests.Response) -> int | None:
-    """The full length of a file of which the response holds the requested range; None for any other response."""
+    """The full length of the file if the response holds the requested range of it, else None."""
     found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
     requested = response.request.headers.get("Range")
     return int(found[2]) if response.status_code == 206 and found and requested == f"bytes={found[1]}-" else None
 
 
 def full_length(response: requests.Response, size: int | None, checksum: str | None) -> int | None:
-    """The announced length of a response that holds a whole file; else `size`, which may be None.
+    """The announced length of a response that holds the whole file; `size`, which may be None, if it announces none.
 
-    Raises PermanentError if the length differs from `size`, or if neither length nor `checksum` could reveal an error.
+    Raises PermanentError if the length differs from `size`, or if nothing would reveal an incomplete or altered file.
     """
     chunked = response.headers.get("Transfer-Encoding", "").lower() == "chunked"
     length = response.headers.get("Content-Length", "")
@@ -78,20 +78,20 @@ def full_length(response: requests.Response, size: int | None, checksum: str | N
     if size not in (None, total):
         raise PermanentError(f"its file has {total:,} bytes, expected {size:,}")
     if total is None and checksum is None and not chunked:
-        raise PermanentError("it announces no length: an incomplete file could pass for a complete one")
+        raise PermanentError("it announces no length, so that an incomplete file could not be detected")
     if checksum is None and response.headers.get("Content-Encoding", "identity") != "identity":
-        raise PermanentError("it sends the file compressed although the request forbids it")
+        raise PermanentError("it sends the file compressed, although the request forbids that")
     return total
 
 
 def validator(headers: Mapping[str, str]) -> str | None:
-    """The value for If-Range that identifies this version of the file: a strong ETag, or the date."""
+    """The value for If-Range that identifies this version of the file: a strong ETag, else the date, else None."""
     tag = headers.get("ETag", "W/")
     return headers.get("Last-Modified") if tag.startswith("W/") else tag
 
 
 def cause(error: BaseException) -> str:
-    """The message of the first error of a chain; the libraries wrap it several times."""
+    """The message of the original error; the libraries wrap it several times."""
     while error.__context__:
         error = error.__context__
     return "the connection broke off" if isinstance(error, IncompleteRead) else str(error) or type(error).__name__

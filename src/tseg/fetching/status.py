@@ -1,4 +1,4 @@
-"""Which files of the catalogue are present, determined without reading them."""
+"""Which files of the catalogue are present, without reading them."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class FileStatus(NamedTuple):
     source: str
     file: str
     state: str
-    """present, unpacked (and then removed), 37 % present, wrong size, missing, drawn or not drawn."""
+    """present, unpacked (and then removed), 37 % present, partly present, wrong size, missing, drawn or not drawn."""
     size: int | None
     """Bytes; None if unknown."""
     num_present: int
@@ -27,7 +27,7 @@ class FileStatus(NamedTuple):
 
 
 def status(catalogue: Catalogue, raw_dir: Path) -> list[FileStatus]:
-    """One row per file of every source, in the order of the catalogue."""
+    """One row per file, in the order of the catalogue."""
     rows = []
     for name, source in catalogue.items():
         complete = manifest_path(raw_dir, name).exists() and (raw_dir / name).exists()
@@ -36,17 +36,17 @@ def status(catalogue: Catalogue, raw_dir: Path) -> list[FileStatus]:
             rows.append(FileStatus(name, "", state, None, 0, "", "MIT, like this project"))
             continue
         pins = read_pins(raw_dir, name)
-        for file, about in source.files.items():
-            state, size, num_present = _state(file_path(raw_dir, name, file), about, complete)
+        for file, entry in source.files.items():
+            state, size, num_present = _state(file_path(raw_dir, name, file), entry, complete)
             rows.append(
-                FileStatus(name, file, state, size, num_present, _checksum(about, file in pins), source.licence)
+                FileStatus(name, file, state, size, num_present, _checksum(entry, file in pins), source.licence)
             )
     return rows
 
 
-def _state(path: Path, about: SourceFile, complete: bool) -> tuple[str, int | None, int]:
+def _state(path: Path, entry: SourceFile, complete: bool) -> tuple[str, int | None, int]:
     """The state of a file, its size and its number of bytes present."""
-    size, partial = about.size, partial_path(path)
+    size, partial = entry.size, partial_path(path)
     if path.exists():
         num_present = path.stat().st_size
         return ("present", num_present, num_present) if size in (None, num_present) else ("wrong size", size, 0)
@@ -58,7 +58,7 @@ def _state(path: Path, about: SourceFile, complete: bool) -> tuple[str, int | No
     return "missing", size, 0
 
 
-def _checksum(about: SourceFile, pinned: bool) -> str:
-    if about.checksum:
-        return f"published {about.checksum.partition(':')[0]}"
+def _checksum(entry: SourceFile, pinned: bool) -> str:
+    if entry.checksum:
+        return f"published {entry.checksum.partition(':')[0]}"
     return "pinned" if pinned else "none yet"

@@ -1,4 +1,4 @@
-"""Unpack an archive safely: files, folders and inner links only, nothing outside the folder, no bomb."""
+"""Unpack an untrusted archive: only files, folders and inner links, nothing outside the folder, no bomb."""
 
 import os
 import re
@@ -9,15 +9,15 @@ from pathlib import Path, PurePosixPath
 from tseg.fetching.archives import Member, members
 from tseg.progress import progress
 
-MIN_COST = 512  # bytes counted per member, even if empty: a million of them fill a disk as well
+MIN_COST = 512  # bytes that a member counts at least: a million empty files fill a disk too
 PIECE = 2**20
 
 
 def unpack(archive: Path, dir: Path, max_bytes: int) -> int:
-    """Unpack a zip or a (compressed) tar into the existing folder `dir`; returns the number of files.
+    """Unpack a zip or a (compressed) tar into the existing folder `dir`; return the number of files.
 
-    Raises ValueError, naming `archive`, if a member would leave `dir`, is a device, is encrypted or is a duplicate; for
-    a link in a zip or to a target outside the archive; if the contents exceed `max_bytes` or the free disk space; and
+    Raises ValueError that names `archive` if a member would leave `dir`, is a device, is encrypted or is a duplicate;
+    if a link is in a zip or leads outside the archive; if the contents exceed `max_bytes` or the free disk space; or
     if the archive is damaged or truncated. `dir` may then be partly filled.
     """
     try:
@@ -46,7 +46,7 @@ def unpack(archive: Path, dir: Path, max_bytes: int) -> int:
 
 
 def _check(archive: Path, dir: Path, max_bytes: int) -> int:
-    """The total size of all files according to the headers. Raises ValueError if the headers are not acceptable."""
+    """The total size of all files according to their headers. Raises ValueError if the headers are unacceptable."""
     total = cost = 0
     for member in members(archive):
         _parts(member.name)
@@ -71,7 +71,7 @@ def _parts(name: str) -> tuple[str, ...]:
 def _write(member: Member, path: Path, advance: Callable[[int], object]) -> None:
     """Write a file. Raises ValueError if its size differs from its header."""
     try:
-        target = path.open("xb")  # with the mode of the umask, not of the archive
+        target = path.open("xb")  # its mode comes from the umask, not from the archive
     except FileExistsError:
         raise ValueError(f"it has two members named {member.name!r}") from None
     size = 0
@@ -93,5 +93,5 @@ def _make_link(member: Member, dir: Path) -> None:
     if member.kind == "hard link":
         os.link(target, path)
     else:
-        # Rewritten, because the archive's own path may lead through folders outside.
+        # A new relative path, as the archive's own may lead through folders outside.
         path.symlink_to(os.path.relpath(target, path.parent.resolve()))

@@ -1,7 +1,7 @@
 """config/experiments.yaml: the tables and figures as grids of runs.
 
-A cell merges the settings of its table, its column and its row. A label with {method} or {class} is repeated for every
-method or class. Cells with the same run share it, by its name.
+A cell merges the settings of its table, its column and its row. A row or column whose label contains {method} or
+{class} is repeated for every method or class. Cells with the same run share it.
 """
 
 from collections.abc import Iterable
@@ -11,11 +11,11 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from tseg.settings.runs import Evaluation, make_run, pretraining_run, vary
 from tseg.settings.schema import PoolingSettings, RunSettings, Settings, StrictModel
-from tseg.settings.validation import check_known, parse
+from tseg.settings.validation import check_known
 
 
 class MethodSettings(PoolingSettings):
-    """One line of `methods`: a pooling and its options."""
+    """One method: a pooling and its options."""
 
     name: str = Field(alias="pooling")
     """A pooling of `tseg.model.pooling`."""
@@ -31,23 +31,23 @@ class CellSettings(StrictModel):
     supervision: Literal["weak", "full"] | None = None
     """Default: weak."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Options of the method's pooling that differ from `methods`, such as size_power: 0."""
+    """Overrides of the method's options, such as size_power: 0."""
     settings: dict[str, Any] = Field(default_factory=dict)
-    """Settings that differ from the configuration's, by dotted keys, such as model.embed_dim: 384."""
+    """Overrides of the configuration, by dotted key, such as model.embed_dim: 384."""
     evaluate: str | None = None
-    """Data set to evaluate on. Default: the one trained on."""
+    """Data set to evaluate on. Default: `dataset`."""
     multiscale: bool | None = None
     """Average over scales and flips. Default: no."""
     crf: bool | None = None
     """Refine the masks with a dense CRF. Default: no."""
     labels: str | None = None
-    """A label set: expressions that replace class names."""
+    """A label set, whose expressions replace class names."""
     metric: str | None = None
-    """Dotted path in the summary. Default: mIoU."""
+    """Dotted path of a metric in the summary. Default: mIoU."""
 
 
 class PatternSettings(CellSettings):
-    """A row or a column. Its `options` must be valid for every method that {method} stands for."""
+    """A row or a column. If its label contains {method}, its `options` must be valid for each of these methods."""
 
     methods: list[str] | None = None
     """The methods that {method} stands for. Default: all."""
@@ -64,7 +64,7 @@ class TableSettings(StrictModel):
     corner: str = "Method"
     """Header of the column of row labels."""
     best: Literal["column", "row", "table"] = "column"
-    """Group of cells in which the best is marked."""
+    """Where the best cell is marked: in each column, each row or the whole table."""
     note: str = ""
     """Text below the table."""
     cells: CellSettings = CellSettings()
@@ -82,7 +82,7 @@ class FigureSettings(StrictModel):
     cells: CellSettings = CellSettings()
     columns: dict[str, PatternSettings]
     seed: NonNegativeInt = 0
-    """Selects the images."""
+    """Seed of the random choice of images."""
     num_panels: PositiveInt = 6
 
 
@@ -95,7 +95,7 @@ class Experiments(StrictModel):
 
 
 LabelSets = dict[str, dict[str, Annotated[list[str], Field(min_length=1)]]]
-"""config/label_sets.yaml: name of the set to class to the expressions that replace its name."""
+"""config/label_sets.yaml: each label set maps classes to the expressions that replace their names."""
 
 
 class Cell(NamedTuple):
@@ -111,12 +111,19 @@ class Cell(NamedTuple):
 
 
 def table_cells(experiments: Experiments, settings: Settings, label_sets: LabelSets) -> dict[str, list[Cell]]:
-    """Return the cells of every table. Raises ValueError, naming the cell, if it does not fit the settings."""
+    """Return the cells of every table. Raises ValueError that names the cell if it does not fit the settings."""
     return {
         name: [
-            _cell(f"tables.{name}", experiments, settings, label_sets, (row, column), (table.cells, column_of, row_of))
-            for row, row_of in _expand(f"tables.{name}.rows", table.rows, table.cells, experiments, settings)
-            for column, column_of in _expand(
+            _cell(
+                f"tables.{name}",
+                experiments,
+                settings,
+                label_sets,
+                (row, column),
+                (table.cells, column_cells, row_cells),
+            )
+            for row, row_cells in _expand(f"tables.{name}.rows", table.rows, table.cells, experiments, settings)
+            for column, column_cells in _expand(
                 f"tables.{name}.columns", table.columns, table.cells, experiments, settings
             )
         ]
@@ -125,11 +132,11 @@ def table_cells(experiments: Experiments, settings: Settings, label_sets: LabelS
 
 
 def figure_cells(experiments: Experiments, settings: Settings, label_sets: LabelSets) -> dict[str, list[Cell]]:
-    """Return the columns of every figure. Raises ValueError as `table_cells`, and if a figure mixes data sets."""
+    """Return the columns of every figure. Raises ValueError like `table_cells`, and if a figure mixes data sets."""
     cells = {
         name: [
-            _cell(f"figures.{name}", experiments, settings, label_sets, ("", column), (figure.cells, of_column))
-            for column, of_column in _expand(
+            _cell(f"figures.{name}", experiments, settings, label_sets, ("", column), (figure.cells, column_cells))
+            for column, column_cells in _expand(
                 f"figures.{name}.columns", figure.columns, figure.cells, experiments, settings
             )
         ]
@@ -143,11 +150,13 @@ def figure_cells(experiments: Experiments, settings: Settings, label_sets: Label
 def _check_figure(origin: str, kind: str, columns: list[Cell], settings: Settings) -> None:
     datasets = {cell.evaluation.dataset for cell in columns}
     if len(datasets) != 1:
-        raise ValueError(f"{origin}: its columns have {len(datasets)} data sets; a figure shows one")
+        raise ValueError(f"{origin}: its columns have {len(datasets)} data sets; a figure needs exactly one")
     if kind in ("expressions", "assignment") and len(columns) > 1:
         raise ValueError(f"{origin}: a figure of kind {kind} shows one run, not {len(columns)}; keep one column")
     if (kind == "classes") != (settings.datasets[datasets.pop()].classes is not None):
-        raise ValueError(f"{origin}: a data set with classes needs kind classes, other data sets another kind")
+        raise ValueError(
+            f"{origin}: kind classes is for data sets with classes, and only for them; change the kind or the data set"
+        )
 
 
 def runs_of(cells: Iterable[Cell]) -> dict[str, RunSettings]:
@@ -157,8 +166,8 @@ def runs_of(cells: Iterable[Cell]) -> dict[str, RunSettings]:
         for run in filter(None, (cell.pretraining, cell.run)):
             if runs.setdefault(run.run, run) != run:
                 raise ValueError(
-                    f"two different runs are called {run.run}; vary keys whose last parts differ, and vary the "
-                    "options of one method rather than define two methods of one pooling"
+                    f"two different runs are called {run.run}; vary keys with different last parts, and override the "
+                    "options of one method instead of defining two methods with the same pooling"
                 )
     return runs
 
@@ -177,7 +186,7 @@ def _expand(
     experiments: Experiments,
     settings: Settings,
 ) -> list[tuple[str, CellSettings]]:
-    """Return labels with their settings: labels with {method} first, method by method, then the others."""
+    """Return the expanded labels with their settings: those with {method} first, method by method, then the others."""
     for label, pattern in patterns.items():
         _check_pattern(f"{origin}: {label}", label, pattern, experiments)
     by_method: list[tuple[str, CellSettings]] = [
@@ -202,9 +211,9 @@ def _check_pattern(origin: str, label: str, pattern: PatternSettings, experiment
     for name in named:
         check_known(name, experiments.methods, f"{origin}: there is no method")
     if "{method}" in label and "{class}" in label:
-        raise ValueError(f"{origin}: a label cannot hold both {{method}} and {{class}}; move one to the columns")
+        raise ValueError(f"{origin}: a label cannot contain both {{method}} and {{class}}; move one to the other axis")
     if named and "{method}" not in label:
-        raise ValueError(f"{origin}: methods and without need a label with {{method}}; add it to the label")
+        raise ValueError(f"{origin}: methods and without need {{method}} in the label; add it")
 
 
 def _classes(origin: str, shared: CellSettings, settings: Settings) -> list[str]:
@@ -212,7 +221,7 @@ def _classes(origin: str, shared: CellSettings, settings: Settings) -> list[str]
     dataset = shared.evaluate or shared.dataset
     classes = settings.datasets[dataset].classes if dataset in settings.datasets else None
     if not classes:
-        raise ValueError(f"{origin}: {{class}} needs a data set with classes; set evaluate in cells")
+        raise ValueError(f"{origin}: {{class}} needs a data set with classes; set evaluate under cells")
     return classes
 
 
@@ -239,34 +248,32 @@ def _cell(
     supervision = cell.supervision or "weak"
     if cell.dataset is None or (supervision == "weak" and cell.method is None):
         raise ValueError(f"{origin}: the {'method' if cell.dataset else 'dataset'} is missing; add it")
-    evaluated = cell.evaluate or cell.dataset
-    for dataset in (cell.dataset, evaluated):
+    evaluation_dataset = cell.evaluate or cell.dataset
+    for dataset in (cell.dataset, evaluation_dataset):
         check_known(dataset, settings.datasets, f"{origin}: the configuration has no data set")
     if cell.method is not None:
         check_known(cell.method, experiments.methods, f"{origin}: there is no method")
     if cell.labels is not None:
         check_known(cell.labels, label_sets, f"{origin}: there is no label set")
-        _check_labels(f"{origin}: the label set {cell.labels}", label_sets[cell.labels], evaluated, settings)
-    if supervision == "full" and settings.datasets[evaluated].classes:
-        raise ValueError(f"{origin}: full supervision does not score classes; evaluate on a data set of expressions")
+        _check_labels(f"{origin}: the label set {cell.labels}", label_sets[cell.labels], evaluation_dataset, settings)
+    if supervision == "full" and settings.datasets[evaluation_dataset].classes:
+        raise ValueError(f"{origin}: full supervision does not score classes; evaluate on a data set without classes")
     if supervision == "full" and cell.options:
-        raise ValueError(f"{origin}: options: only weak supervision has a pooling; remove them")
+        raise ValueError(f"{origin}: options: only weak supervision has a pooling; remove the options")
     try:
-        pooling = _pooling(experiments.methods[cell.method], cell.options) if cell.method else None
+        pooling = experiments.methods[cell.method].with_options(cell.options) if cell.method else None
         run = make_run(settings, cell.dataset, supervision, pooling if supervision == "weak" else None, cell.settings)
         start = vary(settings, cell.settings).training.weak.pretraining if run.pretraining else None
         pretraining = pretraining_run(settings, start, cell.settings) if start else None
     except ValueError as error:
         raise ValueError(f"{origin}: {error}") from None
-    if hasattr(run.model.text_encoder, "classes") and (evaluated != cell.dataset or cell.labels):
-        raise ValueError(f"{origin}: class encoding only knows its training classes; choose language_model")
-    evaluation = Evaluation(evaluated, settings.datasets[evaluated].evaluation, bool(cell.multiscale), cell.labels)
+    if hasattr(run.model.text_encoder, "classes") and (evaluation_dataset != cell.dataset or cell.labels):
+        raise ValueError(
+            f"{origin}: class encoding knows only its training classes; set model.text_encoder to language_model"
+        )
+    split = settings.datasets[evaluation_dataset].evaluation
+    evaluation = Evaluation(evaluation_dataset, split, bool(cell.multiscale), cell.labels)
     return Cell(*labels, run, pretraining, evaluation, bool(cell.crf), cell.metric or "mIoU")
-
-
-def _pooling(method: MethodSettings, options: dict[str, Any]) -> PoolingSettings:
-    values = {"name": method.name, "options": method.options | options}
-    return parse(PoolingSettings, values, f"method {method.name}")
 
 
 def _check_labels(origin: str, label_set: dict[str, list[str]], dataset: str, settings: Settings) -> None:
@@ -276,4 +283,4 @@ def _check_labels(origin: str, label_set: dict[str, list[str]], dataset: str, se
     words = [word for name in classes for word in label_set.get(name, [name])]
     for word in words:
         if words.count(word) > 1 or not word.strip():
-            raise ValueError(f"{origin} has the expression {word!r} more than once, or it is empty; fix it")
+            raise ValueError(f"{origin} has an empty or repeated expression, {word!r}; correct it")

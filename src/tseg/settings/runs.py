@@ -1,4 +1,4 @@
-"""Runs: what a cell of a table trains, with complete settings and a name; and evaluations of runs."""
+"""A run is one training, with a name and complete settings. An evaluation is what a run is evaluated on, and how."""
 
 from typing import Any, NamedTuple, cast
 
@@ -16,13 +16,13 @@ from tseg.settings.schema import (
 from tseg.settings.validation import hint, parse
 
 VARIED = ("model", "image_encoders", "language_model", "training")
-"""The settings that a run may vary: those that determine its weights, its pooling aside."""
-NOT_OF_BOXES = ("training.weak.", "training.full.")
-"""Prefixes of the keys that do not concern box pretraining."""
+"""Sections of the settings that a run may override. Options of its pooling are overridden separately."""
+OTHER_TRAININGS = ("training.weak.", "training.full.")
+"""Prefixes of keys that do not affect box pretraining."""
 
 
 class Evaluation(NamedTuple):
-    """How a run is evaluated."""
+    """What a run is evaluated on, and how."""
 
     dataset: str
     split: str
@@ -32,7 +32,7 @@ class Evaluation(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Data set, split and what differs from plain inference, such as voc-val+multiscale."""
+        """Data set, split and anything beyond plain inference, such as voc-val+multiscale."""
         return (
             f"{self.dataset}-{self.split}"
             + ("+multiscale" if self.multiscale else "")
@@ -47,14 +47,14 @@ def make_run(
     pooling: PoolingSettings | None,
     varied: dict[str, Any],
 ) -> RunSettings:
-    """Return the run that trains on `dataset`, with only the settings that concern it.
+    """Return the run that trains on `dataset`, with only the settings that affect it.
 
-    `pooling` is given for weak supervision only. `varied` overrides the settings, by dotted keys. The name of the run
-    lists the overrides that change it, and the options of the pooling that are not its defaults. Raises ValueError for
-    an unknown key or an invalid value.
+    `pooling` is None unless supervision is weak. `varied` overrides settings, by dotted key. The run's name lists the
+    overrides that change the run, and the options of the pooling that are not its defaults. Raises ValueError for an
+    unknown key or an invalid value.
     """
     run = _unnamed_run(settings, dataset, supervision, pooling, varied)
-    # A key that does not concern the run stays out of its name: full supervision has no targets.
+    # Keys that do not affect the run stay out of its name, such as targets under full supervision.
     differing = {
         key: value
         for key, value in _differing(settings, varied).items()
@@ -73,13 +73,13 @@ def _unnamed_run(
     pooling: PoolingSettings | None,
     varied: dict[str, Any],
 ) -> RunSettings:
-    """Return the run, named by its data set and its pooling or supervision alone."""
-    scale, settings = settings, vary(settings, varied)
+    """Return the run, named by just its data set and its pooling or supervision."""
+    base, settings = settings, vary(settings, varied)
     training = getattr(settings.training, supervision)
     for key in ("iterations", "batch_size"):
         if dataset not in getattr(training, key):
             raise ValueError(f"training.{supervision}.{key} lacks the data set {dataset}; add it")
-    own = {"iterations": training.iterations[dataset], "batch_size": training.batch_size[dataset]}
+    for_dataset = {"iterations": training.iterations[dataset], "batch_size": training.batch_size[dataset]}
     values = training.model_dump(exclude={"pretraining", "exclude_evaluation"})
     excludes = supervision == "boxes" and training.exclude_evaluation
     start = training.pretraining if supervision == "weak" else None
@@ -89,17 +89,17 @@ def _unnamed_run(
         supervision=supervision,
         records=records_path(settings, dataset, settings.datasets[dataset].train),
         excluded_records=evaluation_records(settings) if excludes else [],
-        pretraining=pretraining_run(scale, start, varied).run if start else None,
+        pretraining=pretraining_run(base, start, varied).run if start else None,
         model=_run_model(settings, dataset),
         pooling=pooling,
-        training=RunTrainingSettings(**{"targets": None} | values | own),
+        training=RunTrainingSettings(**{"targets": None} | values | for_dataset),
     )
 
 
 def pretraining_run(settings: Settings, dataset: str, varied: dict[str, Any]) -> RunSettings:
-    """Return the box pretraining on `dataset` for the run with the overrides `varied`."""
-    concerning = {key: value for key, value in varied.items() if not key.startswith(NOT_OF_BOXES)}
-    return make_run(settings, dataset, "boxes", None, concerning)
+    """Return the box pretraining on `dataset` for a run with the overrides `varied`."""
+    relevant = {key: value for key, value in varied.items() if not key.startswith(OTHER_TRAININGS)}
+    return make_run(settings, dataset, "boxes", None, relevant)
 
 
 def evaluation_records(settings: Settings) -> list[str]:
@@ -108,7 +108,7 @@ def evaluation_records(settings: Settings) -> list[str]:
 
 
 def vary(settings: Settings, varied: dict[str, Any]) -> Settings:
-    """Return the settings with the overrides `varied`, by dotted keys. Raises ValueError for an unknown key."""
+    """Return the settings with the overrides `varied`, by dotted key. Raises ValueError for an unknown key."""
     if not varied:
         return settings
     values = settings.model_dump()
@@ -129,11 +129,11 @@ def vary(settings: Settings, varied: dict[str, Any]) -> Settings:
 
 
 def _differing(settings: Settings, varied: dict[str, Any]) -> dict[str, Any]:
-    """Return the new values of the overrides that differ from the settings, by key in alphabetical order."""
-    scale, other = settings.model_dump(), vary(settings, varied).model_dump()
+    """Return the overrides that change a value, as key to new value, in alphabetical order."""
+    base, changed = settings.model_dump(), vary(settings, varied).model_dump()
     differing: dict[str, Any] = {}
     for key in sorted(varied):
-        before, after = scale, other
+        before, after = base, changed
         for part in key.split("."):
             before, after = before[part], after[part]
         if before != after:
@@ -142,7 +142,7 @@ def _differing(settings: Settings, varied: dict[str, Any]) -> dict[str, Any]:
 
 
 def _in_name(key: str, value: Any) -> str:
-    """Return a value as part of a run's name."""
+    """Return a value as it appears in a run's name."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     if not set(text).isdisjoint("/ {}"):
         raise ValueError(f"settings: {key}: {value!r} cannot be part of a run's name; vary a number or a word")

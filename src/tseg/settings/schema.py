@@ -1,6 +1,6 @@
 """The schema of a configuration file (config/*.yaml) and of a run's config.yaml.
 
-Unknown keys are errors. A key is required unless it has a default here.
+Unknown keys are errors. Keys without a default are required.
 """
 
 from inspect import Parameter, signature
@@ -24,7 +24,7 @@ from tseg.model.pooling import POOLINGS
 from tseg.settings.validation import check_known, parse
 
 Supervision = Literal["weak", "full", "boxes"]
-"""weak: expressions of images. full: masks (section 4.2). boxes: pretraining on boxes (Table 2e)."""
+"""weak: expressions only. full: masks (section 4.2). boxes: box pretraining (Table 2e)."""
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -35,7 +35,7 @@ class StrictModel(BaseModel):
 
 
 class PublishedCounts(StrictModel):
-    """Size of a split as its authors publish it; null: not published."""
+    """Published size of a split; null: not published."""
 
     expressions: PositiveInt | None = None
     images: PositiveInt | None = None
@@ -46,13 +46,13 @@ class DatasetSettings(StrictModel):
 
     format: Literal["phrasecut", "refer", "voc", "pairs"]
     sources: list[str] = []
-    """Sources of the catalogue to fetch first. Default: none, the files are there already."""
+    """Sources of the catalogue that provide the files. Default: none; the files are already there."""
     annotations: str
     """Folder of the annotation files. Format voc: VOCdevkit/VOC2012."""
     images: Annotated[list[str], Field(min_length=1)]
     """Folders of the images, in order of preference."""
     split_by: str | None = None
-    """Format refer: author of the split, as in refs(<split_by>).p: unc, google or umd."""
+    """Format refer: author of the splits (unc, google or umd), as in refs(<split_by>).p."""
     masks: list[str] = []
     """Format voc: folders of class masks, .png or SBD's .mat, in order of preference."""
     classes: list[str] | None = None
@@ -77,12 +77,12 @@ class DatasetSettings(StrictModel):
             raise ValueError(f"classes has {len(names)} names; the limit is 254")
         for name in names:
             if name != " ".join(name.split()) or name in ("", "background"):
-                raise ValueError(f"classes: {name!r} is empty, has superfluous spaces or is background; rename it")
+                raise ValueError(f"classes: {name!r} is empty, is background or has extra spaces; rename it")
         return self
 
 
 class ImageEncoderSettings(StrictModel):
-    """A timm ViT, or `wide_resnet38`."""
+    """A timm ViT or `wide_resnet38`."""
 
     name: str
     options: dict[str, int] = {}
@@ -115,7 +115,7 @@ class ClassEncodingSettings(StrictModel):
 
 
 class ModelSettings(StrictModel):
-    """The model: its encoders and the common embedding space."""
+    """The encoders and the joint embedding space."""
 
     image_encoder: str
     """A key of `image_encoders`."""
@@ -135,7 +135,7 @@ class OptimizerSettings(StrictModel):
     momentum: Share = 0.0
     """SGD only."""
     warmup: NonNegativeInt
-    """Iterations over which the rate rises to `learning_rate`."""
+    """Iterations over which the learning rate rises to `learning_rate`."""
     poly_power: NonNegativeFloat
 
 
@@ -153,7 +153,7 @@ class TrainingSettings(StrictModel):
     resolution: PositiveInt
     """Side of the square crops, in pixels."""
     scale: tuple[PositiveFloat, PositiveFloat]
-    """Bounds of the random factor: the shorter side becomes `resolution` times it."""
+    """Range of the random scale: the shorter side is resized to `resolution` times this scale."""
     flip: bool
     flip_words: Literal["swap", "keep"]
     """Whether a flip swaps left and right in the expressions."""
@@ -164,7 +164,7 @@ class WeakTrainingSettings(TrainingSettings):
     """Weak supervision."""
 
     targets: Literal["identity", "tf-idf"] = "identity"
-    """Targets of the scores (Table 2c)."""
+    """Kind of targets (Table 2c)."""
     pretraining: str | None = None
     """Data set for box pretraining (Table 2e); null: none."""
 
@@ -173,11 +173,11 @@ class BoxTrainingSettings(TrainingSettings):
     """Box pretraining."""
 
     exclude_evaluation: bool
-    """Exclude the images of every evaluation split, by their COCO ids."""
+    """Exclude the images of all evaluation splits, identified by COCO id."""
 
 
 class Trainings(StrictModel):
-    """Training settings per supervision."""
+    """Training settings for each kind of supervision."""
 
     weak: WeakTrainingSettings
     full: TrainingSettings
@@ -185,24 +185,24 @@ class Trainings(StrictModel):
 
 
 class ResolutionSettings(StrictModel):
-    """Longer side of the encoder's input, in pixels, per supervision of the run."""
+    """Longer side of the encoder's input in pixels, for each kind of supervision."""
 
     weak: PositiveInt
     full: PositiveInt
 
 
 class InferenceSettings(StrictModel):
-    """Prediction and segmentation."""
+    """From a trained model to masks."""
 
     resolution: ResolutionSettings
     multiscale: Annotated[list[PositiveFloat], Field(min_length=1)]
-    """Factors of the resolution for multi-scale processing; each is also flipped."""
+    """Factors of the resolution for multi-scale inference; each scale is also flipped."""
     background: Annotated[float, Field(gt=0, lt=1)]
     """Poolings without masks (GAP, GMP): threshold on the max-normalised activation."""
     confidence: Annotated[float, Field(ge=0, lt=1)]
-    """Data sets with classes: threshold on the sigmoid of a class's score; classes below it are left out."""
+    """Data sets with classes: threshold on the sigmoid of a class's score; classes below it are ignored."""
     crf: Literal["psa", "irn", "deeplab", "afa"]
-    """Parameters of the dense CRF."""
+    """Preset of the dense CRF."""
 
 
 class ResourceSettings(StrictModel):
@@ -216,7 +216,7 @@ class ResourceSettings(StrictModel):
 
 
 class Resources(StrictModel):
-    """Resources per rule that a cluster runs on its own node; the other rules are light and run locally."""
+    """Resources of the rules that a cluster runs as jobs; the other rules are light and run locally."""
 
     prepare: ResourceSettings
     train: ResourceSettings
@@ -230,19 +230,19 @@ class Settings(StrictModel):
     """A configuration file."""
 
     data_dir: str
-    """Folder of fetched files (raw/) and records (records/)."""
+    """Folder for fetched files (raw/) and records (records/)."""
     results_dir: str
     experiments: str
-    """The methods, tables and figures (experiments.yaml)."""
+    """File of methods, tables and figures (experiments.yaml)."""
     published: str
-    """Published numbers (published.csv)."""
+    """File of published numbers (published.csv)."""
     label_sets: str
-    """Label sets for label engineering (label_sets.yaml)."""
+    """File of label sets for label engineering (label_sets.yaml)."""
     sources: str
-    """The catalogue of sources (sources.yaml)."""
+    """File that lists all sources, the catalogue (sources.yaml)."""
     seeds: Annotated[list[NonNegativeInt], Field(min_length=1)]
     tracking_uri: str | None
-    """MLflow store: sqlite:///path or the address of a server; null: none."""
+    """MLflow store: sqlite:///path or the URL of a server; null: no tracking."""
     datasets: dict[str, DatasetSettings]
     model: ModelSettings
     image_encoders: dict[str, ImageEncoderSettings]
@@ -250,9 +250,9 @@ class Settings(StrictModel):
     training: Trainings
     inference: InferenceSettings
     num_bootstrap: PositiveInt
-    """Bootstrap resamples behind the 95% interval."""
+    """Bootstrap resamples for the 95% interval."""
     exclude_seen: bool
-    """Exclude images seen in training from evaluations on other data sets."""
+    """Exclude images from an evaluation if the run was trained on them as part of another data set."""
     resources: Resources
 
     @model_validator(mode="after")
@@ -276,34 +276,48 @@ class RunModelSettings(StrictModel):
 
 
 class PoolingSettings(StrictModel):
-    """The pooling of a weakly supervised run; it also decides how masks are made from similarities."""
+    """The pooling of a weakly supervised run; it also determines how similarities become masks."""
 
     name: str
     """A pooling of `tseg.model.pooling`."""
     options: dict[str, Any] = Field(default={}, validate_default=True)
-    """Arguments of the pooling by keyword; its defaults are added."""
+    """Keyword arguments of the pooling; its defaults are added."""
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_known(cls, name: str) -> str:
+        check_known(name, POOLINGS, "tseg.model.pooling has no pooling")
+        return name
 
     @field_validator("options")
     @classmethod
-    def _fit_the_signature(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        """Convert the options to the types in the signature of the pooling."""
-        name = info.data.get("name", "")
-        check_known(name, POOLINGS, "tseg.model.pooling has no pooling")
-        score = POOLINGS[name].score
-        fields: dict[str, Any] = {
-            option: (parameter.annotation, ... if parameter.default is Parameter.empty else parameter.default)
-            for option, parameter in _options_of(name).items()
-        }
-        schema = create_model(name, __base__=StrictModel, __module__=score.__module__, **fields)
-        return parse(schema, options, f"options of the pooling {name}").model_dump()
+    def _options_fit(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        return fit_options(info.data["name"], options) if "name" in info.data else options
+
+    def with_options(self, options: dict[str, Any]) -> "PoolingSettings":
+        """The pooling with `options` in place of its own. Raises ValueError as `fit_options`."""
+        return PoolingSettings.model_construct(name=self.name, options=fit_options(self.name, self.options | options))
 
     def changed_options(self) -> dict[str, Any]:
         """The options that differ from the defaults of the pooling, in alphabetical order."""
-        defaults = {name: parameter.default for name, parameter in _options_of(self.name).items()}
+        defaults = {name: parameter.default for name, parameter in _parameters(self.name).items()}
         return {name: value for name, value in sorted(self.options.items()) if value != defaults[name]}
 
 
-def _options_of(pooling: str) -> dict[str, Parameter]:
+def fit_options(pooling: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Check the options against the signature of `pooling`, convert them to its types, and add its defaults.
+
+    Raises ValueError if an option is unknown, missing or invalid.
+    """
+    fields: dict[str, Any] = {
+        name: (parameter.annotation, ... if parameter.default is Parameter.empty else parameter.default)
+        for name, parameter in _parameters(pooling).items()
+    }
+    schema = create_model(pooling, __base__=StrictModel, __module__=POOLINGS[pooling].score.__module__, **fields)
+    return parse(schema, options, f"options of the pooling {pooling}").model_dump()
+
+
+def _parameters(pooling: str) -> dict[str, Parameter]:
     """The keyword-only parameters of a pooling's score."""
     parameters = signature(POOLINGS[pooling].score).parameters.values()
     return {parameter.name: parameter for parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY}
@@ -319,7 +333,7 @@ class RunTrainingSettings(TrainingSettings):
 
 
 class RunSettings(StrictModel):
-    """Everything but the seed that determines a run's weights: `results/runs/<run>/config.yaml`."""
+    """All settings that, together with the seed, determine a run's weights: `results/runs/<run>/config.yaml`."""
 
     run: str
     dataset: str
@@ -329,7 +343,7 @@ class RunSettings(StrictModel):
     excluded_records: list[str]
     """Parquet files of records whose images are excluded from training."""
     pretraining: str | None
-    """The run that provides the initial weights, with the same seed."""
+    """The run whose weights initialise this one, at the same seed."""
     model: RunModelSettings
     pooling: PoolingSettings | None
     """Weak supervision only."""

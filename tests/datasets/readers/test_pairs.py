@@ -188,8 +188,8 @@ def test_a_damaged_file_is_read_or_refused_by_name(suffix: str, data: st.DataObj
     [
         ("", "has no header; start it with the line image,phrase"),
         ("\n\nimage,phrase\n", "has no header; start it with the line image,phrase"),
-        ("image;phrase\na.jpg;cat\n", "does not separate its columns with commas"),
-        ("image\tphrase\na.jpg\tcat\n", "does not separate its columns with commas"),
+        ("image;phrase\na.jpg;cat\n", "has columns separated by semicolons or tabs; save it with commas"),
+        ("image\tphrase\na.jpg\tcat\n", "has columns separated by semicolons or tabs; save it with commas"),
         ("image,phrases\n", "the unknown column 'phrases'; did you mean phrase?"),
         ("a.jpg,a cat\n", "the unknown column 'a.jpg'; valid are image, phrase, mask, id"),
         ("image,id\n", "no column 'phrase'; add it"),

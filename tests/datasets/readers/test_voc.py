@@ -108,8 +108,8 @@ def test_a_mask_that_cannot_be_read_is_skipped(tmp_path):
             "/JPEGImages/good.jpg /masks/good.png",
             "it is not the name of an image; write one name per line, without folder",
         ),
-        ("../masks/good", "it is not the name of an image; write one name per line, without folder and suffix"),
-        ("x" * 1000, "it is not the name of an image; write one name per line, without folder and suffix"),
+        ("../masks/good", "it is not the name of an image; write one name per line, without folder or suffix"),
+        ("x" * 1000, "it is not the name of an image; write one name per line, without folder or suffix"),
         ("good", "an earlier line names the same image; remove one of the lines"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What all readers share: an open split, checks of fields and polygons, the making of a record."""
+"""What all readers share: the open split, checks of fields and polygons, and `make_record`."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -12,12 +12,12 @@ from tseg.images import MAX_PIXELS
 Record = dict[str, Any]
 T = TypeVar("T")
 
-MAX_COORDINATE = 1e5  # pixels; far outside any image, well within the range of the C rasterisers
-MAX_OUTLINE = 1e6  # pixels along all polygons of a region; pycocotools stores several points per pixel
+MAX_COORDINATE = 1e5  # pixels; far outside any image, yet safe for rasterisers written in C
+MAX_OUTLINE = 1e6  # pixels, total length of a region's polygons; pycocotools stores several points per pixel
 
 
 class RecordError(Exception):
-    """Why one record is skipped, and the fix. The other records are kept."""
+    """Why one record is skipped, and how to fix it. The other records are kept."""
 
 
 class Skipped(NamedTuple):
@@ -36,9 +36,9 @@ class OpenSplit(NamedTuple):
     """
 
     items: Iterable[Any]
-    """Items in file order, each small and picklable; streamed, never all in memory."""
+    """Small, picklable items in file order; streamed, so never all in memory."""
     read: Callable[[Any], Iterator[Record | Skipped]]
-    """Turns one item into its records, in order. Picklable and pure, as worker processes run it."""
+    """Turn one item into its records, in order; picklable and pure, as worker processes call it."""
     upright: bool = False
     """Whether to skip images with an EXIF rotation flag. Their annotators saw the rotated image, not the stored one."""
 
@@ -51,7 +51,10 @@ def field(item: Record, key: str, kind: type[T]) -> T:
 
 
 def image_size(image: Record | None, image_id: str, file: str) -> tuple[int, int]:
-    """Height and width, in pixels, of an image; None if `file` does not list it. Raises RecordError."""
+    """Return the height and width, in pixels, of an image entry.
+
+    Raises RecordError if the size is invalid, or if `image` is None because `file` does not list the image.
+    """
     if image is None:
         raise RecordError(f"its image {image_id} is not in {file}; add the image there")
     height, width = field(image, "height", int), field(image, "width", int)
@@ -61,7 +64,7 @@ def image_size(image: Record | None, image_id: str, file: str) -> tuple[int, int
 
 
 def polygon_points(polygon: Any) -> np.ndarray:
-    """The points (P, 2), float64, x before y, of [[x, y], ...] or [x, y, x, y, ...]. Raises RecordError."""
+    """Convert [[x, y], ...] or [x, y, x, y, ...] to points x, y (P, 2), float64. Raises RecordError."""
     try:
         points = np.array(polygon, dtype=np.float64)
         points = points.reshape(-1, 2) if points.ndim == 1 else points
@@ -73,7 +76,7 @@ def polygon_points(polygon: Any) -> np.ndarray:
 
 
 def region_points(polygons: Iterable[Any]) -> list[np.ndarray]:
-    """The `polygon_points` of all polygons of a region. Raises RecordError, also for outlines that are too long."""
+    """Apply `polygon_points` to all polygons of a region. Raises RecordError, also if they are too long in total."""
     region = [polygon_points(polygon) for polygon in polygons]
     if sum(np.abs(np.diff(points, axis=0)).max(axis=1, initial=0).sum() for points in region) > MAX_OUTLINE:
         raise RecordError(f"its polygons are longer than {MAX_OUTLINE:,.0f} pixels in total; simplify them")
@@ -96,8 +99,8 @@ def make_record(
 ) -> Record:
     """Make a row of `tseg.records.RECORDS`.
 
-    `size`: (height, width) in pixels; None: the size of the image file.
-    `mask`: compressed RLE of that size; None: no mask is drawn.
+    `size`: (height, width) in pixels; None: to be read from the image file.
+    `mask`: compressed RLE of that size; None: the record has no mask.
     `box`: x, y, width, height in pixels. Default: the box of the mask.
     `ignore`: RLE of the pixels to exclude from evaluation.
     `coco_id`: the image's COCO id, if known.

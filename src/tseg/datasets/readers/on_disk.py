@@ -1,4 +1,4 @@
-"""Collections as large as the data set, kept on disk instead of in memory: SQLite's temporary databases."""
+"""Collections that grow with the data set, kept in temporary SQLite databases instead of in memory."""
 
 import json
 import sqlite3
@@ -25,9 +25,9 @@ class DistinctStrings:
 
 
 class Lookup:
-    """JSON objects by the `id_text` of their value of `key`; a later object replaces one with the same id.
+    """JSON objects, indexed by the `id_text` of their value for `key`. Of objects with the same id, the last is kept.
 
-    `ids`: the only ids to keep. Default: all.
+    `ids`: the ids to keep. Default: all.
     """
 
     def __init__(self, items: Iterable[dict[str, Any]], key: str, ids: Collection[str] | None = None):
@@ -44,7 +44,7 @@ class Lookup:
 
 
 def id_text(value: Any) -> str:
-    """An id as text, as records have it; official files use numbers. Anything that cannot be an id becomes `<type>`."""
+    """Convert an id to text, as in records; official files use numbers. A value that is no id becomes `<type>`."""
     is_id = isinstance(value, str | float | None) or (isinstance(value, int) and value.bit_length() < 64)
     return str(value) if is_id else f"<{type(value).__name__}>"
 

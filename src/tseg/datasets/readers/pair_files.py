@@ -17,11 +17,11 @@ TEXT_TYPES = ("string", "large_string", "string_view", "null")
 BATCH_ROWS = 1024
 
 PairRow = tuple[str, int, Record | str]
-"""A row: its file; its line or, from 1, its number; its values by column, or its fault."""
+"""A row: its file; its number, from 1, or its first line in a CSV file; its values by column, or its fault."""
 
 
 def csv_rows(path: Path) -> Iterator[PairRow]:
-    """Yield the rows of a CSV file with their first lines. Raises ValueError that names the line."""
+    """Yield the rows of a CSV file with the lines on which they start. Raises ValueError that names the line."""
     columns: list[str] = []
     line = 1
     # Bytes that are not UTF-8 become surrogates, so that the error can name their line.
@@ -77,7 +77,7 @@ def check_columns(path: Path, columns: Sequence[str]) -> None:
     if not columns:
         raise ValueError(f"{path} has no header; start it with the line image,phrase")
     if len(columns) == 1 and not {";", "\t"}.isdisjoint(columns[0]):
-        raise ValueError(f"{path} does not separate its columns with commas; save it with commas")
+        raise ValueError(f"{path} has columns separated by semicolons or tabs; save it with commas")
     if "picture" in columns:  # the name of the column in earlier versions
         raise ValueError(f"{path} has the column 'picture'; rename it to 'image'")
     for name in columns:

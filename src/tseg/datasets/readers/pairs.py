@@ -1,4 +1,4 @@
-"""Read pairs of an image and a phrase, with optional masks: the format for own data."""
+"""Read pairs of an image and a phrase, optionally with a mask: the format for your own data."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from tseg.images import MAX_PIXELS
 from tseg.records import encode_mask
 
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
-"""Characters that file names, Parquet files and tokenizers refuse: null and unpaired surrogates."""
+"""Characters that file names, Parquet files and tokenizers reject: null and unpaired surrogates."""
 
 
 def open_pairs(annotations: Path, split: str) -> OpenSplit:
@@ -66,8 +66,8 @@ def make_pair(annotations: Path, row_id: str, values: Record) -> Record:
         if not value:
             raise RecordError(f"its column {column!r} is empty; fill it in")
     # The id is the whole path: cats/1.jpg, dogs/1.jpg and cats/1.png are three images.
-    image_id = below("image", image)
-    region = read_region(annotations / below("mask", mask)) if mask else None
+    image_id = relative_path("image", image)
+    region = read_region(annotations / relative_path("mask", mask)) if mask else None
     return make_record(
         record_id=record_id or row_id,
         image_id=image_id,
@@ -82,7 +82,7 @@ def make_pair(annotations: Path, row_id: str, values: Record) -> Record:
 
 
 def text(values: Record, column: str) -> str:
-    """The text of a row in a column, '' if there is none. Raises RecordError for other values."""
+    """The text of a row in a column, or '' if the row has none. Raises RecordError for values that are not text."""
     value = values.get(column)
     if type(value) is int and column == "id":
         return str(value)
@@ -93,8 +93,8 @@ def text(values: Record, column: str) -> str:
     return value.strip()
 
 
-def below(column: str, name: str) -> str:
-    """The relative path `name`, normalised. Raises RecordError if it leaves its folder or is too long."""
+def relative_path(column: str, name: str) -> str:
+    """Normalise the path `name`. Raises RecordError if it leaves its folder or is too long."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts:
         raise RecordError(f"its {column} {name[:99]!r} leaves its folder; write a relative path without ..")
@@ -104,7 +104,7 @@ def below(column: str, name: str) -> str:
 
 
 def read_region(path: Path) -> np.ndarray:
-    """Read the pixels of a PNG that are not black, bool (H, W).
+    """Read a mask, bool (H, W): the pixels of a PNG that are not black.
 
     The PNG is black and white, greyscale or palette, with at most 8 bits per pixel. Raises RecordError.
     """
@@ -123,7 +123,7 @@ def read_region(path: Path) -> np.ndarray:
             values, seen = np.array(mask) > 0, np.array(mask.convert("RGB")).any(axis=2)
     except RecordError:
         raise
-    except Exception as error:  # Pillow's decoders raise many kinds
+    except Exception as error:  # Pillow's decoders raise errors of many types
         raise RecordError(f"its mask {path} cannot be read as a PNG ({error}); save it again") from error
     if (values != seen).any():  # some image editors renumber the palette
         raise RecordError(f"its mask {path} has a palette in which index 0 is not the only black; save it as greyscale")

@@ -40,11 +40,11 @@ COCO_NAMES = frozenset({
 
 
 RANKED = 500
-"""Number of ranked category names: the evaluator's subsets are c20, c21-100, c101-500 and c500+."""
+"""Number of ranked category names, as the evaluator's last subset is c500+."""
 
 
 class Task(NamedTuple):
-    """Task `number`, from 0, of `file`, and the entry of its image in img_info.json, if any."""
+    """A task, its `number` in `file` from 0, and its image's entry in img_info.json, if any."""
 
     file: Path
     number: int
@@ -78,9 +78,9 @@ def split_path(annotations: Path, split: str) -> Path:
 
 
 def name_ranks(path: Path) -> dict[str, int]:
-    """Rank the `RANKED` most frequent category names of the tasks of `path`, from 0."""
-    # ASSUME frequencies of the training split replace name_att_rel_count.json, by which the evaluator ranks and which
-    # users need not have. Ties keep the order of the file.
+    """Rank the `RANKED` most frequent category names in the tasks of `path`, from 0."""
+    # ASSUME names are ranked by their frequency in the training split. The evaluator ranks them by
+    # name_att_rel_count.json, which users need not have. Ties keep the order of the file.
     structures = (task.get("phrase_structure") for task in stream_list(path))
     names = Counter(id_text(structure.get("name")) for structure in structures if isinstance(structure, dict))
     return {name: rank for rank, (name, _) in enumerate(names.most_common(RANKED))}
@@ -99,7 +99,7 @@ def make_task_record(task: Record, image: Record | None, ranks: dict[str, int]) 
     """The record of one task. Raises RecordError."""
     image_id, task_id = id_text(task.get("image_id")), field(task, "task_id", str)
     size = image_size(image, image_id, "img_info.json")
-    assert image is not None, "image_size checked it"
+    assert image is not None, "image_size raises for None"
     coco_id = image.get("coco_id")  # about half of Visual Genome's images are COCO's
     instances = field(task, "Polygons", list)
     mask = rasterise(instances, size)
@@ -135,7 +135,7 @@ def rasterise(instances: list[Any], size: tuple[int, int]) -> np.ndarray:
 def subset_tags(structure: Record, num_instances: int, share: float, ranks: dict[str, int]) -> list[str]:
     """The subsets of PhraseCut's evaluator that contain a task; `share` is the fraction of the image in its mask."""
     name, kind = field(structure, "name", str), structure.get("type")
-    rank = ranks.get(name, RANKED)  # a name that the training split lacks is rare
+    rank = ranks.get(name, RANKED)  # a name that does not occur in the training split is rare
     subsets = {
         "c20": rank < 20,
         "c21-100": 20 <= rank < 100,
@@ -148,7 +148,7 @@ def subset_tags(structure: Record, num_instances: int, share: float, ranks: dict
         "p_name": kind == "name",  # the name alone identifies the region
         "p_att": bool(structure.get("attributes")),
         "p_rel": bool(structure.get("relation_descriptions")),
-        "p_verbose": kind == "verbose",  # even the full description does not
+        "p_verbose": kind == "verbose",  # even the full description does not identify it
         "s_small": share < 0.02,
         "s_mid": 0.02 <= share <= 0.2,
         "s_large": share > 0.2,

@@ -28,7 +28,7 @@ from tseg.records import encode_mask
 
 
 class Reference(NamedTuple):
-    """A reference of the pickle `file`, and the entries of its image and region in instances.json, if any."""
+    """A reference in the pickle `file`, and its image's and region's entries in instances.json, if any."""
 
     file: Path
     content: Record
@@ -81,13 +81,13 @@ class PlainUnpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
 
 
 def read_refs(path: Path) -> list[Record]:
-    """Read the references of a pickle of Python 2 or 3. Raises ValueError if it contains or does anything else."""
+    """Read the references of a pickle written by Python 2 or 3. Raises ValueError if it does anything else."""
     try:
         try:
             refs = PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="utf-8").load()
         except UnicodeDecodeError:  # Python 2 wrote some sentences as Latin-1
             refs = PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except Exception as error:  # a damaged pickle can raise any kind
+    except Exception as error:  # a damaged pickle can raise errors of any type
         raise ValueError(f"{path} is not a plain pickle ({error}); fetch the official file again") from error
     if not isinstance(refs, list) or not all(isinstance(ref, dict) and has_sentences(ref) for ref in refs):
         raise ValueError(f"{path} does not hold a list of references with sentences; fetch the official file again")
@@ -123,7 +123,7 @@ def describe_region(reference: Reference) -> Record:
     _, ref, image, region = reference
     image_id, ann_id = id_text(ref.get("image_id")), id_text(ref.get("ann_id"))
     size = image_size(image, image_id, "instances.json")
-    assert image is not None, "image_size checked it"
+    assert image is not None, "image_size raises for None"
     if region is None:
         raise RecordError(f"its annotation {ann_id} is not in instances.json; fetch both files from the same source")
     if id_text(region.get("image_id")) != image_id:
@@ -141,7 +141,7 @@ def describe_region(reference: Reference) -> Record:
 
 
 def check_box(box: Any) -> list[float]:
-    """Check a COCO box: x, y, width, height in pixels; it may exceed the box of the mask. Raises RecordError."""
+    """Check a COCO box: x, y, width, height in pixels. It may differ from the box of the mask. Raises RecordError."""
     match box:
         case [int() | float(), int() | float(), int() | float() as width, int() | float() as height]:
             if all(abs(number) <= MAX_COORDINATE for number in box) and width > 0 and height > 0:
@@ -152,9 +152,9 @@ def check_box(box: Any) -> list[float]:
 
 
 def compress(segmentation: Any, size: tuple[int, int]) -> str:
-    """The compressed RLE of a COCO segmentation: polygons or run lengths, compressed or not. Raises RecordError.
+    """Convert a COCO segmentation (polygons, or run lengths, compressed or not) to compressed RLE. Raises RecordError.
 
-    pycocotools is written in C and trusts its input, so it gets only checked values.
+    pycocotools is written in C and trusts its input, so all values are checked first.
     """
     match segmentation:
         case [_, *_]:

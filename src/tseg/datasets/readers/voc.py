@@ -13,7 +13,7 @@ from tseg.progress import progress
 from tseg.records import encode_mask
 
 Line = tuple[Path, str, bool]
-"""The list of images that has the line, the image's name, and whether an earlier line has the same name."""
+"""A line of a list of images: the list, the image's name, and whether an earlier line has the same name."""
 
 
 def open_voc(annotations: Path, split: str, *, masks: Sequence[Path], classes: Sequence[str]) -> OpenSplit:
@@ -28,7 +28,7 @@ def open_voc(annotations: Path, split: str, *, masks: Sequence[Path], classes: S
 
 
 def stream_lines(names: list[tuple[Path, str]]) -> Iterator[Line]:
-    """Yield the lines in order, each with whether its name is a repetition."""
+    """Yield the lines in order, and mark names that an earlier line has."""
     seen = set()
     for path, name in progress(names, "masks", "images", len(names)):
         yield path, name, name in seen
@@ -64,7 +64,7 @@ def image_names(annotations: Path, split: str, masks: Sequence[Path]) -> list[tu
 
 
 def train_aug(lists_dir: Path, sbd_dir: Path) -> list[tuple[Path, str]]:
-    """The training images of VOC and all images of SBD, without VOC's validation images, sorted (section 4.1)."""
+    """All images of VOC's training split and of SBD except VOC's validation images, sorted (section 4.1)."""
     lists = [sbd_dir / "val.txt", sbd_dir / "train.txt", lists_dir / "train.txt"]
     named = {name: path for path in lists for name in read_list(path)}
     return [(named[name], name) for name in sorted(named.keys() - set(read_list(lists_dir / "val.txt")))]
@@ -85,7 +85,7 @@ def read_list(path: Path) -> list[str]:
 def find_mask(name: str, masks: Sequence[Path]) -> Path:
     """The path of an image's mask in the first folder that has one. Raises RecordError."""
     if "/" in name or len(name.encode()) > 200:
-        raise RecordError("it is not the name of an image; write one name per line, without folder and suffix")
+        raise RecordError("it is not the name of an image; write one name per line, without folder or suffix")
     for path in (folder / f"{name}{suffix}" for folder in masks for suffix in (".png", ".mat")):
         if path.is_file():
             return path

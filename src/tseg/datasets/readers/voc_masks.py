@@ -11,9 +11,9 @@ from tseg.datasets.readers.annotations import RecordError
 from tseg.images import MAX_PIXELS
 
 VOID = 255
-"""Value of pixels that evaluation ignores; 0 is the background, i the i-th class."""
+"""Value of pixels that evaluation ignores. 0 is the background, and i is the i-th class."""
 
-COMPRESSED = b"\x0f\0\0\0"  # the type of compressed data in a MATLAB file
+COMPRESSED = b"\x0f\0\0\0"  # marks compressed data in a MATLAB file
 
 
 def _colours() -> np.ndarray:
@@ -24,7 +24,7 @@ def _colours() -> np.ndarray:
 
 
 COLOURS = _colours()
-"""VOC's colour map (256, 3): a value's bits, lowest first, fill red, green and blue in turn from their top bits."""
+"""VOC's colour map (256, 3): a value's bits, lowest first, go to red, green and blue in turn, highest bit first."""
 _CODES = COLOURS @ (1 << 16, 1 << 8, 1)
 _ORDER = np.argsort(_CODES)
 
@@ -35,7 +35,7 @@ def read_mask(path: Path) -> np.ndarray:
         return read_mat(path) if path.suffix == ".mat" else read_png(path)
     except RecordError:
         raise
-    except Exception as error:  # the decoders of Pillow and SciPy raise many kinds
+    except Exception as error:  # Pillow and SciPy raise errors of many types
         raise RecordError(f"its mask cannot be read ({type(error).__name__}: {error}); fetch it again") from error
 
 
@@ -86,7 +86,7 @@ def by_colour(colours: np.ndarray) -> np.ndarray:
 
 
 def check_palette(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Return `labels`. Raises RecordError if VOC's colours mean other classes; some editors renumber palettes."""
+    """Return `labels`. Raises RecordError if the palette has VOC's colours in another order, as after some editors."""
     used = np.unique(labels)
     used = used[(used < len(palette)) & (used != VOID)]  # the colour of void varies or is missing
     values = by_colour(palette[used])

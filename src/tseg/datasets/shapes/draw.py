@@ -1,6 +1,6 @@
 """Draw the embedded data set *shapes* and write it in the official formats.
 
-There are three sets of images, annotated like PhraseCut, like the RefCOCOs (RefCOCOg split by umd) and like VOC 2012.
+It has three sets of images, annotated like PhraseCut, like the RefCOCOs (RefCOCOg split by umd) and like VOC 2012.
 """
 
 import json
@@ -24,7 +24,7 @@ def draw_shapes(dir: Path, *, sets: Sequence[str], num_train: int, num_val: int,
     """Draw `num_train` and `num_val` images per image set; replace the folder `dir` when all are drawn.
 
     `sets`: any of phrasecut, coco and voc. An image and its expressions depend only on `seed`, the set, the split and
-    the index in the split. Returns the numbers of images and expressions, under keys such as `phrasecut train images`.
+    the index in the split. Returns the counts of images and expressions, with keys such as `phrasecut train images`.
     """
     partial = dir.with_name(f"{dir.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -38,7 +38,7 @@ def draw_shapes(dir: Path, *, sets: Sequence[str], num_train: int, num_val: int,
 
 
 def _draw_phrasecut(dir: Path, num_images: dict[str, int], seed: int) -> dict[str, int]:
-    """Draw images and write tasks as in VGPhraseCut_v0; return their numbers."""
+    """Draw images and write tasks as in VGPhraseCut_v0; return their counts."""
     dir /= Path("phrasecut", "VGPhraseCut_v0")
     infos: list[dict[str, Any]] = []
     tasks: dict[str, list[dict[str, Any]]] = {split: [] for split in num_images}
@@ -48,16 +48,16 @@ def _draw_phrasecut(dir: Path, num_images: dict[str, int], seed: int) -> dict[st
         tasks[image.split] += _phrasecut_tasks(image)
     _write_json(dir / "img_info.json", infos)
     counts: dict[str, int] = {}
-    for split, of_split in tasks.items():
-        _write_json(dir / f"refer_{split}.json", of_split)
+    for split, split_tasks in tasks.items():
+        _write_json(dir / f"refer_{split}.json", split_tasks)
         counts[f"phrasecut {split} images"] = num_images[split]
-        counts[f"phrasecut {split} expressions"] = len(of_split)
+        counts[f"phrasecut {split} expressions"] = len(split_tasks)
     return counts
 
 
 def _phrasecut_tasks(image: DrawnImage) -> Iterator[dict[str, Any]]:
     for number, (things, fields) in enumerate(phrasecut_phrases(image.things, image.rng)):
-        # As in Visual Genome, each phrase annotates its things anew.
+        # As in Visual Genome, each phrase has its own annotations of its things.
         ann_ids = [100 * image.ann_id(thing) + number for thing in things]
         yield {
             "task_id": f"{image.info['id']}__{'_'.join(map(str, ann_ids))}",
@@ -70,7 +70,7 @@ def _phrasecut_tasks(image: DrawnImage) -> Iterator[dict[str, Any]]:
 
 
 def _draw_coco(dir: Path, num_images: dict[str, int], seed: int) -> dict[str, int]:
-    """Draw images as in COCO's train2014 and write the three RefCOCOs; return their numbers."""
+    """Draw images as in COCO's train2014 and write the three RefCOCOs; return their counts."""
     dir /= "coco"
     categories = [{"supercategory": "shape", "id": id, "name": name} for name, id in CATEGORY_IDS.items()]
     instances: dict[str, Any] = {"info": {"description": "shapes"}, "licenses": [], "categories": categories}
@@ -83,13 +83,13 @@ def _draw_coco(dir: Path, num_images: dict[str, int], seed: int) -> dict[str, in
         for dataset in EXPRESSION_STYLES:
             refs[dataset] += _coco_refs(dataset, image)
     counts: dict[str, int] = {}
-    for dataset, of_dataset in refs.items():
+    for dataset, dataset_refs in refs.items():
         dataset_dir = dir / "refer" / "data" / dataset
         _write_json(dataset_dir / "instances.json", instances)
-        (dataset_dir / REFS_NAMES[dataset]).write_bytes(pickle.dumps(of_dataset, protocol=2))
+        (dataset_dir / REFS_NAMES[dataset]).write_bytes(pickle.dumps(dataset_refs, protocol=2))
         for split, num in num_images.items():
             counts[f"{dataset} {split} images"] = num
-            num_expressions = [len(ref["sent_ids"]) for ref in of_dataset if ref["split"] == split]
+            num_expressions = [len(ref["sent_ids"]) for ref in dataset_refs if ref["split"] == split]
             counts[f"{dataset} {split} expressions"] = sum(num_expressions)
     return counts
 

@@ -15,7 +15,7 @@ JPEG_QUALITY = 90
 
 
 class DrawnImage(NamedTuple):
-    """An image on disk, its things, and the random generator for its expressions."""
+    """A saved image, its things, and the random generator for its expressions."""
 
     info: dict[str, Any]  # id, file_name, width, height
     split: str
@@ -23,12 +23,12 @@ class DrawnImage(NamedTuple):
     rng: np.random.Generator
 
     def ann_id(self, thing: Thing) -> int:
-        """The annotation id of one of its things, unique among all images."""
+        """The annotation id of one of its things, unique across all images."""
         return 10 * self.info["id"] + self.things.index(thing)
 
 
 def image_rng(seed: int, image_set: str, split: str, index: int) -> np.random.Generator:
-    """The random generator of one image: first for its scene, then for its expressions."""
+    """The random generator of one image, for its scene and then for its expressions."""
     return np.random.default_rng([seed, IMAGE_SETS.index(image_set), SPLITS.index(split), index])
 
 
@@ -41,7 +41,7 @@ def draw_images(
         for index in progress(range(num), f"{image_set} {split}", "images"):
             rng = image_rng(seed, image_set, split, index)
             drawing, things = draw_scene(rng)
-            # Odd ids for train, even for val: a larger split does not change the ids of the other.
+            # Odd ids for train, even for val, so that the size of one split does not change the ids of the other.
             image_id = 2 * index + 1 + SPLITS.index(split)
             name = file_name.format(image_id)
             drawing.save(images_dir / name, quality=JPEG_QUALITY)

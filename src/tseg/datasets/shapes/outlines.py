@@ -1,4 +1,4 @@
-"""Regions of *shapes* in the official encodings: PhraseCut's polygons, COCO's polygons and run lengths."""
+"""Encode regions of *shapes* as in the official files: PhraseCut's polygons, COCO's polygons and run lengths."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from tseg.records import encode_mask
 
-# Directions along pixel edges, clockwise: steps in x, y, and the offset from an edge's start to the pixel on its right.
+# Directions along pixel edges, clockwise: step in x, y, and offset from the start of an edge to the pixel on its right.
 STEPS = ((1, 0), (0, 1), (-1, 0), (0, -1))
 RIGHT_HAND = np.array([(0, 0), (-1, 0), (-1, -1), (0, -1)])
 WEST = 2
@@ -15,7 +15,7 @@ WEST = 2
 def phrasecut_polygons(region: np.ndarray) -> list[list[list[int]]]:
     """Polygons [[x, y], ...] through the outermost pixels of each part of `region` (H, W) bool.
 
-    PhraseCut's masks have no holes, so a cut, one pixel wide, opens each hole upwards from its top.
+    PhraseCut's polygons have no holes, so a cut, one pixel wide, opens each hole from its top upwards.
     """
     opened = region.copy()
     for hole in filter(_is_hole, _trace(region)):
@@ -28,7 +28,7 @@ def phrasecut_polygons(region: np.ndarray) -> list[list[list[int]]]:
 
 
 def coco_segmentation(region: np.ndarray, compressed: bool) -> list[list[float]] | dict[str, Any]:
-    """Polygons [x, y, x, y, ...] along pixel edges; for a region with holes run lengths, `compressed` or not."""
+    """Polygons [x, y, x, y, ...] along pixel edges or, for a region with holes, run lengths, `compressed` or not."""
     loops = _trace(region)
     if not any(map(_is_hole, loops)):
         return [_corners(loop[:, :2]).astype(float).ravel().tolist() for loop in loops]

@@ -1,6 +1,6 @@
 """Expressions for the scenes of *shapes*: each is true of its things and of no other thing in the image.
 
-Doubtful relations are not used: is a thing still "above" if it lies off to one side?
+Ambiguous relations are not used: is a thing still "above" another if it lies far to one side?
 """
 
 from collections.abc import Callable, Iterator
@@ -16,14 +16,14 @@ T = TypeVar("T")
 Words = tuple[str, ...]  # some of a thing's words, in their order
 Expressions = Iterator[tuple[Thing, str]]  # a thing and an expression that refers to it alone
 
-COLOUR_WEIGHT = 4  # how much likelier an expression with a colour is
-MIN_OFFSET = 12.0  # pixels between two centres from which one is on a side of the other
+COLOUR_WEIGHT = 4  # sampling weight of expressions with a colour; others have 1
+MIN_OFFSET = 12.0  # pixels that a centre must lie to one side of another
 SIDES = {"left": (-1, 0), "right": (1, 0), "top": (0, -1), "bottom": (0, 1)}  # steps in x, y
 PREDICATES = {"left of": "left", "right of": "right", "above": "top", "below": "bottom"}
 
 
 class Phrase(NamedTuple):
-    """Words, optionally a predicate with the words of its object, and all `things` that they describe."""
+    """Words, optionally a predicate and the words of its object, and all `things` that they describe."""
 
     words: Words
     relation: tuple[str, Words] | None
@@ -41,7 +41,7 @@ class Phrase(NamedTuple):
 
 
 def by_words(things: list[Thing]) -> list[Phrase]:
-    """Every phrase made of words of one thing, such as "large striped circle" or "red thing"."""
+    """Every phrase made of the words of a thing, such as "large striped circle" or "red thing"."""
     choices = chain.from_iterable(combinations(t.words, n) for t in things for n in range(1, len(t.words) + 1))
     return [
         Phrase(words, None, tuple(thing for thing in things if set(words) <= set(thing.words)))
@@ -63,17 +63,17 @@ def by_relation(things: list[Thing]) -> Iterator[Phrase]:
 
 
 def _holds(thing: Thing, predicate: str, support: Thing) -> bool | None:
-    """Whether `predicate` holds between `thing` and `support`; None if doubtful."""
+    """Whether `predicate` holds between `thing` and `support`; None if ambiguous."""
     (step_x, step_y), (x, y) = SIDES[PREDICATES[predicate]], np.subtract(thing.centre, support.centre)
     along, across = step_x * x + step_y * y, abs(step_x * y) + abs(step_y * x)
     return True if along >= max(MIN_OFFSET, across) else False if along <= 0 else None
 
 
 def phrasecut_phrases(things: list[Thing], rng: np.random.Generator) -> list[tuple[tuple[Thing, ...], dict[str, Any]]]:
-    """The things that each phrase describes, and the phrase's fields in the file.
+    """The phrases of an image: the things that each describes, and its fields in the file.
 
-    Every category and every colour of the image has a phrase, so that the most common phrases are rarely true of an
-    image that does not list them. Two to four more phrases alternate between several words and a relation.
+    Every category and colour in the image has a phrase, so that few images lack a common phrase that is true of them.
+    Two to four more phrases alternate between several words and a relation.
     """
     single = [phrase for phrase in by_words(things) if len(phrase.words) == 1 and phrase.words[0] in {*OUTLINES, *HUES}]
     joined = [phrase for phrase in by_words(things) if len(phrase.words) in (2, 3)]
@@ -84,7 +84,7 @@ def phrasecut_phrases(things: list[Thing], rng: np.random.Generator) -> list[tup
 
 
 def _weight(text: str) -> float:
-    """The sampling weight of an expression: people prefer colours."""
+    """The sampling weight of an expression, as people prefer to name colours."""
     return COLOUR_WEIGHT if set(text.split()) & set(HUES) else 1
 
 
@@ -102,7 +102,7 @@ def _phrasecut_fields(phrase: Phrase, rng: np.random.Generator) -> dict[str, Any
     structure = {
         "name": name,
         "attributes": attributes,
-        "relation_ids": [],  # ids of Visual Genome's scene graphs, which shapes lack
+        "relation_ids": [],  # ids in Visual Genome's scene graphs, which shapes lack
         "relation_descriptions": relations,
         "type": phrase.type,
     }

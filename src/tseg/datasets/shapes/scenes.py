@@ -14,8 +14,8 @@ HUES = {"red": 0, "orange": 28, "yellow": 54, "green": 115, "cyan": 178, "blue":
 TEXTURES = ("plain", "striped", "dotted")
 NUM_THINGS = (3, 6)
 NUM_PLACEMENTS = 40  # attempts per image
-LEAST_VISIBLE = 0.6  # of a thing's pixels, after later things have covered some
-SUPERSAMPLING = 4  # scale of the outlines when drawn, for soft edges
+LEAST_VISIBLE = 0.6  # least fraction of a thing's pixels that later things leave visible
+SUPERSAMPLING = 4  # outlines are drawn at this scale and reduced, for soft edges
 
 _TURN = np.linspace(0, 2 * np.pi, 48, endpoint=False)
 _CIRCLE = np.stack([np.sin(_TURN), -np.cos(_TURN)], axis=1)
@@ -40,8 +40,8 @@ OUTLINES: dict[str, list[np.ndarray]] = {
 class Thing:
     """One drawn object.
 
-    `words` describe it, in the order of speech: size, colour, texture (unless plain), category.
-    `visible`: bool (H, W), the pixels that no later thing covers, of the `num_pixels` drawn.
+    `words`: its size, colour, texture (unless plain) and category, in the order of speech.
+    `visible`: bool (H, W), those of its `num_pixels` drawn pixels that no later thing covers.
     """
 
     words: tuple[str, ...]
@@ -74,8 +74,7 @@ class Thing:
 def draw_scene(rng: np.random.Generator) -> tuple[Image.Image, list[Thing]]:
     """Draw one image and its things, in drawing order; later things cover earlier ones.
 
-    A placement that would hide too much of an earlier thing is rejected before it is painted, so every visible thing is
-    in the list.
+    A thing that would hide too much of an earlier one is not drawn.
     """
     width, height = IMAGE_SIZES[rng.integers(len(IMAGE_SIZES))]
     image = _background(rng, height, width)
@@ -99,13 +98,13 @@ def draw_scene(rng: np.random.Generator) -> tuple[Image.Image, list[Thing]]:
 
 
 def _coverage(rng: np.random.Generator, category: str, radius: float, height: int, width: int) -> np.ndarray:
-    """The coverage of each pixel by a thing, (H, W) in [0, 1]; the thing is rotated by up to 20 degrees."""
+    """The fraction of each pixel that a randomly placed thing covers, (H, W); it is rotated by up to 20 degrees."""
     angle = rng.uniform(-np.pi / 9, np.pi / 9)
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     centre = rng.uniform((radius, radius), (width - radius, height - radius))
     canvas = Image.new("L", (width * SUPERSAMPLING, height * SUPERSAMPLING))
     for fill, outline in zip((255, 0), OUTLINES[category], strict=False):
-        corners = (outline @ turn * radius + centre) * SUPERSAMPLING
+        corners = (outline @ rotation * radius + centre) * SUPERSAMPLING
         ImageDraw.Draw(canvas).polygon([tuple(corner) for corner in corners], fill=fill)
     return np.asarray(canvas.reduce(SUPERSAMPLING), dtype=np.float64) / 255
 
