@@ -1,4 +1,4 @@
-# Every target needs Python 3.11 or 3.12 and a C++ compiler; everything else is installed into .venv.
+# Python 3.11 or 3.12 and a C++ compiler must be there; the targets install everything else into .venv.
 PYTHON ?= python3
 CORES ?= all
 READY := .venv/ready
@@ -16,7 +16,7 @@ table3: $(READY)  ## Make Table 3 of the paper on the embedded data set: ten min
 all: $(READY)  ## Make every table and figure: half an hour on two cores.
 	snakemake --cores $(CORES)
 
-report: all  ## Make all, and one HTML page that shows it: results/report.html.
+report: all  ## Make everything, and one HTML page that shows it: results/report.html.
 	snakemake --report results/report.html
 
 test: $(READY)  ## Run the tests.

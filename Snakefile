@@ -3,7 +3,7 @@ from snakemake.utils import min_version
 
 min_version("9.14")
 
-# A configuration file is complete: one given with --configfile takes the place of the default, it is not merged into it.
+# Files given with --configfile replace the default; they are not merged into it.
 if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"

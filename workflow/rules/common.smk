@@ -1,4 +1,4 @@
-# What Snakemake alone knows: its configuration, paths and wildcards, command lines, resources. The rest is tseg.settings.plan.
+# Only what needs Snakemake: configuration, paths, wildcards, command lines, resources. tseg.settings.plan does the rest.
 import json
 import re
 
@@ -25,7 +25,7 @@ pathvars:
     logs="<results>/logs",
     benchmarks="<results>/benchmarks",
     seed_dir="<results>/runs/{run}/seed{seed}",
-    # What is made of one run, one seed and one evaluation.
+    # Path of the files of one run, one seed and one evaluation.
     cell="{run}/seed{seed}/{evaluation}",
 
 
@@ -47,12 +47,12 @@ wildcard_constraints:
 
 
 def as_json(value):
-    """Settings as text for a command line, whatever the order of their keys."""
+    """JSON for a command line, independent of the order of keys."""
     return json.dumps(value, sort_keys=True, ensure_ascii=False)
 
 
 def options(**values):
-    """Command-line options: a list repeats its option, True makes a flag, and a mapping becomes JSON."""
+    """Command-line options. A list repeats its option, True makes a flag, a mapping becomes JSON."""
     words = []
     for name, value in values.items():
         option = f"--{name.replace('_', '-')}"
@@ -68,5 +68,5 @@ def options(**values):
 
 
 def device(rule):
-    """The GPU for a rule that asks for one, else the processor, even beside an idle GPU."""
+    """auto for a rule whose resources include a GPU; else cpu, even if the machine has one."""
     return "auto" if RESOURCES[rule]["gpu"] else "cpu"

@@ -7,7 +7,7 @@ rule track:
     conda:
         "../envs/tseg.yml"
     params:
-        # In one word: quoting leaves nothing of an empty one.
+        # One word with its option: :q would drop an empty one.
         uri=f"--uri={SETTINGS.tracking_uri or ''}",
         experiments=sorted(PLAN.trained),
     shell:
@@ -42,7 +42,7 @@ rule train:
         excluded=lambda wildcards: PLAN.runs[wildcards.run].excluded_records,
         start=lambda wildcards: PLAN.start(wildcards.run, wildcards.seed),
         encoders=lambda wildcards: PLAN.encoder_weights(wildcards.run),
-        # The store's address is no reason to train again.
+        # A new address of the store must not cause a new training.
         tracking=ancient("<results>/tracking.json"),
     output:
         model="<seed_dir>/model.safetensors",
