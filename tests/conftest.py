@@ -1,4 +1,4 @@
-"""A tiny model and a tiny table of records, for whichever test needs one; torch is imported when one does."""
+"""Fixtures: a tiny model and a tiny table of records. Torch is imported only if a test needs the model."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from tseg.records import encode_mask, read_records
 
 from .provenances import write_records
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread only costs time with tensors as small as these
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # with such small tensors, a second thread only costs time
 
 SIZES = {"a": (48, 40), "b": (40, 48), "c": (56, 40), "d": (40, 40)}  # width, height
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 230)}
@@ -28,7 +28,7 @@ SQUARES = {
 
 @pytest.fixture
 def records_path(tmp_path: Path) -> Path:
-    """Records of four images, PNG on grey, in which squares of 14 pixels are called by their colour and place."""
+    """Records of squares of 14 pixels, described by colour and by side, in four grey PNG images."""
     rows: list[dict[str, Any]] = []
     for name, squares in SQUARES.items():
         width, height = SIZES[name]
@@ -79,7 +79,7 @@ def architecture() -> dict[str, Any]:
 
 @pytest.fixture
 def make_model(architecture: dict[str, Any]) -> Callable[[int], Any]:
-    """A function from a seed to a TSEG in training mode, its position embeddings large enough to matter."""
+    """A function from a seed to a TSEG in training mode, whose position embeddings are large enough to matter."""
     import torch
 
     from tseg.model.text_encoder import learn_wordpiece
@@ -98,5 +98,5 @@ def make_model(architecture: dict[str, Any]) -> Callable[[int], Any]:
 
 @pytest.fixture
 def model(make_model: Callable[[int], Any]) -> Any:
-    """A TSEG of random weights, ready for inference."""
+    """A TSEG with random weights in evaluation mode."""
     return make_model(0).eval()

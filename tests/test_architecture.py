@@ -1,4 +1,4 @@
-"""The layers of docs/architecture.md hold: every import in src/tseg, also one inside a function, runs downwards."""
+"""The layers of docs/architecture.md hold: all imports in src/tseg, also those inside functions, run downwards."""
 
 import ast
 from graphlib import TopologicalSorter
@@ -19,7 +19,7 @@ LAYERS = [
     {"records", "images", "transforms", "tracking"},
     {"files", "progress", "provenance"},
 ]
-"""The rooms, topmost first: a folder or a file of src/tseg each."""
+"""The layers, topmost first; each name is a folder or a file of src/tseg."""
 
 
 def module_name(path: Path) -> str:
@@ -30,7 +30,7 @@ MODULES = {module_name(path): path for path in sorted(SOURCE.rglob("*.py"))}
 
 
 def imports_of(module: str) -> set[str]:
-    """Every module that `module` imports, at its top or inside a function; a package if a name of its own is meant."""
+    """Every module that `module` imports, at the top or inside a function; the package itself for a name it defines."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):

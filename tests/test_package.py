@@ -1,4 +1,4 @@
-"""`import tseg`: instant, typed, and a front door to the library."""
+"""`import tseg` is instant and typed, and exports the main class."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The table of records, its file, and its masks against pycocotools."""
+"""Files of records and their provenance; masks are compared with pycocotools."""
 
 from pathlib import Path
 from typing import Any
@@ -110,7 +110,7 @@ def test_records_that_cannot_be_used_are_refused_with_a_hint(tmp_path: Path) -> 
     write_records(path, [])
     with pytest.raises(ValueError, match=r"records\.parquet holds no record"):
         read_records(path)
-    for column in ("mask", "coco_id"):  # the second: records that an earlier version prepared
+    for column in ("mask", "coco_id"):  # the second is missing in records of an earlier version
         table = pa.Table.from_pylist([row(0)], schema=RECORDS).drop_columns(column)
         write(path, table, records_provenance())
         with pytest.raises(ValueError, match=rf"lacks the column '{column}'; make it again with `tseg prepare`"):
@@ -142,6 +142,6 @@ def test_a_file_records_its_kind_and_is_refused_as_another(tmp_path: Path, prove
 
 
 def test_a_provenance_of_another_version_is_refused_with_the_command_that_makes_it_again(tmp_path: Path) -> None:
-    text = model_provenance().to_json().replace('"seed"', '"lot"')
+    text = model_provenance().to_json().replace('"seed"', '"another"')
     with pytest.raises(ValueError, match=r"model is of another version; make it again with `tseg train`"):
         ModelProvenance.from_json(text, tmp_path / "model")

@@ -17,7 +17,7 @@ def crops(width: int, height: int, number: int = 300, **changed: object) -> list
 
 
 def test_a_crop_moves_image_and_mask_together() -> None:
-    """A red block marked in both is found at the same pixels of both."""
+    """A red block in the image and the same block in the mask are found at the same pixels."""
     pixels, mask = np.zeros((80, 120, 3), np.uint8), np.zeros((80, 120), np.uint8)
     pixels[20:50, 70:110] = (255, 0, 0)
     mask[20:50, 70:110] = 255

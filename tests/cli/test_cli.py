@@ -1,4 +1,4 @@
-"""The command line as users meet it: help at once, mistakes in one sentence."""
+"""The command line: help is instant, and every mistake is one sentence."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`tseg describe` and `tseg overlap` as users meet them."""
+"""The commands `tseg describe` and `tseg overlap`."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def tseg(*arguments: str | Path) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Records of two splits of one image each, the same in COCO, in a folder of a data set."""
+    """A folder with the records of two splits; each has one image, with the same COCO id."""
     for split in ("train", "val"):
         ids = {"record_id": "r", "image_id": split, "group_id": "g", "file_name": "a.jpg", "coco_id": "9"}
         drawn = {"mask": encode_mask(np.eye(4, dtype=bool)), "height": 4, "width": 4, "expression": "a [red] line"}

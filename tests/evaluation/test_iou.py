@@ -1,4 +1,4 @@
-"""IoU against pycocotools and NumPy; the interval against its promise."""
+"""IoU against pycocotools and NumPy; the interval against its nominal coverage."""
 
 from typing import Any
 
@@ -14,13 +14,13 @@ SIZES = [(20, 31), (31, 20), (7, 7), (1, 40), (25, 25), (12, 50)]  # height, wid
 
 
 def blobs(seed: int) -> list[np.ndarray]:
-    """A random mask of each size, of a third of its pixels in long runs."""
+    """A random mask of each size; about a third of its pixels, in horizontal runs of 3, are True."""
     generator = np.random.default_rng(seed)
     return [np.repeat(generator.random((height, width)) < 0.35, 3, axis=1)[:, :width] for height, width in SIZES]
 
 
 def table(masks: list[np.ndarray], ignore: list[np.ndarray | None] | None = None) -> pd.DataFrame:
-    """Records, two to an image."""
+    """Records, two per image."""
     rows = [
         {
             "record_id": f"r{number}",
@@ -57,7 +57,7 @@ def test_intersection_and_union_are_those_of_numpy() -> None:
 
 
 def test_ignored_pixels_do_not_change_the_iou() -> None:
-    """Whatever truth and prediction say there; some records ignore nothing."""
+    """Some records ignore nothing."""
     ignored = [mask if number % 2 else None for number, mask in enumerate(blobs(2))]
     scores = score_records(table(blobs(0), ignored), table(blobs(1)))
     for truth, prediction, mask, iou in zip(blobs(0), blobs(1), ignored, scores["iou"], strict=True):
@@ -93,7 +93,7 @@ def test_the_order_of_masks_does_not_matter() -> None:
 
 
 def without_masks(truths: pd.DataFrame, numbers: list[int]) -> pd.DataFrame:
-    """The records, those of these numbers without a true mask."""
+    """The records; those at the given indices have no true mask."""
     return truths.assign(mask=[None if k in numbers else mask for k, mask in enumerate(truths["mask"])])
 
 
@@ -139,7 +139,7 @@ def test_summary_is_the_mean_over_records_and_the_ratio_of_sums() -> None:
 
 
 def test_empty_is_the_share_of_records_with_an_empty_prediction() -> None:
-    """A mask that lies wholly in ignored pixels is not empty."""
+    """A mask that lies completely in ignored pixels is not empty."""
     predictions = [*blobs(1)[:4], *(np.zeros_like(mask) for mask in blobs(1)[4:])]
     ignored = [np.ones_like(predictions[0]), *[None] * 5]
     summary = summarise_records(score_records(table(blobs(0), ignored), table(predictions)), num_bootstrap=5, seed=0)
@@ -154,7 +154,7 @@ def test_precision_counts_records_strictly_above_the_threshold() -> None:
 
 
 def clustered(seed: int) -> pd.DataFrame:
-    """40 images whose six records share most of their IoU, which is 0.5 on average."""
+    """40 images of six records with similar IoUs; the expected IoU is 0.5."""
     generator = np.random.default_rng(seed)
     ious = np.repeat(generator.uniform(0.2, 0.8, 40), 6) + generator.uniform(-0.05, 0.05, 240)
     return scores_of(list(ious), [f"i{number // 6}" for number in range(240)])
@@ -173,7 +173,7 @@ def test_interval_does_not_depend_on_the_order_of_records() -> None:
 
 
 def test_interval_covers_the_true_mean_about_95_times_in_100() -> None:
-    """Drawing single records, which are not independent, would cover it some 60 times."""
+    """Resampling records, which are not independent within an image, would cover it about 60 times."""
     covered = 0
     for seed in range(200):
         summary = summarise_records(clustered(seed), num_bootstrap=200, seed=seed)

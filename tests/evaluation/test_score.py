@@ -1,4 +1,4 @@
-"""An evaluation leaves out exactly the images that the run has seen in another data set, and counts them."""
+"""An evaluation excludes and counts exactly the images that the run has seen in another data set."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,18 +22,18 @@ CLASSES = ["cat", "dog"]
 
 
 class Evaluated:
-    """Records of four images, two each, masks predicted for them, and images that a run has seen."""
+    """Records of four images, two per image, and their predicted masks; called with the images that a run has seen."""
 
     def __init__(self, folder: Path, classes: list[str] | None):
         self.folder, self.classes = folder, classes
-        about: dict[str, Any] = {"dataset": "refcoco", "split": "val", "classes": classes}
+        split: dict[str, Any] = {"dataset": "refcoco", "split": "val", "classes": classes}
         rng = np.random.default_rng(0)
         masks = {f"{image}{number}": rng.random(SIZE) < 0.5 for image in COCO_IDS for number in range(2)}
-        if classes:  # a pixel has one class
+        if classes:  # each pixel has one class
             masks |= {f"{image}1": ~masks[f"{image}0"] for image in COCO_IDS}
-        write_records(folder / "val.parquet", [self.record(name, mask) for name, mask in masks.items()], **about)
+        write_records(folder / "val.parquet", [self.record(name, mask) for name, mask in masks.items()], **split)
         predicted = [self.prediction(name, np.roll(mask, 1, axis=0)) for name, mask in masks.items()]
-        predictions = predictions_provenance(evaluated_on=records_provenance(**about))
+        predictions = predictions_provenance(evaluated_on=records_provenance(**split))
         table = pa.Table.from_pylist(predicted, LABELS if classes else MASKS)
         write(folder / "masks.parquet", table, masks_provenance(predictions=predictions))
 
@@ -48,7 +48,7 @@ class Evaluated:
         return whose | {"mask": encode_mask(mask)}
 
     def __call__(self, *seen: tuple[str, str, str | None], **options: Any) -> tuple[pd.DataFrame, Summary]:
-        """The rows and the summary of an evaluation of a run that has seen these: dataset, image_id, coco_id."""
+        """Evaluate a run that has seen these images (dataset, image_id, coco_id); return the rows and the summary."""
         images = None
         if seen:
             images = self.folder / "images.csv"

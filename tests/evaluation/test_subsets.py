@@ -1,4 +1,4 @@
-"""Subsets against a mean written out record by record."""
+"""Scores of subsets against means computed record by record."""
 
 import numpy as np
 import pandas as pd
@@ -11,12 +11,12 @@ IOUS = [0.1, 0.7, 0.9, 0.4, 0.2]
 
 
 def records(tags: list[list[str]]) -> pd.DataFrame:
-    """As they are read: tags as arrays."""
+    """Records as read from a file: tags are arrays."""
     return pd.DataFrame({"record_id": [f"r{i}" for i in range(len(tags))], "tags": [np.array(t, object) for t in tags]})
 
 
 def scores() -> pd.DataFrame:
-    """In another order than the records."""
+    """Scores in another order than the records."""
     return pd.DataFrame({"record_id": [f"r{i}" for i in range(len(IOUS))], "iou": IOUS}).iloc[::-1]
 
 

@@ -17,7 +17,7 @@ SIZES = [(20, 31), (31, 20), (7, 9), (25, 25)]  # height, width
 
 
 def label_maps(seed: int, num_labels: int = 4) -> list[np.ndarray]:
-    """A random map of each size, of the first `num_labels` names in long runs: by default no bus."""
+    """A random map of each size, with the first `num_labels` names in horizontal runs. Default: all but bus."""
     generator = np.random.default_rng(seed)
     return [np.repeat(generator.integers(num_labels, size=size), 3, axis=1)[:, : size[1]] for size in SIZES]
 
@@ -41,7 +41,7 @@ def records(maps: list[np.ndarray], ignored: list[np.ndarray | None] | None = No
 
 
 def labels(maps: list[np.ndarray]) -> pd.DataFrame:
-    """What is predicted: one row per image and label, the background's always among them."""
+    """Predictions: one row per image and label, always including the background."""
     rows = [
         {"image_id": f"i{image_id}", "label": NAMES[number], "mask": encode_mask(found == number)}
         for image_id, found in enumerate(maps)
@@ -51,7 +51,7 @@ def labels(maps: list[np.ndarray]) -> pd.DataFrame:
 
 
 def counted(maps: list[np.ndarray], ignored: list[np.ndarray | None]) -> np.ndarray:
-    """The pixels of all images that count, in a row."""
+    """The counted pixels of all images, concatenated."""
     kept = [found if void is None else found[~void] for found, void in zip(maps, ignored, strict=True)]
     return np.concatenate([found.ravel() for found in kept])
 
@@ -78,7 +78,7 @@ def test_every_image_has_the_confusion_of_its_own_pixels() -> None:
 
 
 def test_class_ious_and_their_mean_are_jaccard_scores_of_all_counted_pixels() -> None:
-    """No bus is in truth or prediction: it has no IoU and does not lower the mean."""
+    """The bus is in neither truth nor prediction: it has no IoU and does not lower the mean."""
     truth, prediction = counted(label_maps(0), voids(2)), counted(label_maps(1), voids(2))
     ious = jaccard_score(truth, prediction, labels=range(4), average=None)
     found = summary()

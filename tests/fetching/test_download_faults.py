@@ -86,7 +86,7 @@ KINDS = {
 
 
 def knowledge(rng: random.Random, content: bytes) -> tuple[str, dict[str, Any]]:
-    """What is known about a file in advance: a name for it, and the arguments of `download`."""
+    """The information about a file that is known in advance: its name and the arguments of `download`."""
     sha256 = hashlib.sha256(content).hexdigest()
 
     def check(path: Path) -> None:

@@ -45,17 +45,17 @@ def sum_of(content: bytes, algorithm: str = "sha256") -> str:
 
 def source_of(becomes: tuple[str, ...] = (), **files: dict[str, Any]) -> FilesSource:
     """A source; an underscore in a file name stands for a dot."""
-    values = {name.replace("_", "."): about for name, about in files.items()}
-    about = {"title": "Things", "page": PAGE, "licence": "none", "citation": "nobody"}
-    return parse(FilesSource, {"kind": "files", **about, "files": values, "becomes": becomes or [*values]}, "test")
+    values = {name.replace("_", "."): file for name, file in files.items()}
+    described = {"title": "Things", "page": PAGE, "licence": "none", "citation": "nobody"}
+    return parse(FilesSource, {"kind": "files", **described, "files": values, "becomes": becomes or [*values]}, "test")
 
 
-def archive_source(*urls: str, **about: Any) -> FilesSource:
-    known = {"checksum": f"md5:{sum_of(IMAGES_ZIP, 'md5')}", "max_unpacked": 10**5} | about
+def archive_source(*urls: str, **changes: Any) -> FilesSource:
+    known = {"checksum": f"md5:{sum_of(IMAGES_ZIP, 'md5')}", "max_unpacked": 10**5} | changes
     return source_of(("images", "list.txt"), images_zip={"urls": list(urls), **known})
 
 
-def place(raw: Path, source: str, name: str, content: bytes) -> Path:
+def put(raw: Path, source: str, name: str, content: bytes) -> Path:
     path = raw / "downloads" / source / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -95,7 +95,7 @@ def test_a_second_fetch_downloads_nothing_and_returns_the_same_manifest(server, 
     first = fetch_source("things", source, raw)
     assert fetch_source("things", source, raw) == first
     assert len(server.requests) == 1
-    place(tmp_path / "other", "things", "images.zip", IMAGES_ZIP)
+    put(tmp_path / "other", "things", "images.zip", IMAGES_ZIP)
     assert fetch_source("things", archive_source(), tmp_path / "other") == first
 
 
@@ -112,7 +112,7 @@ def test_the_error_lists_every_failure_and_where_to_put_the_file(server, raw: Pa
         records_json={"also_called": ["data.json", "data3.json"]},
         there_txt={},
     )
-    place(raw, "things", "there.txt", b"x")
+    put(raw, "things", "there.txt", b"x")
     with pytest.raises(ValueError, match="could not be downloaded") as refusal:
         fetch_source("things", source, raw)
     first, second = str(refusal.value).split("\n")
@@ -141,14 +141,14 @@ def test_a_file_put_where_the_error_says_is_used(server, raw: Path) -> None:
 
 
 def test_a_wrong_file_is_replaced_by_the_right_one(server, raw: Path, capsys) -> None:
-    path = place(raw, "things", "images.zip", IMAGES_ZIP[:-1])
+    path = put(raw, "things", "images.zip", IMAGES_ZIP[:-1])
     fetch_source("things", archive_source(server.serve("a.zip", IMAGES_ZIP)), raw)
     assert path.read_bytes() == IMAGES_ZIP
     assert f"{path} has md5 {sum_of(IMAGES_ZIP[:-1], 'md5')}, expected" in capsys.readouterr().out
 
 
 def test_a_wrong_file_is_never_used(server, raw: Path) -> None:
-    path = place(raw, "things", "images.zip", IMAGES_ZIP[:-1])
+    path = put(raw, "things", "images.zip", IMAGES_ZIP[:-1])
     with pytest.raises(ValueError, match=r"404.*place it at"):
         fetch_source("things", archive_source(f"{server.url}/gone"), raw)
     assert path.read_bytes() == IMAGES_ZIP[:-1]
@@ -171,7 +171,7 @@ def test_symbolic_links_replace_impossible_hard_links(raw: Path, tmp_path: Path,
         raise OSError("Invalid cross-device link")
 
     monkeypatch.setattr(os, "link", refuse)
-    path = place(tmp_path, "lab", "records.json", RECORDS)
+    path = put(tmp_path, "lab", "records.json", RECORDS)
     monkeypatch.chdir(tmp_path)
     fetch_source("things", source_of(records_json={}), raw, from_dir=Path("downloads/lab"))
     assert (raw / "downloads/things/records.json").readlink() == path
@@ -221,7 +221,7 @@ def test_a_file_without_published_checksum_is_pinned_for_sha256sum(server, raw: 
 
 def test_a_file_that_differs_from_its_pin_is_refused_with_both_sums_until_the_pin_is_deleted(raw: Path) -> None:
     source = source_of(records_json={})
-    path = place(raw, "things", "records.json", RECORDS)
+    path = put(raw, "things", "records.json", RECORDS)
     fetch_source("things", source, raw)
     path.unlink()
     path.write_bytes(b"[]")
@@ -254,7 +254,7 @@ def test_a_download_that_differs_from_its_pin_is_refused(server, raw: Path) -> N
 
 
 def test_a_malformed_pin_is_refused(raw: Path) -> None:
-    place(raw, "things", "records.json", RECORDS)
+    put(raw, "things", "records.json", RECORDS)
     (raw / "downloads/things.sha256").write_text("hello\n")
     with pytest.raises(ValueError, match=r"things.sha256: the line 'hello' does not have the form .*; delete it"):
         fetch_source("things", source_of(records_json={}), raw)
@@ -264,7 +264,7 @@ def test_a_malformed_pin_is_refused(raw: Path) -> None:
 def test_a_list_with_a_wrong_number_of_records_is_neither_used_nor_pinned(server, raw: Path, placed: bool) -> None:
     urls = [] if placed else [server.serve("a", RECORDS)]
     if placed:
-        place(raw, "things", "records.json", RECORDS)
+        put(raw, "things", "records.json", RECORDS)
     with pytest.raises(ValueError, match="could not be downloaded" if placed else "5 records, expected 6"):
         fetch_source("things", source_of(records_json={"urls": urls, "num_records": 6}), raw)
     assert not (raw / "downloads/things.sha256").exists()
@@ -272,14 +272,14 @@ def test_a_list_with_a_wrong_number_of_records_is_neither_used_nor_pinned(server
 
 
 def test_a_damaged_archive_is_not_pinned(raw: Path) -> None:
-    place(raw, "things", "images.zip", IMAGES_ZIP[:-30])
+    put(raw, "things", "images.zip", IMAGES_ZIP[:-30])
     with pytest.raises(ValueError, match="cannot be unpacked"):
         fetch_source("things", archive_source(checksum=None), raw)
     assert not (raw / "downloads/things.sha256").exists()
 
 
 def test_the_old_folder_and_manifest_stay_until_the_new_folder_is_complete(raw: Path) -> None:
-    place(raw, "things", "images.zip", IMAGES_ZIP)
+    put(raw, "things", "images.zip", IMAGES_ZIP)
     fetch_source("things", archive_source(), raw)
     (raw / "things/own note.txt").write_text("mine")
     manifest_path(raw, "things").write_text("{}")
@@ -298,7 +298,7 @@ def test_a_kill_before_the_manifest_leaves_none_of_the_old_folder(raw: Path, mon
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    place(raw, "things", "images.zip", IMAGES_ZIP)
+    put(raw, "things", "images.zip", IMAGES_ZIP)
     fetch_source("things", archive_source(), raw)
     monkeypatch.setattr(module, "atomic_write", die)
     with pytest.raises(KeyboardInterrupt):
@@ -308,7 +308,7 @@ def test_a_kill_before_the_manifest_leaves_none_of_the_old_folder(raw: Path, mon
 
 
 def test_a_link_instead_of_the_folder_is_replaced_and_its_target_is_kept(raw: Path, tmp_path: Path) -> None:
-    place(raw, "things", "images.zip", IMAGES_ZIP)
+    put(raw, "things", "images.zip", IMAGES_ZIP)
     (tmp_path / "disk2").mkdir()
     (tmp_path / "disk2/own.txt").write_text("mine")
     (raw / "things").symlink_to(tmp_path / "disk2")
@@ -324,7 +324,7 @@ def test_a_full_disk_is_reported_before_the_download(server, raw: Path, monkeypa
         a_zip={"urls": [server.serve("a", b"")], "size": 5000, "max_unpacked": 10**9},
         b_txt={"urls": [server.serve("b", b"")], "size": 6000},
     )
-    partial_path(place(raw, "things", "b.txt", b"")).write_bytes(bytes(1000))
+    partial_path(put(raw, "things", "b.txt", b"")).write_bytes(bytes(1000))
     (raw / "downloads/things/b.txt").unlink()
     with pytest.raises(
         ValueError, match=r"things needs 15,000 bytes for download and unpacking, but only 14,999 are free"
@@ -334,7 +334,7 @@ def test_a_full_disk_is_reported_before_the_download(server, raw: Path, monkeypa
 
 
 def test_a_source_that_another_process_fetches_is_refused(raw: Path) -> None:
-    place(raw, "things", "images.zip", IMAGES_ZIP)
+    put(raw, "things", "images.zip", IMAGES_ZIP)
     with (raw / "downloads/.things.lock").open("ab") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match=r"another process .* holds .*things.lock; wait until it finishes"):
@@ -361,7 +361,7 @@ fetch_source("many", FilesSource.model_validate_json(sys.argv[1]), Path(sys.argv
 
 def test_a_kill_while_unpacking_leaves_no_folder_and_the_next_fetch_completes_it(raw: Path) -> None:
     files = {f"{n // 10}/{n}.jpg": b"%d" % n for n in range(200)}
-    place(raw, "many", "many.zip", zip_of(files))
+    put(raw, "many", "many.zip", zip_of(files))
     source = source_of(("0/1.jpg",), many_zip={"max_unpacked": 10**6})
     process = subprocess.Popen([sys.executable, "-c", KILLED, source.model_dump_json(), str(raw)])
     while not (raw / ".many.partial/3").exists():
@@ -391,9 +391,9 @@ def test_status_lists_the_state_of_every_file(raw: Path) -> None:
         ),
         "kept": source_of(x_txt={"size": 9}),
     }
-    place(raw, "things", "a.txt", b"x")
-    place(raw, "things", "b.txt", b"xx")
-    place(raw, "things", "c.txt", b"xxx")
+    put(raw, "things", "a.txt", b"x")
+    put(raw, "things", "b.txt", b"xx")
+    put(raw, "things", "c.txt", b"xxx")
     (raw / "downloads/things.sha256").write_text(f"{'0' * 64}  things/c.txt\n")
     partial_path(raw / "downloads/things/d.txt").write_bytes(bytes(150))
     partial_path(raw / "downloads/things/e.txt").write_bytes(bytes(5))

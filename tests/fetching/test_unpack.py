@@ -188,7 +188,7 @@ HOSTILE = {
     "tar, links in a circle": (tar_of(symlink("a", "b"), symlink("b", "a")), NO_TARGET),
     "tar, file through a link": (tar_of(symlink("link", ".."), member("link/outside", b"x")), NO_TARGET),
     "tar, file through an inner link": (tar_of(FILE, symlink("l", "."), member("l/outside", b"x")), "FileExistsError"),
-    "tar, file in the place of a link": (tar_of(FILE, symlink("l", "a.txt"), member("l", b"x")), "FileExistsError"),
+    "tar, file that would replace a link": (tar_of(FILE, symlink("l", "a.txt"), member("l", b"x")), "FileExistsError"),
     "tar, hard link out": (tar_of(hardlink("link", "../../archive")), NO_TARGET),
     "tar, absolute hard link": (tar_of(hardlink("link", "/etc/passwd")), NO_TARGET),
     "tar, hard link over a link": (tar_of(symlink("l", "../.."), hardlink("link", "l/some archive")), NO_TARGET),

@@ -8,7 +8,7 @@ from pydensecrf.utils import unary_from_softmax
 from tseg.inference.crf import PRESETS, refine, refine_labels
 
 HEIGHT, WIDTH = 30, 44
-# name: (Gaussian sxy, compat), (bilateral sxy, srgb, compat), as their repositories have them
+# name: (Gaussian sxy, compat), (bilateral sxy, srgb, compat), from the authors' repositories
 PUBLISHED = {
     "psa": ((3, 3), (80, 13, 10)),
     "irn": ((3, 3), (50, 5, 10)),
@@ -30,13 +30,13 @@ def probabilities(expressions: int = 3) -> np.ndarray:
 
 
 def label_probabilities(labels: int) -> np.ndarray:
-    """Random ones that sum to 1."""
+    """Random probabilities, float32 (labels, H, W), that sum to 1."""
     shares = np.random.default_rng(2).random((labels, HEIGHT, WIDTH), dtype=np.float32)
     return shares / shares.sum(axis=0)
 
 
 def fresh_field(labels: np.ndarray, preset: str) -> np.ndarray:
-    """The posterior of label probabilities (labels, H, W) as pydensecrf's own helpers have it."""
+    """The posterior of label probabilities (labels, H, W), computed with pydensecrf's own helpers."""
     (sxy, compat), (bilateral_sxy, srgb, bilateral_compat) = PUBLISHED[preset]
     field = DenseCRF2D(WIDTH, HEIGHT, len(labels))
     field.setUnaryEnergy(unary_from_softmax(labels, clip=1e-5))
@@ -84,7 +84,7 @@ def test_expressions_are_refined_independently() -> None:
 
 
 def test_refinement_follows_the_images_edges() -> None:
-    """A square guess about the disc becomes the disc."""
+    """A square prediction of the disc becomes the disc."""
     disc = image()[..., 0] > 100
     guess = np.full((1, HEIGHT, WIDTH), 0.2, np.float32)
     guess[:, 7:22, 12:29] = 0.8

@@ -1,4 +1,4 @@
-"""Mask rules of section 3.3, each against the rule as the paper words it."""
+"""The mask rules of section 3.3, each against the paper's definition."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Similarities of whole images, by scales and mirror images."""
+"""Similarities of whole images, averaged over scales and flips."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -70,7 +70,7 @@ def test_one_scale_without_flip_is_plain_inference_bit_for_bit(model: TSEG) -> N
 
 
 def test_images_are_normalised_by_the_encoders_mean_and_std() -> None:
-    """A stand-in whose similarities are the mean red, green and blue of each patch, as they reach it."""
+    """A stub whose similarities are the mean red, green and blue of each patch of its input."""
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
     class Colours:
@@ -122,8 +122,8 @@ def test_with_flip_words_keep_expressions_are_not_mirrored(model: TSEG) -> None:
 def test_prediction_with_flip_commutes_with_mirroring(model: TSEG) -> None:
     image = noise(48, 32)
     mirror = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    answer = predict(model, mirror, MIRRORED, flip=True).flip(-1)
-    torch.testing.assert_close(answer, predict(model, image, flip=True), rtol=1e-4, atol=1e-5)
+    mirrored = predict(model, mirror, MIRRORED, flip=True).flip(-1)
+    torch.testing.assert_close(mirrored, predict(model, image, flip=True), rtol=1e-4, atol=1e-5)
 
 
 def test_predictions_have_no_gradient_and_are_deterministic(model: TSEG) -> None:

@@ -1,4 +1,4 @@
-"""Tables of predictions and masks against the same computed one image at a time."""
+"""Tables of predictions and masks against results computed one image at a time."""
 
 from typing import Any
 
@@ -100,14 +100,14 @@ def test_the_order_of_records_does_not_matter(model: TSEG, records: pd.DataFrame
 
 def test_masks_do_not_depend_on_other_predicted_expressions(model: TSEG, records: pd.DataFrame) -> None:
     words, views = [*records["expression"], "star"], VIEWS | {"flip_words": "keep"}
-    own, all_words = (predict_records(model, records, **views | {"words": asked}) for asked in (None, words))
+    own, all_words = (predict_records(model, records, **views | {"words": compared}) for compared in (None, words))
     found, expected = (mask_records(records, table.to_pandas(), pooling="spa", **RULES) for table in (all_words, own))
     different = [(masks(found, records)[key] != mask).mean() for key, mask in masks(expected, records).items()]
     assert max(different) < 0.01  # pixels whose similarity float16 rounds to the other side
 
 
 def test_a_record_without_prediction_is_refused_by_name(model: TSEG, records: pd.DataFrame) -> None:
-    """Its expression was asked, but of other images."""
+    """Other images have a prediction of its expression."""
     predictions = predict_records(model, records, **VIEWS).to_pandas()
     image_id, expression = questions(records)[2]
     others = (predictions["image_id"] != image_id) | (predictions["expression"] != expression)

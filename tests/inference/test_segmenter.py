@@ -1,4 +1,4 @@
-"""The public segmenter against its parts."""
+"""The public segmenter against the functions it combines."""
 
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def test_scales_and_flips_reach_the_prediction(path: Path, model: TSEG) -> None:
 
 
 def test_segmenter_and_workflow_give_the_same_masks(model: TSEG, records: pd.DataFrame) -> None:
-    """Except for pixels whose similarity the workflow rounds to float16 across the threshold."""
+    """They may differ at a few pixels, where the workflow's rounding to float16 crosses the threshold."""
     segmenter = Segmenter(model, pooling="mpa", resolution=48)
     predictions = predict_records(
         model, records, words=None, resolution=48, scales=[1.0], flip=False, flip_words="keep"

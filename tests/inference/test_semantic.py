@@ -1,4 +1,4 @@
-"""Label maps of section 4.6, each step against the step as the paper words it; no model takes part."""
+"""Label maps of section 4.6, each step against the paper's definition. No test needs a model."""
 
 from itertools import product
 from typing import Any
@@ -27,7 +27,7 @@ HEIGHT, WIDTH = 37, 53
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
 SIZE_TERM = {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0}
 POOLINGS = ["gmp", "gap", "spa", "mpa"]
-EVERY = -1.0  # a confidence that every word has
+EVERY = -1.0  # a confidence that every word exceeds
 
 
 def random_similarities(words: int = 5, rows: int = 5, columns: int = 7, tau: float = 5.0, seed: int = 0) -> Tensor:
@@ -45,7 +45,7 @@ def rules(pooling: str, confidence: float = EVERY, crf: str | None = None) -> di
 
 
 def label_map(similarities: Tensor, numbers: list[int] | None = None, **how: Any) -> np.ndarray:
-    """Each word a class of its own unless `numbers` says otherwise."""
+    """The label map; `numbers` is the class of each word. Default: each word is its own class."""
     found = segment_labels(similarities, IMAGE, numbers or list(range(1, len(similarities) + 1)), **how)
     assert found.shape == (HEIGHT, WIDTH)
     assert found.dtype == np.int64
@@ -135,7 +135,7 @@ def test_confidence_is_the_sigmoid_of_the_score_among_all_words(pooling: str) ->
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_words_below_the_confidence_are_left_out(pooling: str) -> None:
-    """The others are labelled as if they alone had been asked."""
+    """The result is that of the remaining words alone."""
     s = random_similarities()
     confidence = float(np.sort(reference_confidences(s.numpy(), pooling))[1:3].mean())
     kept = np.flatnonzero(reference_confidences(s.numpy(), pooling) > confidence)
@@ -197,7 +197,7 @@ WORDS = ["cat", "dog", "hound"]
 
 
 def predictions(records: pd.DataFrame, shift: dict[str, float] | None = None) -> pd.DataFrame:
-    """Random similarities of three words to every image, plus a `shift` of single images'."""
+    """Random similarities of every image to three words, plus a `shift` for some images."""
     rows = []
     for number, image_id in enumerate(records["image_id"].unique()):
         s = random_similarities(len(WORDS), rows=4, columns=6, seed=number) + (shift or {}).get(image_id, 0)

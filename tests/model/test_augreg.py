@@ -1,4 +1,4 @@
-"""AugReg's files against a NumPy version of the JAX ViT that they were written for."""
+"""AugReg's files against a NumPy version of the JAX ViT that they belong to."""
 
 import math
 import zipfile
@@ -81,7 +81,7 @@ def jax_vit(arrays: Arrays, images: np.ndarray) -> np.ndarray:
 
 
 def in_jax_layout(weights: dict[str, Tensor]) -> Arrays:
-    """timm's weights as AugReg's arrays: kernels from inputs to outputs, the heads of attention apart."""
+    """timm's weights as AugReg's arrays: kernels of shape (inputs, outputs), with separate attention heads."""
     arrays: Arrays = {"cls": weights["cls_token"].numpy()}
     arrays["embedding/kernel"] = weights["patch_embed.proj.weight"].permute(2, 3, 1, 0).numpy()
     arrays["embedding/bias"] = weights["patch_embed.proj.bias"].numpy()
@@ -187,7 +187,7 @@ def test_an_array_of_objects_is_refused_and_its_code_not_run(
 
 
 def test_an_array_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
-    """Its header promises a terabyte, which is not there."""
+    """Its header declares a terabyte that the file does not have."""
     file = saved(tmp_path / "vit.npz", random_arrays())
     with zipfile.ZipFile(file, "a") as archive, archive.open("more.npy", "w") as stream:
         header = {"descr": "<f4", "fortran_order": False, "shape": (2**38,)}

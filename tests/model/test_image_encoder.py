@@ -26,7 +26,7 @@ def build(weights: Path | None = None, **options: int) -> ViTEncoder:
 
 
 def timm_vit(num_classes: int = 10, **options: Any) -> Any:
-    """A ViT that timm made, its position embeddings large enough to matter."""
+    """timm's ViT, with position embeddings large enough to matter."""
     torch.manual_seed(1)
     vit = timm.create_model(NAME, num_classes=num_classes, **(OPTIONS | options)).eval()
     torch.nn.init.normal_(vit.pos_embed)
@@ -44,7 +44,7 @@ def test_tokens_at_the_native_size_are_those_of_timm_without_the_class_token() -
 
 
 def timm_with_no_head(vit: Any) -> Any:
-    """The same weights in a ViT as `build_image_encoder` makes it."""
+    """The same weights in the ViT of `build_image_encoder`."""
     headless = timm.create_model(NAME, num_classes=0, global_pool="", **OPTIONS).eval()
     headless.load_state_dict({key: value for key, value in vit.state_dict().items() if not key.startswith("head.")})
     return headless
@@ -52,7 +52,7 @@ def timm_with_no_head(vit: Any) -> Any:
 
 @pytest.mark.parametrize(("rows", "columns"), [(8, 8), (3, 7), (2, 2), (1, 5)])
 def test_position_embeddings_at_another_grid_are_bilinear(rows: int, columns: int) -> None:
-    """timm's ViT of that very size, given torch's interpolation, has the same tokens."""
+    """timm's ViT of the new size has the same tokens if its embeddings are interpolated by torch."""
     vit = timm_vit()
     class_token, grid = vit.pos_embed[:, :1], vit.pos_embed[:, 1:].unflatten(1, (4, 4)).movedim(-1, 1)
     resized = interpolate(grid, size=(rows, columns), mode="bilinear", align_corners=False)
@@ -66,7 +66,7 @@ def test_position_embeddings_at_another_grid_are_bilinear(rows: int, columns: in
 
 
 def test_patches_come_in_reading_order() -> None:
-    """Without any block a token knows its own patch alone."""
+    """Without blocks, a token depends only on its own patch."""
     encoder, inputs = build(depth=0), images(24, 40, number=1)
     changed = inputs.clone()
     changed[:, :, 8:16, 24:32] += 1  # row 1, column 3 of 3 x 5
@@ -203,7 +203,7 @@ HUB_NAME = f"{NAME}.augreg_in21k"
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which the offline copy of the hub has the weights called `HUB_NAME`; empty."""
+    """The empty folder for the weights `HUB_NAME` in an offline copy of the hub."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     copy = tmp_path / f"models--timm--{HUB_NAME}"
@@ -220,7 +220,7 @@ def build_from_hub(weights: str = HUB_NAME, name: str = NAME, **options: int) ->
 
 
 def hub_vit() -> Any:
-    """A ViT as `build_from_hub` makes it; the heads are those of the name."""
+    """The ViT of `build_from_hub`; the number of heads follows from the name."""
     return timm_vit(embed_dim=48, num_heads=3)
 
 

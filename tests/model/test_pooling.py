@@ -197,7 +197,7 @@ def test_without_lambda_score_and_gradient_stay_finite(assignment: str, similari
 
 
 def test_without_lambda_the_gradient_of_the_size_term_does_not_depend_on_the_mask_size() -> None:
-    """The size term is log mbar: where m = exp(s), its slope towards s is 1 however small the mask."""
+    """The size term is log mbar: for m = exp(s), its derivative by s is 1 for any mask size."""
     s = torch.linspace(-87.0, -20.0, 30)[:, None, None].requires_grad_()
     penalties = size_penalty(mpa_masks(s), 0.0, 5.0)
     penalties.sum().backward()

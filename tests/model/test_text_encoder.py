@@ -43,7 +43,7 @@ def class_encoder() -> ClassEncoder:
 
 
 def pretrained(folder: Path) -> BertModel:
-    """A BERT and its tokenizer as others publish them."""
+    """A BERT and its tokenizer, saved in the published format."""
     torch.manual_seed(1)
     (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "circle"]))
     BertTokenizerFast(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
@@ -88,7 +88,7 @@ def test_a_folder_without_a_bert_is_refused(tmp_path: Path) -> None:
 
 
 def published(folder: Path) -> BertForPreTraining:
-    """A BERT with its heads and its words in the three files of the smaller BERTs, which do not name their type."""
+    """A BERT with its heads, in the three files of the smaller BERTs, which do not name the model type."""
     torch.manual_seed(1)
     folder.mkdir(parents=True, exist_ok=True)
     bert = BertForPreTraining(BertConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=2))
@@ -102,7 +102,7 @@ def published(folder: Path) -> BertForPreTraining:
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which the offline copy of the hub has `lab/bert`; empty."""
+    """The empty folder of `lab/bert` in an offline copy of the hub."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     copy = tmp_path / "hub" / "models--lab--bert"
@@ -348,7 +348,7 @@ def test_only_classes_in_the_batch_learn() -> None:
 
 
 def test_classes_start_far_apart_in_the_common_space() -> None:
-    """Despite the projection's bias, which all share."""
+    """Although all classes share the bias of the projection."""
     torch.manual_seed(0)
     encoder = ClassEncoder([str(number) for number in range(20)], 64)
     projected = torch.nn.Linear(64, 64)(encoder(list(encoder.indices)))

@@ -97,7 +97,7 @@ def test_a_model_of_any_encoders_read_back_is_the_same(
     tokenizer = None if "text_encoder" in changed else learn_wordpiece(EXPRESSIONS, 128)
     torch.manual_seed(3)
     model = build_tseg(**architecture, tokenizer=tokenizer)
-    model.train()(images(), EXPRESSIONS)  # batch norms have met an image
+    model.train()(images(), EXPRESSIONS)  # updates the statistics of batch norms
     save_model(tmp_path / "model.safetensors", model.eval(), architecture, PROVENANCE)
     loaded, provenance = load_model(tmp_path / "model.safetensors")
     assert provenance == PROVENANCE

@@ -1,4 +1,4 @@
-"""The wide ResNet against a float64 reading of the published tables, by the names of the circulated weights."""
+"""The wide ResNet against a float64 version of the published tables, with the names of the circulated weights."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,7 +81,7 @@ def published_forward(weights: dict[str, Tensor], images: Tensor) -> Tensor:
 
 
 def random_net(width: int = 2) -> WideResNet38:
-    """A net whose norms have met images: statistics, scales and shifts as trained ones, far from 0 and 1."""
+    """A net whose batch norms have statistics, scales and shifts far from 0 and 1, as after training."""
     torch.manual_seed(0)
     net = WideResNet38(width)
     for module in net.modules():
@@ -97,7 +97,7 @@ def images(height: int = 32, width: int = 32, number: int = 2) -> Tensor:
 
 
 def circulated(net: WideResNet38) -> dict[str, Tensor]:
-    """The weights as they circulate: converted from mxnet, which counts no batches."""
+    """The weights in the circulated format: converted from mxnet, without num_batches_tracked."""
     return {name: weight for name, weight in net.state_dict().items() if "num_batches_tracked" not in name}
 
 
@@ -115,7 +115,7 @@ def test_weights_have_the_names_and_shapes_of_the_published_net() -> None:
 
 
 def test_weights_are_as_many_as_the_published_file_holds() -> None:
-    """It is listed with 402 MB: float32 in units of 2**20 bytes, and what the format adds."""
+    """The published file has 402 MB (of 2**20 bytes): the float32 weights and the overhead of the format."""
     with torch.device("meta"):
         net = WideResNet38()
     assert sum(parameter.numel() for parameter in net.parameters()) == 105_070_912
@@ -179,7 +179,7 @@ def test_channels_are_dropped_only_in_training() -> None:
 
 
 def test_a_narrow_net_learns() -> None:
-    """Two images are told apart by the mean of their features."""
+    """A linear layer on the mean features learns to distinguish two images."""
     torch.manual_seed(0)
     net, inputs = WideResNet38(2).train(), images()
     readout = nn.Linear(net.num_features, 2)

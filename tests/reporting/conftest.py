@@ -1,4 +1,4 @@
-"""Images with rectangles, and the arguments of figures that are not drawn."""
+"""Fixtures: images with rectangles, and the arguments of functions that draw."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[Shown]:
 
 @pytest.fixture
 def rectangles(tmp_path: Path) -> pd.DataFrame:
-    """Two records on each of four images, their masks a rectangle; every second one ignores the pixels outside it."""
+    """Four images of two records; each mask is a rectangle. Every other record ignores the pixels outside its mask."""
     rows = []
     for number in range(8):
         path = tmp_path / f"{number // 2}.png"

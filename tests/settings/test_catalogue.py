@@ -51,7 +51,7 @@ def test_the_limit_of_an_archive_exceeds_its_size_but_not_by_much(published) -> 
 
 
 def strings(value: Any) -> list[str]:
-    """All strings in a configuration."""
+    """All string values in a configuration."""
     if isinstance(value, dict):
         return [text for item in value.values() for text in strings(item)]
     if isinstance(value, list):
@@ -70,10 +70,10 @@ def test_a_configuration_reads_only_paths_that_its_sources_provide(catalogue: Ca
         source = catalogue[name]
         if isinstance(source, ShapesSource):
             continue
-        # A folder that something lies in, or a thing that is there, or something in a folder of the archive.
+        # A path that contains, equals or lies in one of the source's paths.
         assert not inside or any(
             Path(made).is_relative_to(inside) or Path(inside).is_relative_to(made) for made in source.becomes
-        ), f"{path} does not come of {name}"
+        ), f"{path} is not provided by {name}"
 
 
 FILE = {"urls": ["https://example.org/a.zip"]}

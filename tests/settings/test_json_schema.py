@@ -1,4 +1,4 @@
-"""The JSON schemas of config/schema: up to date, true of the configuration, and as strict as `tseg.settings`."""
+"""The JSON schemas of config/schema are up to date, accept the configuration and are as strict as `tseg.settings`."""
 
 import re
 from pathlib import Path

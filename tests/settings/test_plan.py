@@ -1,4 +1,4 @@
-"""What a configuration asks for: runs, files, options. Nothing here needs snakemake."""
+"""The plan of a configuration: runs, files, options. No test needs snakemake."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ MakePlan = Callable[..., Plan]
 
 @pytest.fixture
 def make_plan(tmp_path: Path) -> MakePlan:
-    """The plan of the default configuration with tables `own` and `other` and figure `own` of these descriptions."""
+    """The plan of the default configuration with the given tables `own` and `other` and figure `own`."""
 
     def make(
         rows: dict[str, Any],
@@ -46,7 +46,7 @@ def default() -> dict[str, Any]:
 
 
 def in_place(folder: Path) -> dict[str, Any]:
-    """The default's data sets, PhraseCut as pairs in `folder`."""
+    """The default data sets, with PhraseCut as pairs in `folder`."""
     pairs = {"format": "pairs", "annotations": str(folder), "images": [str(folder)], "train": "a", "evaluation": "b"}
     return default()["datasets"] | {"phrasecut": pairs}
 

@@ -1,4 +1,4 @@
-"""A run holds what determines its weights; its name lists what differs from the configuration and from `methods`."""
+"""A run holds the settings that determine its weights; its name lists the differences from the configuration."""
 
 import re
 from pathlib import Path

@@ -62,7 +62,7 @@ def assert_same(ours: Batch, theirs: Batch) -> None:
 
 @pytest.mark.parametrize("make", [make, make_pixels])
 def test_a_batch_is_a_function_of_seed_and_iteration(records: pd.DataFrame, make: Any) -> None:
-    """Independent of the batches requested before it."""
+    """It does not depend on the batches requested before it."""
     in_order, at_random = make(records), make(records)
     visited = {iteration: at_random[iteration] for iteration in (7, 2, 9, 0, 5, 1, 8, 3, 6, 4)}
     for iteration in range(10):
@@ -78,7 +78,7 @@ def test_batches_of_another_seed_or_iteration_differ(records: pd.DataFrame, make
 
 
 def test_images_come_in_the_same_order_and_crops_whatever_the_supervision(records: pd.DataFrame) -> None:
-    """With one image per batch, no expression is drawn before the crop."""
+    """With one image per batch, no expression is drawn before the crop is."""
     for iteration in range(8):
         weak, *others = (
             batches[iteration]
@@ -108,7 +108,7 @@ def test_processes_prepare_the_same_batches(records: pd.DataFrame, make: Any) ->
 
 
 def test_every_epoch_has_each_image_once_in_a_new_order(records: pd.DataFrame) -> None:
-    """Epochs of four images do not end where batches of three do."""
+    """Epochs of four images and batches of three end at different iterations."""
     batches = make(records, flip=False)
     shown = [positives for iteration in range(24) for positives in batches[iteration].positives]
     epochs = [shown[start : start + 4] for start in range(0, 72, 4)]
@@ -164,7 +164,7 @@ def test_an_image_is_positive_for_an_expression_drawn_for_another(records: pd.Da
 
 @pytest.mark.parametrize("flip_words", ["swap", "keep"])
 def test_a_flip_swaps_left_and_right_only_if_flip_words_is_swap(records: pd.DataFrame, flip_words: str) -> None:
-    """Red is marked left of blue in image a: where it appears right of it, the image was flipped."""
+    """In image a, red is left of blue: if it appears on the right, the image was flipped."""
     of_a = records[records["image_id"] == "a"]
     batches = make(of_a, batch_size=1, scale=(1.0, 1.0), flip_words=flip_words)
     original = frozenset(of_a["expression"])
@@ -195,7 +195,7 @@ CLASSES = ["square on the right", "blue square", "square on the left", "green sq
 
 
 def test_semantic_batches_have_all_classes_in_order(records: pd.DataFrame) -> None:
-    """Flipped or not, cropped the same as batches of expressions, and no class changes its words."""
+    """Crops and flips are those of batches of expressions, and a flip does not change the name of a class."""
     of_c = records[records["image_id"] == "c"]
     num_flipped = 0
     for iteration in range(20):
@@ -256,7 +256,7 @@ def test_each_region_is_that_of_the_records_expression(records: pd.DataFrame) ->
 def test_masks_and_boxes_are_cropped_and_flipped_as_the_image_is(
     records: pd.DataFrame, region: Literal["mask", "box"], scale: tuple[float, float]
 ) -> None:
-    """Each square, which is its own box, is found in the image by its colour, in part or not at all where cropped."""
+    """Each square equals its box and is found in the image by its colour, as far as the crop includes it."""
     colours = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
     coloured = records[records["expression"].str.split().str[0].isin(list(colours))]
     batches = make_pixels(coloured, region, scale=scale, resolution=40, flip_words="keep")
@@ -268,7 +268,7 @@ def test_masks_and_boxes_are_cropped_and_flipped_as_the_image_is(
             own = np.array(colours[batch.expressions[expression].split()[0]], bool)
             pixels = batch.images[image].numpy()
             found = pixels[own].min(axis=0) - pixels[~own].max(axis=0) > 0.5
-            # Bilinear and nearest filters may disagree along the square's rim alone.
+            # Bilinear and nearest filters may disagree only along the square's rim.
             inner = mask[1:-1, 1:-1] & mask[2:, 1:-1] & mask[:-2, 1:-1] & mask[1:-1, 2:] & mask[1:-1, :-2]
             outer = np.pad(mask, 1)
             outer = mask | outer[2:, 1:-1] | outer[:-2, 1:-1] | outer[1:-1, 2:] | outer[1:-1, :-2]
@@ -297,7 +297,7 @@ def grid(text: str) -> np.ndarray:
 )
 def test_a_box_drawn_by_hand(records: pd.DataFrame, box: list[float], expected: str, mirrored: str) -> None:
     """Its pixels are those whose centres lie inside; nothing lies outside the image."""
-    # The expression tells a flip: it becomes "right".
+    # The expression reveals a flip: it becomes "right".
     of_d = records[records["image_id"] == "d"].head(1).assign(box=[box], height=4, width=4, expression="left")
     Image.new("RGB", (4, 4)).save(of_d["file_name"].iloc[0])
     batches = make_pixels(of_d, "box", batch_size=1, scale=(1.0, 1.0), resolution=4)

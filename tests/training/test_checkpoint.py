@@ -16,7 +16,7 @@ def parts(seed: int) -> dict[str, nn.Module | torch.optim.Optimizer | torch.opti
 
 
 def step(of: dict, times: int) -> list[Tensor]:
-    """Some steps of a training, and the weights they lead to."""
+    """Perform training steps; return the resulting weights."""
     for number in range(times):
         of["optimizer"].zero_grad()
         of["model"](torch.full((4, 3), 1.0 + number)).square().sum().backward()

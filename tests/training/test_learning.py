@@ -1,4 +1,4 @@
-"""What the trainings are for: masks, learnt from masks and learnt from words alone."""
+"""A small model learns masks, from masks and from words alone."""
 
 import functools
 from collections.abc import Callable
@@ -31,7 +31,7 @@ COLOURS = {"red": (210, 40, 40), "green": (40, 170, 40), "blue": (50, 60, 220), 
 
 
 def draw_records(dir: Path, num_images: int, seed: int) -> pd.DataFrame:
-    """Images, two or three things on noise in each, and a record of every thing, such as "red disc"."""
+    """Images with two or three things on noise, and a record per thing, such as "red disc"."""
     generator = np.random.default_rng(seed)
     rows: list[dict[str, Any]] = []
     for index in range(num_images):
@@ -45,7 +45,7 @@ def draw_records(dir: Path, num_images: int, seed: int) -> pd.DataFrame:
 
 
 def draw_things(generator: np.random.Generator) -> tuple[Image.Image, dict[str, np.ndarray]]:
-    """An image and the masks of what is in it, one colour and one quarter of the image each."""
+    """An image and the masks of its things; each has its own colour and its own quarter of the image."""
     image = Image.fromarray(generator.integers(70, 190, (SIDE, SIDE, 3), dtype=np.uint8))
     things: dict[str, np.ndarray] = {}
     corners = generator.permutation([(0, 0), (0, 24), (24, 0), (24, 24)])
@@ -116,7 +116,7 @@ def learn(
 
 @torch.no_grad()
 def mean_iou(model: TSEG, records: pd.DataFrame, masks_of: Callable[[Tensor], Tensor]) -> float:
-    """mIoU over the records; `masks_of` makes masks (L, SIDE, SIDE) of the similarities (L, h, h) of an image."""
+    """mIoU over the records; `masks_of` computes masks (L, SIDE, SIDE) from the similarities (L, h, h) of an image."""
     ious = []
     for file_name, own in records.groupby("file_name"):
         pixels = normalised(open_image(str(file_name)), model.image_encoder.mean, model.image_encoder.std)
@@ -139,12 +139,12 @@ def thresholded(similarities: Tensor) -> Tensor:
 
 
 def assigned(similarities: Tensor) -> Tensor:
-    """Masks of MPA: eq. 6, then pixels."""
+    """Masks of MPA: eq. 6, interpolated to pixels."""
     return to_pixels(similarities.sigmoid()) > 0.5
 
 
 def activated(similarities: Tensor) -> Tensor:
-    """Masks of GAP: the positive activation, over a fifth of its maximum."""
+    """Masks of GAP: where the positive activation exceeds a fifth of its maximum."""
     activation = to_pixels(similarities.relu())
     return activation > 0.2 * activation.amax(dim=(1, 2), keepdim=True)
 
@@ -167,7 +167,7 @@ def test_full_supervision_overfits_four_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_from_words_alone_mpa_learns_better_masks_than_gap(tmp_path: Path, seed: int) -> None:
-    """On images that neither has seen. Measured 0.69, 0.68, 0.57 against 0.28, 0.35, 0.29."""
+    """Scored on unseen images. Measured 0.69, 0.68, 0.57 against 0.28, 0.35, 0.29."""
     records, unseen = draw_records(tmp_path, 80, seed=1), draw_records(tmp_path, 32, seed=2)
     options = {"mpa": {"epsilon": 1.0, "size_lambda": 0.01, "size_power": 5.0}, "gap": {}}
     scores = {}

@@ -1,4 +1,4 @@
-"""Training: the same bytes every time, interrupted or not."""
+"""Training gives the same bytes every time, interrupted or not."""
 
 import functools
 import math
@@ -24,7 +24,7 @@ from tseg.training.targets import TfidfTargets, identity_targets
 from ..provenances import model_provenance
 
 ITERATIONS = 24
-KILLED_AT = 17  # the checkpoint before is that of iteration 10
+KILLED_AT = 17  # the previous checkpoint is from iteration 10
 SUPERVISIONS = ["weak", "full", "boxes"]
 
 
@@ -155,7 +155,7 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(training: Callable[[str],
 
 
 def test_masks_are_never_read(training: Callable[[str], Training]) -> None:
-    """Weak supervision: without mask and box the training is the same."""
+    """Weak supervision gives the same model without masks and boxes."""
     with_masks, without = training("with"), training("without")
     without.records = without.records[["file_name", "expression"]]
     assert_same_bits(without().state(), with_masks().state())

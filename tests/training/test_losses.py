@@ -48,10 +48,10 @@ def test_loss_of_any_finite_scores_is_finite() -> None:
 
 
 def to_pixels(maps: np.ndarray, resolution: int) -> np.ndarray:
-    """Square maps (P, h, h) interpolated bilinearly to (P, resolution, resolution), pixel centres on pixel centres."""
+    """Square maps (P, h, h) interpolated bilinearly to (P, resolution, resolution), with aligned pixel centres."""
     side = maps.shape[-1]
     positions = ((np.arange(resolution) + 0.5) * side / resolution - 0.5).clip(0, side - 1)
-    # The share of each coarse pixel in each fine one falls off linearly to its neighbours.
+    # The weight of a coarse pixel in a fine one decreases linearly with their distance.
     shares = (1 - np.abs(positions[:, None] - np.arange(side))).clip(min=0)
     return np.einsum("yi,pij,xj->pyx", shares, maps, shares)
 

@@ -1,4 +1,4 @@
-"""Each objective is its loss of the right similarities."""
+"""Each objective applies its loss to the right similarities."""
 
 from collections.abc import Callable
 
@@ -44,7 +44,7 @@ def test_the_loss_of_pixels_uses_each_pairs_similarities(
 
 @pytest.mark.parametrize("objective", [objectives.full, objectives.boxes])
 def test_only_pairs_have_a_gradient(batch: Batch, similarities: Tensor, objective: objectives.Objective) -> None:
-    """Only positive expressions: images and expressions that are no pair have no gradient."""
+    """Images and expressions that are not a pair have no gradient."""
     (gradient,) = torch.autograd.grad(objective(similarities.requires_grad_(), batch), similarities)
     taught = torch.zeros(B, L, dtype=torch.bool)
     for image, expression in ((0, 1), (0, 4), (2, 4), (2, 0)):

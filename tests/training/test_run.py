@@ -1,4 +1,4 @@
-"""A run lists the images that its weights have seen, and refuses a pretraining that is not its own."""
+"""A run lists the images that its weights have seen, and refuses the pretraining of another run."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ SETTINGS = {
 
 
 def prepare(template: Path, path: Path, dataset: str, coco_ids: dict[str, str | None]) -> str:
-    """The records of the images that `coco_ids` names, as those of a data set."""
+    """Write the records of a data set with the images of `coco_ids`."""
     rows = [
         row | {"coco_id": coco_ids[row["image_id"]], "box": list(row["box"]), "tags": []}
         for row in read_records(template)[0].to_dict("records")
@@ -45,7 +45,7 @@ def prepare(template: Path, path: Path, dataset: str, coco_ids: dict[str, str | 
 
 @pytest.fixture
 def runs(records_path: Path, tmp_path: Path, architecture: dict[str, Any]) -> dict[str, Path]:
-    """Settings of a box pretraining on three images, of which one is excluded, and of a run that starts from it."""
+    """Settings of a box pretraining on three images, one of them excluded, and of a run that starts from it."""
     coco = prepare(records_path, tmp_path / "coco.parquet", "refcoco", {"a": "1", "b": "2", "c": "3"})
     own = prepare(records_path, tmp_path / "own.parquet", "phrasecut", {"c": "3", "d": None})
     evaluated = prepare(records_path, tmp_path / "val.parquet", "refcoco", {"b": "2"})

@@ -48,7 +48,7 @@ def test_tfidf_is_the_largest_cosine_similarity_with_a_positive() -> None:
 
 
 def test_expressions_that_share_a_word_are_partly_positive() -> None:
-    """The paper's example: an image of a tabby cat, and another image's brown cat."""
+    """The paper's example: a tabby cat in one image and a brown cat in another."""
     targets = TfidfTargets(TRAINING)([{"tabby cat"}], ["brown cat", "tabby cat", "brown dog"])
     assert 0.1 < targets[0, 0].item() < 0.9
     assert targets[0, 1:].tolist() == [1, 0]

@@ -1,4 +1,4 @@
-"""A reader of docs/: what a page tells to do, done in a copy of the project."""
+"""Follow the pages of docs/ in a copy of the project."""
 
 import os
 import re
@@ -12,19 +12,19 @@ BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 
 
 def blocks_of(page: str) -> list[tuple[str, str]]:
-    """Kind and text of every block of code of a page, in order."""
+    """The kind and text of every code block of a page, in order."""
     return BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
 
 
 def copy_project(folder: Path) -> None:
-    """What the workflow needs of the project."""
+    """Copy the parts of the project that the workflow needs."""
     for name in ("Snakefile", "workflow", "config", "src"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
 
 
 def run(project: Path, *command: str) -> str:
-    """What a command says in a copy of the project; it must not fail."""
+    """Run a command in a copy of the project; return its output. It must not fail."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = os.environ | {"PATH": path, "PYTHONPATH": str(project / "src")}
     done = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True, check=False)

@@ -1,4 +1,4 @@
-"""What DVC does for raw files and records: says what changed, and shares them through a folder that all can reach."""
+"""DVC lists changes to raw files and records and shares them through a common folder."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose raw files and records are in DVC, and pushed to the folder `remote` beside it."""
+    """A project with its raw files and records in DVC, pushed to the folder `remote` beside it."""
     lab = tmp_path_factory.mktemp("lab") / "project"
     shutil.copytree(ROOT / ".dvc", lab / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
     shutil.copy(ROOT / ".gitignore", lab)

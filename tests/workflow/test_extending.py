@@ -12,7 +12,7 @@ from .reader import blocks_of, copy_project, run
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with the example of the page, at the smallest scale."""
+    """A copy of the project with the example of the page, at a minimal scale."""
     folder = tmp_path_factory.mktemp("reader")
     copy_project(folder)
     function, line, table = [text for kind, text in blocks_of("docs/extending.md") if kind != "sh"]

@@ -1,4 +1,4 @@
-"""What docs/own-data.md tells a reader to do works as it stands there, from images and phrases to masks."""
+"""The instructions of docs/own-data.md work as printed, from images and phrases to masks."""
 
 import csv
 import io
@@ -19,12 +19,12 @@ RECORDS = "data/records/mine"
 
 
 def blocks(kind: str) -> list[str]:
-    """What the page has of a kind, in order."""
+    """The blocks of a kind on the page, in order."""
     return [text for name, text in blocks_of("docs/own-data.md") if name == kind]
 
 
 def draw_data(folder: Path) -> None:
-    """The tables of the page, the images and masks that they name, and the photograph that it segments."""
+    """Write the tables of the page, the images and masks that they name, and the photograph that it segments."""
     for name, table in zip(("train", "val"), blocks("csv"), strict=True):
         (folder / f"{name}.csv").write_text(table, encoding="utf-8")
         for number, row in enumerate(csv.DictReader(io.StringIO(table))):
@@ -35,15 +35,15 @@ def draw_data(folder: Path) -> None:
             if row.get("mask"):
                 (folder / row["mask"]).parent.mkdir(exist_ok=True)
                 Image.fromarray(noise[..., 0] > 200).save(folder / row["mask"])
-    turned = Image.Exif()
-    turned[0x0112] = 6  # by 90 degrees
-    Image.new("RGB", SIZE, "red").save(folder / "images/garden/001.jpg", exif=turned)
+    rotated = Image.Exif()
+    rotated[0x0112] = 6  # by 90 degrees
+    Image.new("RGB", SIZE, "red").save(folder / "images/garden/001.jpg", exif=rotated)
     Image.new("RGB", SIZE, "blue").save(folder.parent / "photo.jpg")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project in which a reader has written the page's files, with fewer iterations."""
+    """A copy of the project with the files of the page and fewer iterations."""
     folder = tmp_path_factory.mktemp("reader")
     copy_project(folder)
     (folder / "my-data").mkdir()
@@ -68,16 +68,16 @@ def test_the_pages_lines_lead_from_images_and_phrases_to_masks_and_scores(projec
     settings = json.dumps(yaml.safe_load(blocks("yaml")[0])["datasets"]["mine"])
     train = ("tseg", "prepare", "mine", "train", "--settings", settings, "--output", f"{RECORDS}/train.parquet")
     run(project, *train)
-    assert skipped(project) == ["train.csv:5", "train.csv:6"]  # the image that must be turned
+    assert skipped(project) == ["train.csv:5", "train.csv:6"]  # the image with a rotation flag
     (hint,) = blocks("python")
     run(project, sys.executable, "-c", hint)
     run(project, *train)
     assert skipped(project) == []
 
     to_masks, at_scale, to_scores = blocks("sh")
-    said = run(project, "bash", "-ec", to_masks)
+    output = run(project, "bash", "-ec", to_masks)
     for number, phrase in enumerate(("red umbrella", "cat"), 1):
-        assert f"masks/photo-{number}-overlay.png: {phrase}, " in said
+        assert f"masks/photo-{number}-overlay.png: {phrase}, " in output
         with Image.open(project / f"masks/photo-{number}-mask.png") as mask:
             assert (mask.mode, mask.size) == ("1", SIZE)
     with Image.open(project / "results/mine/figures/mine.png") as figure:

@@ -1,4 +1,4 @@
-"""The workflow as users run it: snakemake in a process of its own, on a few small images."""
+"""The workflow, run by snakemake in a process of its own on a few small images."""
 
 import copy
 import json
@@ -55,7 +55,7 @@ def snakemake(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def small_settings(folder: Path) -> dict[str, Any]:
-    """The default configuration, shrunk to seconds, with absolute paths below `folder`."""
+    """The default configuration, reduced to seconds, with absolute paths below `folder`."""
     experiments = {
         "methods": METHODS,
         "tables": {name: {"number": name, "title": name} | table for name, table in TABLES.items()},
@@ -86,7 +86,7 @@ def small_settings(folder: Path) -> dict[str, Any]:
 
 
 def write_small_catalogue(path: Path) -> None:
-    """The embedded data set of the project's catalogue with few images."""
+    """The catalogue of the project with few images in its embedded data set."""
     catalogue = yaml.safe_load((ROOT / "config/sources.yaml").read_text())
     small = {"num_train": 12, "num_val": NUM_VAL}
     drawn = {name: source | small for name, source in catalogue.items() if source["kind"] == "shapes"}

@@ -1,4 +1,4 @@
-"""Pairs of images and phrases: any row becomes a record or is skipped by name; any file is read or refused."""
+"""Pairs of images and phrases: every row becomes a record or is skipped, every file is read or refused."""
 
 import csv
 import io
@@ -68,7 +68,7 @@ def test_csv_parquet_and_captions_give_the_same_records(tmp_path: Path) -> None:
 
 
 def test_a_row_without_an_id_is_named_by_its_line(tmp_path: Path) -> None:
-    """The line on which it begins: phrases may span lines, and lines between rows may be empty."""
+    """The line on which the row starts: phrases may span lines, and lines between rows may be empty."""
     text = 'image,phrase\r\na.jpg,one\r\n\r\na.jpg,"two\nlines"\r\n\nb.jpg,three\n'
     (tmp_path / "train.csv").write_bytes(text.encode("utf-8-sig"))
     found = read(tmp_path)
@@ -313,7 +313,7 @@ def test_the_region_is_every_pixel_that_is_not_black(tmp_path: Path, mask: Image
 
 
 def bad_masks(folder: Path) -> dict[str, bytes]:
-    """Bad mask files by a part of the reason they get."""
+    """Part of the reason to the bad mask file that is skipped for it."""
     grey = Image.fromarray(REGION.astype(np.uint8))
     good = png(folder, grey).read_bytes()
     frames = io.BytesIO()

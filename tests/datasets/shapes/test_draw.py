@@ -49,7 +49,7 @@ def refs(dir: Path, dataset: str) -> list[dict[str, Any]]:
 
 
 def expressions(dir: Path, dataset: str) -> list[tuple[list[Thing], Thing, str]]:
-    """The things of the image, the referred thing, the expression."""
+    """The things in the image, the referred thing and the expression."""
     return [
         (things, things[ref["ann_id"] % 10], sentence["sent"])
         for ref in refs(dir, dataset)
@@ -90,7 +90,7 @@ def middle(thing: Thing) -> np.ndarray:
 
 
 def beside(words: list[str], things: list[Thing]) -> list[Thing]:
-    """The things described by words such as "stars left of red ring": those farther to that side."""
+    """The things that a phrase such as "stars left of red ring" describes: those farther to that side."""
     at = next((index for index, word in enumerate(words) if word in DIRECTIONS), None)
     if at is None:
         return alike(words, things)

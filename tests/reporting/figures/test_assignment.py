@@ -1,4 +1,4 @@
-"""The figure of assignment shows the pair that its rule chooses, with the weights of eq. 5 and eq. 6."""
+"""The assignment figure shows the pair that its rule chooses, with the weights of eq. 5 and eq. 6."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tseg.reporting.figures.assignment import draw_assignment
 
 SIDE, GRID = 40, 4
 HOW = {"title": "Assignment", "caption": "What is seen."}
-# Rows of patches that each expression is true of, by image.
+# By image and expression, the rows of patches that the expression describes.
 ROWS = {
     "a": {"sky": (0, 2), "blue": (1, 3), "far": (3, 4)},
     "b": {"sky": (0, 2), "blue": (1, 3)},
@@ -93,7 +93,7 @@ def test_a_data_set_without_overlap_and_a_missing_prediction_are_named(records: 
     predictions = predict(records, {"a": 5, "b": 0, "c": 9})
     with pytest.raises(ValueError, match="no two expressions of an image have overlapping true masks"):
         draw_assignment(records[records["expression"] == "sky"], predictions, tmp_path / "assignment.png", **HOW)
-    for expression in ("blue", "far"):  # one of the pair, and one that the softmax alone needs
+    for expression in ("blue", "far"):  # one of the pair, and one that only the softmax needs
         others = predictions[predictions["expression"] != expression]
         with pytest.raises(ValueError, match=f"no prediction for '{expression}' in the image a"):
             draw_assignment(records, others, tmp_path / "assignment.png", **HOW)

@@ -24,7 +24,7 @@ def part(top: int, bottom: int) -> str:
 
 @pytest.fixture
 def records(tmp_path: Path) -> pd.DataFrame:
-    """An image with a cow above a cat and a void strip, and one with a dog."""
+    """One image with a cow above a cat and a void strip, and one with a dog."""
     for name in "ab":
         Image.new("RGB", SIZE, "#808080").save(tmp_path / f"{name}.png")
     rows = [("a", "cow", part(0, 10), part(38, 40)), ("a", "cat", part(10, 20), None), ("b", "dog", part(0, 40), None)]

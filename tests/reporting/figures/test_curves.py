@@ -1,4 +1,4 @@
-"""Learning curves: a panel per kind of loss, the same bytes whenever they are drawn."""
+"""Learning curves have a panel per kind of loss and the same bytes every time."""
 
 from pathlib import Path
 

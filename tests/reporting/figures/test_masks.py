@@ -1,4 +1,4 @@
-"""Figures of masks show records drawn at random, and are the same bytes whenever they are drawn."""
+"""Figures of masks show randomly drawn records and have the same bytes every time."""
 
 from pathlib import Path
 

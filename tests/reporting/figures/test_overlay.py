@@ -1,4 +1,4 @@
-"""Overlays let the image, and masks below one another, be seen."""
+"""The image and overlapping masks stay visible under overlays."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Pages are as large as their axes and texts need; no text is cut and none covers another."""
+"""Pages fit their axes and texts; no text is cut off or covers another."""
 
 from itertools import combinations
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Statistics of records equal counts made by hand and overlaps of decoded masks."""
+"""Statistics of records equal counts by hand and the overlaps of decoded masks."""
 
 from collections.abc import Sequence
 from itertools import combinations

@@ -1,4 +1,4 @@
-"""The table of overlaps counts every planted leak, and has a dash for counts that cannot be known."""
+"""The table of overlaps counts every planted leak and has a dash for unknown counts."""
 
 from pathlib import Path
 from typing import Any

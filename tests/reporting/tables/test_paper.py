@@ -1,4 +1,4 @@
-"""Tables say what evaluation measured, of which data, and are written whole or not at all."""
+"""Tables contain the metrics of evaluations and name the data; they are written completely or not at all."""
 
 import json
 import math
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def write_summary(folder: Path, name: str, seed: int, score: float, **data: Any) -> Path:
-    """Of a run called `<name>-mpa`; `data` may hold trained_on and evaluated_on."""
+    """A summary of the run `<name>-mpa`; `data` may contain trained_on and evaluated_on."""
     usual: dict[str, Any] = {"dataset": name, "sources": ["shapes-coco"]}
     trained_on = records_provenance(**usual | data.get("trained_on", {}))
     evaluated_on = records_provenance(**usual | {"split": "val"} | data.get("evaluated_on", {}))
