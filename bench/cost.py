@@ -11,7 +11,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tseg.settings.plan import Plan
-from tseg.settings.schema import LanguageModelSettings, RunSettings
+from tseg.settings.run_schema import RunSettings
+from tseg.settings.schema import LanguageModelSettings
 from tseg.training.run import build_model
 
 EXPRESSION = "the striped circle to the left of the red star"

@@ -14,7 +14,8 @@ import torch
 from cost import EXPRESSION, alike
 
 from tseg.settings.plan import Plan
-from tseg.settings.schema import LanguageModelSettings, RunSettings
+from tseg.settings.run_schema import RunSettings
+from tseg.settings.schema import LanguageModelSettings
 from tseg.training.batches import Batch
 from tseg.training.loop import training_step
 from tseg.training.run import build_model, build_objective, build_optimizer

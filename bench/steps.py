@@ -12,10 +12,10 @@ from functools import partial
 import numpy as np
 import torch
 
-from tseg.inference.crf import PRESETS, refine
+from tseg.inference.crf import PRESETS, refine_masks
 from tseg.settings.plan import Plan
+from tseg.settings.run_schema import RunSettings
 from tseg.settings.runs import make_run
-from tseg.settings.schema import RunSettings
 from tseg.training.batches import Batch
 from tseg.training.loop import training_step
 from tseg.training.run import build_model, build_objective, build_optimizer
@@ -64,7 +64,7 @@ def main() -> None:
         image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
         unary = generator.random((4, height, width), dtype=np.float32)
         for preset in PRESETS:
-            milliseconds = median_milliseconds(partial(refine, image, unary, preset), 3)
+            milliseconds = median_milliseconds(partial(refine_masks, image, unary, preset), 3)
             print(f"CRF {preset}, {width} x {height}, 4 expressions: {milliseconds:.0f} ms")
 
 

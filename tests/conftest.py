@@ -83,7 +83,9 @@ def make_model(architecture: dict[str, Any]) -> Callable[[int], Any]:
     import torch
 
     from tseg.model.text_encoder import learn_wordpiece
-    from tseg.model.tseg import TSEG, build_tseg
+    from tseg.model.tseg import TSEG
+
+    from .models import build_tseg
 
     words = [f"{colour} square on the {side}" for colour in COLOURS for side in ("left", "right", "leftmost")]
 

@@ -74,3 +74,21 @@ def test_no_imports_run_in_a_circle() -> None:
 def test_a_library_is_imported_only_where_it_may_be(library: str, allowed: set[str]) -> None:
     for module in MODULES.keys() - allowed:
         assert not [name for name in imports_of(module) if name.partition(".")[0] == library], module
+
+
+def test_no_function_of_the_library_is_called_like_a_command() -> None:
+    commands = {path.stem for path in (SOURCE / "tseg/cli").glob("*.py")}
+    for module, path in MODULES.items():
+        if room_of(module) != "cli":
+            functions = {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+            assert not functions & commands, module
+
+
+def test_no_two_classes_share_a_name() -> None:
+    classes = [
+        node.name
+        for path in MODULES.values()
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert len(classes) == len(set(classes))

@@ -145,3 +145,13 @@ def test_a_provenance_of_another_version_is_refused_with_the_command_that_makes_
     text = model_provenance().to_json().replace('"seed"', '"another"')
     with pytest.raises(ValueError, match=r"model is of another version; make it again with `tseg train`"):
         ModelProvenance.from_json(text, tmp_path / "model")
+
+
+def test_a_file_with_a_damaged_page_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "records.parquet"
+    write_records(path, [row(number) for number in range(200)])
+    content = bytearray(path.read_bytes())
+    content[4:60] = bytes(56)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"records\.parquet is damaged \(.*\); make it again with `tseg prepare`"):
+        read_records(path)

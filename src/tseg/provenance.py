@@ -27,12 +27,20 @@ class Provenance(FrozenModel):
 
     @classmethod
     def from_json(cls, text: str | bytes, path: Path) -> Self:
-        """Parse what `to_json` wrote. Raises ValueError, which names `path`, if it is of another kind or version."""
-        fields: dict[str, Any] = json.loads(text)
-        if fields.pop("kind", None) != cls.kind:
+        """Read what `to_json` wrote to `path`. Raises ValueError as `from_fields`."""
+        try:
+            fields = json.loads(text)
+        except ValueError:
+            fields = {}
+        return cls.from_fields(fields, path)
+
+    @classmethod
+    def from_fields(cls, fields: Any, path: Path) -> Self:
+        """Check fields read from `path`. Raises ValueError if they are of another kind or version."""
+        if not isinstance(fields, dict) or fields.get("kind") != cls.kind:
             raise ValueError(f"{path} is of another kind; give a file that `tseg {cls.command}` wrote")
         try:
-            return cls(**fields)
+            return cls(**{name: value for name, value in fields.items() if name != "kind"})
         except ValidationError:
             raise ValueError(f"{path} is of another version; make it again with `tseg {cls.command}`") from None
 

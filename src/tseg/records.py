@@ -79,7 +79,12 @@ def write(path: Path, table: pa.Table, provenance: Provenance) -> None:
 def read(path: Path, kind: type[P]) -> tuple[pd.DataFrame, P]:
     """Read the rows and the provenance of a file. Raises ValueError like `read_provenance`."""
     provenance = read_provenance(path, kind)
-    return pq.read_table(path).to_pandas(), provenance
+    try:
+        return pq.read_table(path).to_pandas(), provenance
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged ({' '.join(str(error).split())}); make it again with `tseg {kind.command}`"
+        ) from None
 
 
 def read_provenance(path: Path, kind: type[P]) -> P:

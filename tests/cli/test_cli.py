@@ -39,7 +39,7 @@ def test_every_rule_of_the_workflow_is_a_sub_command() -> None:
     [
         (["train", "--config", "nowhere.yaml", "--output", "x"], "nowhere.yaml does not exist"),
         (["segment", "nowhere.safetensors", "a.jpg", "cat", "--output", "x"], "nowhere.safetensors does not exist"),
-        (["segment", "{text}", "{image}", "cat", "--output", "x"], "was not written by this version of `tseg train`"),
+        (["segment", "{text}", "{image}", "cat", "--output", "x"], "is not a model of `tseg train`"),
         (["segment", "{text}", "{image}", "cat", "--crf", "psa2", "--output", "x"], "there is no preset 'psa2'"),
         (["draw", "masks", "{text}", "--label", "a", "--records", "{text}", "--output", "x.png"], "`tseg prepare`"),
         (["draw", "curves", "run/seed0/history.csv", "--output", "x.png"], "run/seed0/history.csv"),

@@ -144,3 +144,9 @@ def test_a_file_that_is_not_a_summary_is_refused_by_name(tmp_path):
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(ValueError, match=r"other\.json is not a summary .*; make it with `tseg evaluate`"):
         read_summary(tmp_path / "other.json")
+
+
+def test_the_summary_file_lists_metrics_in_the_order_of_the_tables(make, tmp_path):
+    _, summary = make(None)()
+    assert list(read_summary(tmp_path / "summary.json").metrics) == list(summary.metrics)
+    assert list(summary.metrics)[:4] == ["mIoU", "mIoU_low", "mIoU_high", "overall_IoU"]

@@ -5,7 +5,7 @@ import pytest
 from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_softmax
 
-from tseg.inference.crf import PRESETS, refine, refine_labels
+from tseg.inference.crf import PRESETS, refine_labels, refine_masks
 
 HEIGHT, WIDTH = 30, 44
 # name: (Gaussian sxy, compat), (bilateral sxy, srgb, compat), from the authors' repositories
@@ -47,7 +47,7 @@ def fresh_field(labels: np.ndarray, preset: str) -> np.ndarray:
 
 @pytest.mark.parametrize("preset", PUBLISHED)
 def test_refinement_equals_a_fresh_field_per_expression(preset: str) -> None:
-    refined = refine(image(), probabilities(), preset)
+    refined = refine_masks(image(), probabilities(), preset)
     for ours, foreground in zip(refined, probabilities(), strict=True):
         np.testing.assert_array_equal(ours, fresh_field(np.stack([1 - foreground, foreground]), preset)[1])
 
@@ -63,7 +63,7 @@ def test_refinement_of_labels_equals_one_field_of_all_labels(preset: str) -> Non
 def test_one_label_and_the_background_equal_the_binary_field_bit_for_bit() -> None:
     (foreground,) = probabilities(1)
     labels = refine_labels(image(), np.stack([1 - foreground, foreground]), "psa")
-    np.testing.assert_array_equal(labels[1], refine(image(), foreground[None], "psa")[0])
+    np.testing.assert_array_equal(labels[1], refine_masks(image(), foreground[None], "psa")[0])
 
 
 def test_permuting_labels_permutes_their_posteriors() -> None:
@@ -78,8 +78,8 @@ def test_only_published_presets_exist() -> None:
 
 
 def test_expressions_are_refined_independently() -> None:
-    together = refine(image(), probabilities(), "psa")
-    alone = [refine(image(), probabilities()[j : j + 1], "psa") for j in range(3)]
+    together = refine_masks(image(), probabilities(), "psa")
+    alone = [refine_masks(image(), probabilities()[j : j + 1], "psa") for j in range(3)]
     np.testing.assert_array_equal(together, np.concatenate(alone))
 
 
@@ -89,7 +89,7 @@ def test_refinement_follows_the_images_edges() -> None:
     guess = np.full((1, HEIGHT, WIDTH), 0.2, np.float32)
     guess[:, 7:22, 12:29] = 0.8
     before = ((guess[0] > 0.5) & disc).sum() / ((guess[0] > 0.5) | disc).sum()
-    after = refine(image(), guess, "psa")[0] > 0.5
+    after = refine_masks(image(), guess, "psa")[0] > 0.5
     assert (after & disc).sum() / (after | disc).sum() > max(before, 0.95)
 
 
@@ -98,6 +98,6 @@ def test_certain_probabilities_stay_finite_and_inputs_unchanged() -> None:
     certain[1] = 1
     pixels, kept = image(), certain.copy()
     pixels.flags.writeable = False
-    refined = refine(pixels, certain, "psa")
+    refined = refine_masks(pixels, certain, "psa")
     np.testing.assert_array_equal(certain, kept)
     np.testing.assert_array_equal(refined > 0.5, kept > 0.5)

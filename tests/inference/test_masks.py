@@ -7,8 +7,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from tseg.inference.crf import refine
-from tseg.inference.masks import foreground_probabilities, segment
+from tseg.inference.crf import refine_masks
+from tseg.inference.masks import foreground_probabilities, segment_masks
 
 HEIGHT, WIDTH = 37, 53
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))
@@ -24,7 +24,7 @@ def to_pixels(maps: Tensor) -> np.ndarray:
 
 
 def masks(similarities: Tensor, pooling: str | None, background: float = 0.2, crf: str | None = None) -> np.ndarray:
-    found = segment(similarities, IMAGE, pooling=pooling, background=background, crf=crf)
+    found = segment_masks(similarities, IMAGE, pooling=pooling, background=background, crf=crf)
     assert found.dtype == bool
     assert found.shape == (len(similarities), HEIGHT, WIDTH)
     return found
@@ -111,7 +111,7 @@ def test_probabilities_lie_between_zero_and_one(pooling: str, tau: float) -> Non
 def test_crf_takes_the_probabilities_as_its_unary(pooling: str) -> None:
     s = random_similarities()
     probabilities = foreground_probabilities(s, pooling, (HEIGHT, WIDTH), 0.2).numpy()
-    expected = refine(np.asarray(IMAGE), probabilities, "psa") > 0.5
+    expected = refine_masks(np.asarray(IMAGE), probabilities, "psa") > 0.5
     np.testing.assert_array_equal(masks(s, pooling, crf="psa"), expected)
     assert (expected != masks(s, pooling)).any()
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tseg.images import open_image
-from tseg.inference.masks import MASKS, mask_records, segment
+from tseg.inference.masks import MASKS, mask_records, segment_masks
 from tseg.inference.predict import PREDICTIONS, predict_records, predict_similarities
 from tseg.model.tseg import TSEG
 from tseg.records import decode_mask
@@ -75,7 +75,7 @@ def test_every_record_has_the_mask_of_its_expression_among_those_of_its_image(
     assert set(found) == set(records["record_id"])
     for file_name, of_image in records.groupby("file_name"):
         stacked = np.stack([similarities[question] for question in questions(of_image)]).astype(np.float32)
-        expected = segment(torch.from_numpy(stacked), open_image(str(file_name)), pooling=pooling, **RULES)
+        expected = segment_masks(torch.from_numpy(stacked), open_image(str(file_name)), pooling=pooling, **RULES)
         for record_id, mask in zip(of_image["record_id"], expected, strict=True):
             np.testing.assert_array_equal(found[record_id], mask)
 

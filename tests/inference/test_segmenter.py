@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 
 from tseg.images import open_image
-from tseg.inference.masks import mask_records, segment
+from tseg.inference.masks import mask_records, segment_masks
 from tseg.inference.predict import predict_records, predict_similarities
 from tseg.inference.segmenter import Segmenter
-from tseg.model.tseg import TSEG, build_tseg, save_model
+from tseg.model.tseg import TSEG, save_model
 from tseg.records import decode_mask
 
+from ..models import build_tseg
 from ..provenances import model_provenance
 
 EXPRESSIONS = ["red square", "square on the left", "blue square"]
@@ -41,7 +42,7 @@ def test_by_default_masks_use_the_models_own_pooling_and_resolution(
     similarities = predict_similarities(
         model, image(), EXPRESSIONS, resolution=resolution or 40, scales=[1.0], flip=False, flip_words="swap"
     )
-    expected = segment(similarities, image(), pooling="spa", background=0.2, crf=crf)
+    expected = segment_masks(similarities, image(), pooling="spa", background=0.2, crf=crf)
     assert found.shape == (3, 45, 70)
     np.testing.assert_array_equal(found, expected)
 
@@ -49,7 +50,7 @@ def test_by_default_masks_use_the_models_own_pooling_and_resolution(
 def test_scales_and_flips_reach_the_prediction(path: Path, model: TSEG) -> None:
     views: dict[str, Any] = {"scales": (1.0, 1.5), "flip": True}
     similarities = predict_similarities(model, image(), EXPRESSIONS, resolution=40, flip_words="swap", **views)
-    expected = segment(similarities, image(), pooling="spa", background=0.2, crf=None)
+    expected = segment_masks(similarities, image(), pooling="spa", background=0.2, crf=None)
     np.testing.assert_array_equal(Segmenter.load(path)(image(), EXPRESSIONS, **views), expected)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from tseg.inference.crf import refine_labels
-from tseg.inference.masks import foreground_probabilities, segment
+from tseg.inference.masks import foreground_probabilities, segment_masks
 from tseg.inference.semantic import (
     LABELS,
     confidences,
@@ -104,7 +104,7 @@ def test_spa_labels_are_interpolated_masks_and_their_background(words: int) -> N
 @pytest.mark.parametrize("words", [1, 2, 6])
 def test_spa_with_all_words_confident_is_the_argmax_of_its_masks(words: int) -> None:
     s = random_similarities(words)
-    masks = segment(s, IMAGE, pooling="spa", background=0.2, crf=None)
+    masks = segment_masks(s, IMAGE, pooling="spa", background=0.2, crf=None)
     expected = np.concatenate([~masks.any(axis=0, keepdims=True), masks]).argmax(axis=0)
     np.testing.assert_array_equal(label_map(s, **rules("spa")), expected)
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from tseg.model.text_encoder import learn_wordpiece
-from tseg.model.tseg import TSEG, build_tseg, load_model, save_model
+from tseg.model.tseg import TSEG, load_model, save_model
+
+from ..models import build_tseg
 
 from safetensors.torch import save_file  # isort: skip
 
@@ -154,18 +156,19 @@ def test_a_file_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model\.safetensors does not exist"):
         load_model(path)
     path.write_bytes(b"no weights at all")
-    with pytest.raises(ValueError, match=r"model\.safetensors was not written by"):
+    with pytest.raises(ValueError, match=r"model\.safetensors is not a model of `tseg train`"):
         load_model(path)
-    save_file({"weight": torch.zeros(1)}, path)
-    with pytest.raises(ValueError, match=r"model\.safetensors was not written by"):
-        load_model(path)
-    save_file({"weight": torch.zeros(1)}, path, metadata={"format": json.dumps("pt")})
-    with pytest.raises(ValueError, match=r"model\.safetensors was not written by"):
-        load_model(path)
-    for header in (
-        {"architecture": {}},
-        {"architecture": {}, "provenance": PROVENANCE.to_json(), "bert": None, "tokenizer": None},
+    for metadata in ({}, {"format": json.dumps("pt")}, {"tseg": "no JSON"}, {"tseg": json.dumps({"architecture": {}})}):
+        save_file({"weight": torch.zeros(1)}, path, metadata=metadata)
+        with pytest.raises(ValueError, match=r"model\.safetensors is not a model of `tseg train`"):
+            load_model(path)
+    fields = json.loads(PROVENANCE.to_json())
+    for wrong, message in (
+        ({"provenance": {"kind": "records"}}, "is of another kind"),
+        ({"provenance": fields | {"lot": 1}}, "is of another version; make it again with `tseg train`"),
+        ({"provenance": fields}, "was not written by this version of `tseg train`"),
     ):
+        header = {"architecture": {}, "bert": None, "tokenizer": None} | wrong
         save_file({"weight": torch.zeros(1)}, path, metadata={"tseg": json.dumps(header)})
-        with pytest.raises(ValueError, match=r"model\.safetensors was not written by"):
+        with pytest.raises(ValueError, match=rf"model\.safetensors {message}"):
             load_model(path)

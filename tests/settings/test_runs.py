@@ -9,8 +9,9 @@ import yaml
 from pydantic import PositiveFloat
 
 from tseg.model.pooling import POOLINGS, Pooling
+from tseg.settings.run_schema import PoolingSettings, RunSettings
 from tseg.settings.runs import Evaluation, make_run, pretraining_run, vary
-from tseg.settings.schema import PoolingSettings, RunSettings, Settings
+from tseg.settings.schema import Settings
 from tseg.settings.validation import parse
 
 CONFIG = Path(__file__).parents[2] / "config"

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from tseg.images import normalised, open_image
 from tseg.model.pooling import POOLINGS
 from tseg.model.text_encoder import learn_wordpiece
-from tseg.model.tseg import TSEG, build_tseg
+from tseg.model.tseg import TSEG
 from tseg.records import decode_mask, encode_mask
 from tseg.training import objectives
 from tseg.training.batches import Batch, PixelBatches, Sampling, WeakBatches
@@ -25,6 +25,8 @@ from tseg.training.loop import optimise
 from tseg.training.objectives import Objective
 from tseg.training.schedule import poly_schedule
 from tseg.training.targets import identity_targets
+
+from ..models import build_tseg
 
 SIDE = 48
 COLOURS = {"red": (210, 40, 40), "green": (40, 170, 40), "blue": (50, 60, 220), "yellow": (220, 210, 40)}

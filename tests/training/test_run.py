@@ -10,12 +10,12 @@ import yaml
 
 from tseg.datasets.leakage import read_images
 from tseg.model.text_encoder import learn_wordpiece
-from tseg.model.tseg import build_tseg
 from tseg.records import read_records
-from tseg.settings.schema import RunModelSettings, RunSettings
+from tseg.settings.run_schema import RunModelSettings, RunSettings
 from tseg.settings.validation import parse
 from tseg.training.run import build_model, train_run
 
+from ..models import build_tseg
 from ..provenances import write_records
 
 SETTINGS = {

@@ -51,9 +51,9 @@ app.add_typer(draw)
 
 def print_version(requested: bool) -> None:
     """Print the version and exit, if `requested`."""
-    from tseg import __version__
-
     if requested:
+        from tseg import __version__
+
         print(f"tseg {__version__}")
         raise typer.Exit
 

@@ -24,7 +24,7 @@ def train(
     that `tseg evaluate` can exclude it.
     """
     from tseg.model.device import select_device
-    from tseg.settings.schema import RunSettings
+    from tseg.settings.run_schema import RunSettings
     from tseg.training.run import train_run
 
     selected = select_device(device, threads)

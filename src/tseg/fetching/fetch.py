@@ -1,6 +1,5 @@
 """Fetch a source of the catalogue: draw or obtain its files, and assemble them in one folder."""
 
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,31 @@ from tseg.fetching.obtain import Wanted, link, manual_hint, obtain, sha256_of, w
 from tseg.fetching.partial import partial_path
 from tseg.fetching.pins import pins_path, read_pins, write_pins
 from tseg.fetching.unpack import unpack
-from tseg.files import atomic_write
-from tseg.settings.catalogue import FilesSource, ShapesSource, Source
+from tseg.files import require_file, write_json
+from tseg.settings.catalogue import Catalogue, FilesSource, ShapesSource, Source
+
+
+def fetch_sources(catalogue: Catalogue, raw_dir: Path, from_dir: Path | None = None) -> None:
+    """Fetch all sources of `catalogue` and print their terms, checksums and counts.
+
+    Continues after a source that fails, and raises ValueError with the reasons of all that did.
+    """
+    if from_dir:
+        require_file(from_dir, "give --from a folder that exists")
+    failures: list[str] = []
+    for name, source in catalogue.items():
+        if isinstance(source, FilesSource):
+            print(f"{name}: {source.title}; licence: {source.licence}; cite: {source.citation}", flush=True)
+        try:
+            manifest = fetch_source(name, source, raw_dir, from_dir)
+        except ValueError as error:
+            failures.append(str(error))
+            continue
+        for file, entry in manifest.get("files", {}).items():
+            print(f"{name}: {file} has sha256 {entry['sha256']}")
+        print(f"{name}: " + ", ".join(f"{count:,} {unit}" for unit, count in manifest["counts"].items()))
+    if failures:
+        raise ValueError("\n".join(failures))
 
 
 def fetch_source(name: str, source: Source, raw_dir: Path, from_dir: Path | None = None) -> dict[str, Any]:
@@ -30,8 +52,7 @@ def fetch_source(name: str, source: Source, raw_dir: Path, from_dir: Path | None
         manifest = _draw(name, source, raw_dir)
     else:
         manifest = _fetch_files(name, source, raw_dir, from_dir)
-    with atomic_write(manifest_path(raw_dir, name)) as path:
-        path.write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_json(manifest_path(raw_dir, name), manifest)
     return manifest
 
 

@@ -108,9 +108,7 @@ def _find_copy(from_dir: Path, source: str, names: list[str]) -> Path | None:
     matches = {path.resolve() for name in names for path in from_dir.rglob(glob.escape(name)) if path.is_file()}
     if len(matches) > 1:
         several = ", ".join(map(str, sorted(matches)))
-        raise ValueError(
-            f"--from {from_dir} has several files named {names[0]} ({several}); give the folder of one of them"
-        )
+        raise ValueError(f"{from_dir} has several files named {names[0]} ({several}); give the folder of one of them")
     return next(iter(matches), None)
 
 

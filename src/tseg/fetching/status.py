@@ -1,13 +1,21 @@
 """Which files of the catalogue are present, without reading them."""
 
+import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
 
 from tseg.fetching.fetch import manifest_path
 from tseg.fetching.obtain import file_path
 from tseg.fetching.partial import partial_path
 from tseg.fetching.pins import read_pins
 from tseg.settings.catalogue import Catalogue, ShapesSource, SourceFile
+
+PIPED_WIDTH = 1000  # characters; wide enough that piped tables never wrap
 
 
 class FileStatus(NamedTuple):
@@ -24,6 +32,28 @@ class FileStatus(NamedTuple):
     checksum: str
     """published md5, published sha256, pinned or none yet."""
     licence: str
+
+
+def print_status(catalogue: Catalogue, raw_dir: Path) -> None:
+    """Print the state of all files as a table."""
+    rows = status(catalogue, raw_dir)
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("Source", "File", "State", "Size", "Checksum", "Licence"):
+        table.add_column(heading, overflow="fold", justify="right" if heading == "Size" else "left")
+    for row in rows:
+        size = decimal(row.size) if row.size else "unknown" if row.file else ""
+        table.add_row(row.source, row.file, row.state, size, row.checksum, row.licence)
+    console = Console(markup=False, emoji=False, highlight=False)
+    if not sys.stdout.isatty():
+        console.width = PIPED_WIDTH
+    console.print(table)
+    num_present = sum(row.num_present for row in rows)
+    missing = sum(row.size - row.num_present for row in rows if row.size)
+    num_unknown = sum(bool(row.file) and row.size is None and row.state != "unpacked" for row in rows)
+    more = f", plus {num_unknown} files of unknown size" if num_unknown else ""
+    console.print(
+        f"{decimal(num_present)} present, {decimal(missing)} missing{more}; in {raw_dir}/downloads", soft_wrap=True
+    )
 
 
 def status(catalogue: Catalogue, raw_dir: Path) -> list[FileStatus]:

@@ -27,7 +27,7 @@ NUM_ITERATIONS = 10
 SMALLEST_PROBABILITY = 1e-5
 
 
-def refine(image: np.ndarray, probabilities: np.ndarray, preset: str) -> np.ndarray:
+def refine_masks(image: np.ndarray, probabilities: np.ndarray, preset: str) -> np.ndarray:
     """Posterior foreground probabilities, float32 (L, H, W), one binary field per expression.
 
     `image` is uint8 (H, W, 3), `probabilities` float32 (L, H, W) in [0, 1]. The lattice depends only on the image, so

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from tseg.images import open_image
-from tseg.inference.crf import refine
+from tseg.inference.crf import refine_masks
 from tseg.model.pooling import POOLINGS
 from tseg.records import MASKS, encode_mask, images_of
 
@@ -27,7 +27,7 @@ def mask_records(
 ) -> pa.Table:
     """Compute the mask of every record from the rows of `predict_records`: a table of `MASKS`.
 
-    For `pooling`, `background` and `crf` see `segment`. Raises ValueError if a record has no prediction.
+    For `pooling`, `background` and `crf` see `segment_masks`. Raises ValueError if a record has no prediction.
     """
     maps = similarity_maps(predictions)
     questions = zip(records["record_id"], records["image_id"], records["expression"], strict=True)
@@ -39,7 +39,7 @@ def mask_records(
         )
     rows = []
     for file_name, of_image, expressions in images_of(records, "refine"):
-        masks = segment(
+        masks = segment_masks(
             stack_maps(maps, of_image["image_id"].iloc[0], expressions),
             open_image(file_name),
             pooling=pooling,
@@ -69,7 +69,7 @@ def stack_maps(maps: Maps, image_id: str, expressions: Sequence[str]) -> Tensor:
     return torch.from_numpy(np.stack([maps[image_id, expression] for expression in expressions]).astype(np.float32))
 
 
-def segment(
+def segment_masks(
     similarities: Tensor, image: Image.Image, *, pooling: str | None, background: float, crf: str | None
 ) -> np.ndarray:
     """Segment an RGB image of W x H pixels by L expressions: masks, bool (L, H, W).
@@ -81,7 +81,7 @@ def segment(
     size = image.height, image.width
     probabilities = foreground_probabilities(similarities, pooling, size, background).numpy()
     if crf is not None:
-        probabilities = refine(np.asarray(image), probabilities, crf)
+        probabilities = refine_masks(np.asarray(image), probabilities, crf)
     return probabilities > FOREGROUND
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from tseg.inference.masks import segment
+from tseg.inference.masks import segment_masks
 from tseg.inference.predict import predict_similarities
 from tseg.model.tseg import TSEG, load_model
 
@@ -74,4 +74,4 @@ class Segmenter:
             flip=flip,
             flip_words=self.flip_words,
         )
-        return segment(similarities, image, pooling=self.pooling, background=self.background, crf=self.crf)
+        return segment_masks(similarities, image, pooling=self.pooling, background=self.background, crf=self.crf)

@@ -78,7 +78,7 @@ def segment_labels(
 
     `similarities` is float32 (L, h, w) of L words, from a model trained with `pooling` and its `options`; `numbers` is
     the class index, 1 to K, of each word. Words with at most `confidence` are left out; the classes of the others
-    compete for each pixel. For `background` and `crf` see `masks.segment`.
+    compete for each pixel. For `background` and `crf` see `masks.segment_masks`.
     """
     size = image.height, image.width
     confident = confidences(similarities, pooling, options) > confidence

@@ -59,8 +59,8 @@ def refine_file(
 ) -> None:
     """Write the mask of every record, or the label map of every image, at the image's own resolution.
 
-    For `background`, `confidence` and `crf` see `masks.segment` and `semantic.segment_labels`. Raises ValueError for a
-    data set with classes and a model that was not trained with weak supervision.
+    For `background`, `confidence` and `crf` see `masks.segment_masks` and `semantic.segment_labels`. Raises ValueError
+    for a data set with classes and a model that was not trained with weak supervision.
     """
     similarities, predicted = read(predictions, PredictionsProvenance)
     rows, _ = read_records(records)

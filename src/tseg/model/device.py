@@ -19,4 +19,4 @@ def select_device(name: str, num_threads: int) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}; choose auto or cpu") from None
+        raise ValueError(f"device {name}: {str(error).splitlines()[0]}; choose auto or cpu") from None

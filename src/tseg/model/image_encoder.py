@@ -6,7 +6,7 @@ import tseg.model.torchvision_operators  # noqa: F401  (before timm is imported)
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import timm
 from timm.layers.pos_embed import resample_abs_pos_embed
@@ -65,15 +65,6 @@ class ViTEncoder(nn.Module):
 
 ImageEncoder = ViTEncoder | WideResNet38
 """Both turn images into patch tokens and have the same attributes."""
-
-
-class ImageEncoderArguments(TypedDict):
-    """The arguments of `build_image_encoder`."""
-
-    name: str
-    options: dict[str, int]
-    weights: str | None
-    drop_path: float
 
 
 def build_image_encoder(name: str, options: dict[str, int], weights: str | None, drop_path: float) -> ImageEncoder:

@@ -5,7 +5,7 @@ import tseg.model.torchvision_operators  # noqa: F401  (before transformers is i
 # isort: split
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, float32, nn, tensor
@@ -68,29 +68,8 @@ class ClassEncoder(nn.Module):
         return self.embedding(indices)
 
 
-class BertArguments(TypedDict):
-    """The arguments of `build_bert`."""
-
-    hidden_size: int
-    num_layers: int
-    num_heads: int
-    vocabulary_size: int
-    max_tokens: int
-    dropout: float
-    weights: str | None
-
-
-class ClassEncoderArguments(TypedDict):
-    """The arguments of `ClassEncoder`."""
-
-    classes: list[str]
-    num_features: int
-
-
-def build_text_encoder(
-    arguments: BertArguments | ClassEncoderArguments, tokenizer: Tokenizer | None
-) -> TextEncoder | ClassEncoder:
-    """Build a class encoder, or a BERT with its `tokenizer`, from `arguments`.
+def build_text_encoder(arguments: dict[str, Any], tokenizer: Tokenizer | None) -> TextEncoder | ClassEncoder:
+    """Build a class encoder, or a BERT with its `tokenizer`, from the `arguments` of `ClassEncoder` or `build_bert`.
 
     Raises MissingWeightsError if the weights cannot be found, and ValueError if the tokenizer has more pieces than
     `vocabulary_size` or another argument is unusable.
@@ -107,7 +86,7 @@ def build_text_encoder(
 
 
 def rebuild_text_encoder(
-    arguments: BertArguments | ClassEncoderArguments, bert: dict[str, Any] | None, tokenizer: str | None
+    arguments: dict[str, Any], bert: dict[str, Any] | None, tokenizer: str | None
 ) -> TextEncoder | ClassEncoder:
     """Rebuild what `build_text_encoder` built from `arguments`, with random weights.
 

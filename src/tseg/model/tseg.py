@@ -3,23 +3,19 @@
 import json
 import math
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from tseg.files import atomic_write, require_file
-from tseg.model.image_encoder import ImageEncoder, ImageEncoderArguments, build_image_encoder
+from tseg.model.image_encoder import ImageEncoder, build_image_encoder
 from tseg.model.text_encoder import (
-    BertArguments,
     ClassEncoder,
-    ClassEncoderArguments,
     TextEncoder,
-    build_text_encoder,
     rebuild_text_encoder,
 )
 from tseg.model.wide_resnet38 import WideResNet38
@@ -70,44 +66,18 @@ class TSEG(nn.Module):
             return self.tau * patches @ texts.T
 
 
-class Architecture(TypedDict):
-    """The arguments of `build_tseg`, except the tokenizer."""
+def save_model(path: Path, model: TSEG, architecture: dict[str, Any], provenance: ModelProvenance) -> None:
+    """Write weights, tokenizer, `architecture` and `provenance` to one safetensors file.
 
-    image_encoder: ImageEncoderArguments
-    text_encoder: BertArguments | ClassEncoderArguments
-    embed_dim: int
-    tau: float
-
-
-def build_tseg(
-    image_encoder: ImageEncoderArguments,
-    text_encoder: BertArguments | ClassEncoderArguments,
-    embed_dim: int,
-    tau: float,
-    *,
-    tokenizer: Tokenizer | None,
-) -> TSEG:
-    """Build a model from the arguments of `build_image_encoder` and `build_text_encoder`.
-
-    `tokenizer`: the language model's; None with a class encoder.
+    `architecture` has the arguments of `build_image_encoder` and `build_text_encoder`, embed_dim and tau.
     """
-    return TSEG(
-        build_image_encoder(**image_encoder),
-        build_text_encoder(text_encoder, tokenizer),
-        embed_dim=embed_dim,
-        tau=tau,
-    )
-
-
-def save_model(path: Path, model: TSEG, architecture: Architecture, provenance: ModelProvenance) -> None:
-    """Write weights, tokenizer, `architecture` and `provenance` to one safetensors file."""
     text_encoder = model.text_encoder
     language = isinstance(text_encoder, TextEncoder)
     header = {
         "architecture": architecture,
         "bert": text_encoder.bert.config.to_dict() if language else None,
         "tokenizer": text_encoder.tokenizer.to_str() if language else None,
-        "provenance": provenance.to_json(),
+        "provenance": json.loads(provenance.to_json()),
     }
     with atomic_write(path) as partial:
         # One key: safetensors writes several in varying order, and the same model must give the same bytes.
@@ -119,23 +89,25 @@ def load_model(path: Path) -> tuple[TSEG, ModelProvenance]:
 
     Raises ValueError if `path` is not such a file.
     """
-    require_file(path, "train it with `tseg train`")
+    hint = "train it with `tseg train`"
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(require_file(path, hint), framework="pt") as file:
             header: dict[str, Any] = json.loads((file.metadata() or {})["tseg"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        architecture: Architecture = header["architecture"]
-        provenance = ModelProvenance.from_json(header["provenance"], path)
-        image_encoder: ImageEncoderArguments = {**architecture["image_encoder"], "weights": None}
+        architecture, found = header["architecture"], header["provenance"]
+    except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a model of `tseg train` ({error}); {hint}") from error
+    provenance = ModelProvenance.from_fields(found, path)
+    try:
         model = TSEG(
-            build_image_encoder(**image_encoder),
+            build_image_encoder(**architecture["image_encoder"] | {"weights": None}),
             rebuild_text_encoder(architecture["text_encoder"], header["bert"], header["tokenizer"]),
             embed_dim=architecture["embed_dim"],
             tau=architecture["tau"],
         )
         model.load_state_dict(weights)
-        if isinstance(model.image_encoder, WideResNet38) and architecture["image_encoder"]["weights"] is not None:
-            model.image_encoder.freeze()
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} was not written by this version of `tseg train`: {error}; train it again") from error
+    if isinstance(model.image_encoder, WideResNet38) and architecture["image_encoder"]["weights"] is not None:
+        model.image_encoder.freeze()
     return model.eval(), provenance

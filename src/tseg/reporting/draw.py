@@ -15,7 +15,7 @@ from tseg.reporting.figures.assignment import draw_assignment
 from tseg.reporting.figures.classes import draw_classes
 from tseg.reporting.figures.curves import draw_learning_curves
 from tseg.reporting.figures.masks import draw_expressions, draw_masks
-from tseg.reporting.tables.notes import data_met
+from tseg.reporting.tables.notes import name_with_sources
 
 
 def mask_figure(
@@ -59,9 +59,9 @@ def curve_figure(files: Sequence[Path], output: Path, *, panels: Mapping[str, st
 
 def _columns(files: Sequence[Path], labels: Sequence[str]) -> dict[str, pd.DataFrame]:
     if len(set(labels)) != len(files) or len(labels) != len(files):
-        raise ValueError(f"--label: {len(files)} files need {len(files)} different labels, not {', '.join(labels)}")
+        raise ValueError(f"{len(files)} files need {len(files)} different labels (--label), not {', '.join(labels)}")
     return {label: read(path, MasksProvenance)[0] for label, path in zip(labels, files, strict=True)}
 
 
 def _title(title: str, split: RecordsProvenance) -> str:
-    return f"{title}: {data_met(split)}"
+    return f"{title}: {name_with_sources(split)}"

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from tseg.settings.run_schema import PoolingSettings, RunSettings
 from tseg.settings.runs import Evaluation, make_run, pretraining_run, vary
-from tseg.settings.schema import PoolingSettings, RunSettings, Settings, StrictModel
+from tseg.settings.schema import Settings, StrictModel
 from tseg.settings.validation import check_known
 
 

@@ -12,8 +12,9 @@ from tseg.model.pooling import POOLINGS
 from tseg.settings.catalogue import Catalogue, check_sources
 from tseg.settings.experiments import Cell, Experiments, LabelSets, figure_cells, labels_of, runs_of, table_cells
 from tseg.settings.layout import CellLayout, TableLayout
+from tseg.settings.run_schema import RunSettings
 from tseg.settings.runs import Evaluation
-from tseg.settings.schema import DatasetSettings, RunSettings, Settings, records_path
+from tseg.settings.schema import DatasetSettings, Settings, records_path
 from tseg.settings.validation import parse
 
 LOSSES = {"weak": "weak supervision", "full": "full supervision", "boxes": "box pretraining"}

@@ -2,17 +2,8 @@
 
 from typing import Any, NamedTuple, cast
 
-from tseg.settings.schema import (
-    ClassEncodingSettings,
-    LanguageModelSettings,
-    PoolingSettings,
-    RunModelSettings,
-    RunSettings,
-    RunTrainingSettings,
-    Settings,
-    Supervision,
-    records_path,
-)
+from tseg.settings.run_schema import PoolingSettings, RunModelSettings, RunSettings, RunTrainingSettings
+from tseg.settings.schema import ClassEncodingSettings, LanguageModelSettings, Settings, Supervision, records_path
 from tseg.settings.validation import hint, parse
 
 VARIED = ("model", "image_encoders", "language_model", "training")

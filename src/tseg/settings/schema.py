@@ -1,10 +1,9 @@
-"""The schema of a configuration file (config/*.yaml) and of a run's config.yaml.
+"""The schema of a configuration file (config/*.yaml).
 
 Unknown keys are errors. Keys without a default are required.
 """
 
-from inspect import Parameter, signature
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -14,14 +13,10 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationInfo,
-    create_model,
-    field_validator,
     model_validator,
 )
 
-from tseg.model.pooling import POOLINGS
-from tseg.settings.validation import check_known, parse
+from tseg.settings.validation import check_known
 
 Supervision = Literal["weak", "full", "boxes"]
 """weak: expressions only. full: masks (section 4.2). boxes: box pretraining (Table 2e)."""
@@ -264,90 +259,6 @@ class Settings(StrictModel):
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds: {self.seeds} has a duplicate; list each seed once")
         return self
-
-
-class RunModelSettings(StrictModel):
-    """The model of a run: the arguments of `build_tseg`."""
-
-    image_encoder: ImageEncoderSettings
-    text_encoder: LanguageModelSettings | ClassEncodingSettings
-    embed_dim: PositiveInt
-    tau: PositiveFloat
-
-
-class PoolingSettings(StrictModel):
-    """The pooling of a weakly supervised run; it also determines how similarities become masks."""
-
-    name: str
-    """A pooling of `tseg.model.pooling`."""
-    options: dict[str, Any] = Field(default={}, validate_default=True)
-    """Keyword arguments of the pooling; its defaults are added."""
-
-    @field_validator("name")
-    @classmethod
-    def _name_is_known(cls, name: str) -> str:
-        check_known(name, POOLINGS, "tseg.model.pooling has no pooling")
-        return name
-
-    @field_validator("options")
-    @classmethod
-    def _options_fit(cls, options: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        return fit_options(info.data["name"], options) if "name" in info.data else options
-
-    def with_options(self, options: dict[str, Any]) -> "PoolingSettings":
-        """The pooling with `options` in place of its own. Raises ValueError as `fit_options`."""
-        return PoolingSettings.model_construct(name=self.name, options=fit_options(self.name, self.options | options))
-
-    def changed_options(self) -> dict[str, Any]:
-        """The options that differ from the defaults of the pooling, in alphabetical order."""
-        defaults = {name: parameter.default for name, parameter in _parameters(self.name).items()}
-        return {name: value for name, value in sorted(self.options.items()) if value != defaults[name]}
-
-
-def fit_options(pooling: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Check the options against the signature of `pooling`, convert them to its types, and add its defaults.
-
-    Raises ValueError if an option is unknown, missing or invalid.
-    """
-    fields: dict[str, Any] = {
-        name: (parameter.annotation, ... if parameter.default is Parameter.empty else parameter.default)
-        for name, parameter in _parameters(pooling).items()
-    }
-    schema = create_model(pooling, __base__=StrictModel, __module__=POOLINGS[pooling].score.__module__, **fields)
-    return parse(schema, options, f"options of the pooling {pooling}").model_dump()
-
-
-def _parameters(pooling: str) -> dict[str, Parameter]:
-    """The keyword-only parameters of a pooling's score."""
-    parameters = signature(POOLINGS[pooling].score).parameters.values()
-    return {parameter.name: parameter for parameter in parameters if parameter.kind is Parameter.KEYWORD_ONLY}
-
-
-class RunTrainingSettings(TrainingSettings):
-    """Training of one run, on one data set."""
-
-    iterations: PositiveInt  # type: ignore[assignment]
-    batch_size: PositiveInt  # type: ignore[assignment]
-    targets: Literal["identity", "tf-idf"] | None
-    """Weak supervision only."""
-
-
-class RunSettings(StrictModel):
-    """All settings that, together with the seed, determine a run's weights: `results/runs/<run>/config.yaml`."""
-
-    run: str
-    dataset: str
-    supervision: Supervision
-    records: str
-    """Parquet file of the training records."""
-    excluded_records: list[str]
-    """Parquet files of records whose images are excluded from training."""
-    pretraining: str | None
-    """The run whose weights initialise this one, at the same seed."""
-    model: RunModelSettings
-    pooling: PoolingSettings | None
-    """Weak supervision only."""
-    training: RunTrainingSettings
 
 
 def records_path(settings: Settings, dataset: str, split: str) -> str:

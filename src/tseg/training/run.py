@@ -24,7 +24,8 @@ from tseg.model.tseg import TSEG, load_model, save_model
 from tseg.model.weights import MissingWeightsError
 from tseg.provenance import EncoderProvenance, ModelProvenance, RecordsProvenance
 from tseg.records import read_records
-from tseg.settings.schema import LanguageModelSettings, RunSettings, RunTrainingSettings
+from tseg.settings.run_schema import RunSettings, RunTrainingSettings
+from tseg.settings.schema import LanguageModelSettings
 from tseg.tracking import Tracker
 from tseg.training import objectives
 from tseg.training.batches import Batch, PixelBatches, Sampling, WeakBatches, share_of
@@ -87,8 +88,7 @@ def train_run(
     with atomic_write(output / "history.csv") as partial_file:
         pd.DataFrame(history).to_csv(partial_file, index=False)
     write_images(output / IMAGES_FILE, pd.concat(seen))
-    architecture: Any = run.model.model_dump()
-    save_model(output / "model.safetensors", model, architecture, provenance)
+    save_model(output / "model.safetensors", model, run.model.model_dump(), provenance)
     (output / "last.ckpt").unlink(missing_ok=True)
     tracker.end("FINISHED")
 
@@ -109,8 +109,7 @@ def build_model(run: RunSettings, expressions: Sequence[str]) -> TSEG:
                 tokenizer = learn_wordpiece(expressions, settings.text_encoder.vocabulary_size)
             else:
                 tokenizer = load_tokenizer(settings.text_encoder.weights)
-        arguments: Any = settings.text_encoder.model_dump()
-        text_encoder = build_text_encoder(arguments, tokenizer)
+        text_encoder = build_text_encoder(settings.text_encoder.model_dump(), tokenizer)
     return TSEG(image_encoder, text_encoder, embed_dim=settings.embed_dim, tau=settings.tau)
 
 
@@ -175,14 +174,13 @@ def _load_start(run: RunSettings, config: Path, start: Path | None) -> tuple[TSE
     """Load the model of the run's pretraining and its provenance. Raises ValueError if it belongs to another run."""
     if (start is None) != (run.pretraining is None):
         raise ValueError(
-            f"--start: {config} says pretraining: {run.pretraining}; pass the model of that run, or no --start "
-            "if it is null"
+            f"{config} says pretraining: {run.pretraining}; pass the model of that run, or none if it is null"
         )
     if start is None:
         return None, None
     model, provenance = load_model(start)
     if provenance.run != run.pretraining:
-        raise ValueError(f"--start: {start} belongs to the run {provenance.run}; pass that of {run.pretraining}")
+        raise ValueError(f"{start} belongs to the run {provenance.run}; pass that of {run.pretraining}")
     return model, provenance
 
 

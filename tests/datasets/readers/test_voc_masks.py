@@ -6,7 +6,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from tseg.datasets.readers.annotations import RecordError
-from tseg.datasets.readers.voc_masks import COLOURS, read_mask
+from tseg.datasets.readers.voc_masks import VOC_COLOURS, read_mask
 
 # Colours as listed on the VOC web pages.
 OFFICIAL = [
@@ -36,10 +36,10 @@ def save_palette(path: Path, labels: np.ndarray, palette: np.ndarray) -> Path:
 
 
 def test_colours_are_those_of_voc_and_distinct():
-    assert COLOURS.dtype == np.uint8
-    np.testing.assert_array_equal(COLOURS[:21], OFFICIAL)
-    assert tuple(COLOURS[255]) == VOID_COLOUR
-    assert len(np.unique(COLOURS, axis=0)) == 256
+    assert VOC_COLOURS.dtype == np.uint8
+    np.testing.assert_array_equal(VOC_COLOURS[:21], OFFICIAL)
+    assert tuple(VOC_COLOURS[255]) == VOID_COLOUR
+    assert len(np.unique(VOC_COLOURS, axis=0)) == 256
 
 
 @pytest.mark.parametrize("kind", ["palette", "greyscale", "rgb", "mat", "compressed mat"])

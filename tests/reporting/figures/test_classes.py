@@ -9,7 +9,7 @@ from PIL import Image
 
 from tseg.records import encode_mask
 from tseg.reporting.figures.classes import draw_classes
-from tseg.reporting.figures.overlay import LOOKS, VOID
+from tseg.reporting.figures.overlay import LOOKS, VOID_LOOK
 
 CLASSES = ["cow", "cat", "dog"]
 HOW = {"only": None, "num_panels": 4, "seed": 0, "title": "Classes", "caption": "What is seen."}
@@ -53,7 +53,7 @@ def test_regions_are_named_and_have_the_colours_of_the_legend(
     draw_classes(records, {"TSEG": labels}, CLASSES, tmp_path / "classes.png", **HOW | {"only": ["cow"]})
     (figure,) = shown
     assert figure.columns == ["image", "TSEG", "truth"]
-    assert figure.settings["keys"] == dict(zip([*CLASSES, "not counted"], [*LOOKS[:3], VOID], strict=True))
+    assert figure.settings["keys"] == dict(zip([*CLASSES, "not counted"], [*LOOKS[:3], VOID_LOOK], strict=True))
     ((_, predicted, truth),) = (row.panels for row in figure.rows)
     assert [(name, y // 200) for _, y, name in predicted.names] == [("dog", 1)]
     assert [(name, y // 100) for _, y, name in truth.names] == [("cow", 0), ("cat", 1)]

@@ -9,7 +9,7 @@ from tseg.reporting.figures.overlay import (
     HALF,
     LOOKS,
     PATTERNS,
-    VOID,
+    VOID_LOOK,
     Look,
     overlay,
     pale,
@@ -38,7 +38,7 @@ def image() -> Image.Image:
 
 def test_pixels_outside_all_masks_are_unchanged(image: Image.Image) -> None:
     masks = [rectangle(5, 40, 10, 50), rectangle(20, 60, 30, 80), rectangle(0, 10, 60, 70)]
-    laid = np.asarray(overlay(image, masks, [BLUE, Look(COLOURS[1], "dotted"), VOID]))
+    laid = np.asarray(overlay(image, masks, [BLUE, Look(COLOURS[1], "dotted"), VOID_LOOK]))
     outside = ~np.any(masks, axis=0)
     assert (laid[outside] == np.asarray(image)[outside]).all()
 
@@ -80,7 +80,7 @@ def test_a_pattern_has_strong_and_weak_pixels(pattern: str) -> None:
 
 
 def test_twenty_classes_and_void_have_distinct_styles() -> None:
-    assert len({*LOOKS, VOID}) > 20
+    assert len({*LOOKS, VOID_LOOK}) > 20
     assert {look.pattern for look in LOOKS} < set(PATTERNS)
 
 

@@ -23,9 +23,9 @@ def _colours() -> np.ndarray:
     return colours
 
 
-COLOURS = _colours()
+VOC_COLOURS = _colours()
 """VOC's colour map (256, 3): a value's bits, lowest first, go to red, green and blue in turn, highest bit first."""
-_CODES = COLOURS @ (1 << 16, 1 << 8, 1)
+_CODES = VOC_COLOURS @ (1 << 16, 1 << 8, 1)
 _ORDER = np.argsort(_CODES)
 
 

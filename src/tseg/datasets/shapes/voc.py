@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tseg.datasets.readers.voc_masks import COLOURS, VOID
+from tseg.datasets.readers.voc_masks import VOC_COLOURS, VOID
 from tseg.datasets.shapes.images import draw_images
 from tseg.datasets.shapes.scenes import HUES, Thing
 
@@ -28,7 +28,7 @@ def draw_voc(dir: Path, num_images: dict[str, int], seed: int) -> dict[str, int]
         name = Path(image.info["file_name"]).stem
         names[image.split].append(name)
         mask = Image.fromarray(class_labels(image.things))
-        mask.putpalette(COLOURS.ravel().tolist())
+        mask.putpalette(VOC_COLOURS.ravel().tolist())
         mask.save(masks_dir / f"{name}.png")
     for split, split_names in names.items():
         (lists_dir / f"{SPLIT_NAMES[split]}.txt").write_text("".join(f"{name}\n" for name in split_names))

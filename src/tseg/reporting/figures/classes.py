@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter
 
 from tseg.images import open_image
 from tseg.records import BACKGROUND_LABEL, decode_mask
-from tseg.reporting.figures.overlay import LOOKS, VOID, Look, overlay, pale, working_mask, working_size
+from tseg.reporting.figures.overlay import LOOKS, VOID_LOOK, Look, overlay, pale, working_mask, working_size
 from tseg.reporting.figures.panels import Panel, PanelRow, write_panels
 
 SMALLEST_NAMED = 0.01  # fraction of the image; smaller regions are named in the legend only
@@ -43,7 +43,7 @@ def draw_classes(
     if selected.empty:
         raise ValueError(f"no image has any of these classes: {', '.join(only or [])}; choose other classes")
     _check_labels(records, labels, classes)
-    looks = dict(zip([*classes, VOID_TEXT], [*islice(cycle(LOOKS), len(classes)), VOID], strict=True))
+    looks = dict(zip([*classes, VOID_TEXT], [*islice(cycle(LOOKS), len(classes)), VOID_LOOK], strict=True))
     found = {column: dict(list(frame.groupby("image_id"))) for column, frame in labels.items()}
     rows, present = [], set()
     for image_id in selected["image_id"].drop_duplicates().sample(frac=1, random_state=seed).head(num_panels):

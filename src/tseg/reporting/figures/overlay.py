@@ -44,7 +44,7 @@ class Look(NamedTuple):
 
 
 TRUTH, PREDICTION = (Look(colour) for colour in COLOURS[:2])
-VOID = Look("#FFFFFF", "crossed")
+VOID_LOOK = Look("#FFFFFF", "crossed")
 # Enough for VOC's twenty classes.
 LOOKS = [Look(colour, pattern) for pattern in ("plain", "striped", "dotted") for colour in COLOURS]
 

@@ -11,6 +11,7 @@ from tseg.provenance import EncoderProvenance, RecordsProvenance
 
 EMBEDDED = "shapes"
 PAPER_WIDTH = 64  # channels of the paper's WideResNet38 at its first convolution
+RESOLUTION = "the image's own"  # at which masks are scored
 BEST = {"column": "Best of each column in bold.", "row": "Best of each row in bold.", "table": "Best in bold."}
 
 
@@ -75,7 +76,7 @@ def how_measured(summaries: Sequence[Summary], best: str, num_missing: int) -> l
     without_mask = [(each, each.num_without_mask) for each in summaries]
     return [
         f"mIoU is averaged over {means}. {averaged} {BEST[best]}",
-        f"Masks: {_listed(each.masks.comparison for each in summaries)}. Resolution: the image's own.",
+        f"Masks: {_listed(each.masks.comparison for each in summaries)}. Resolution: {RESOLUTION}.",
         f"Image encoders: {_listed(_encoder(each.model.image_encoder) for each in summaries)}.",
         *([f"Label engineering: {words}."] if words else []),
         *([f"Images left out of box pretraining, as they are in an evaluation split: {excluded}."] if excluded else []),

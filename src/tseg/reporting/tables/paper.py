@@ -10,7 +10,14 @@ import pandas as pd
 from tseg.evaluation.score import Summary, read_summary
 from tseg.files import require_file
 from tseg.reporting.tables.formats import RowGroup, Sheet, html_page, latex, markdown, write_texts
-from tseg.reporting.tables.notes import describe_data, engineered_labels, how_measured, name_with_sources, remarks
+from tseg.reporting.tables.notes import (
+    RESOLUTION,
+    describe_data,
+    engineered_labels,
+    how_measured,
+    name_with_sources,
+    remarks,
+)
 from tseg.settings.layout import TableLayout
 
 PAPER = "Strudel et al. 2022"
@@ -100,31 +107,27 @@ def _collect(layout: TableLayout) -> tuple[list[Summary], pd.DataFrame]:
 
 
 def _details(summary: Summary) -> dict[str, Any]:
-    """All metrics of a summary in percent, and the facts behind them."""
-    model, predictions = summary.model, summary.predictions
-    of_records = {"num_records": summary.num_records, "num_without_mask": summary.num_without_mask}
-    facts: dict[str, Any] = {
+    """All metrics of a summary in percent, and the facts behind them; counts of records only if records were scored."""
+    model, predictions, of_records = summary.model, summary.predictions, summary.classes is None
+    return {
+        **{name: 100 * value for name, value in summary.metrics.items()},
         "run": model.run,
         "supervision": model.supervision,
         "pooling": model.pooling,
         "scales": predictions.scales,
         "flip": predictions.flip,
         "crf": summary.masks.crf,
-        "num_records": summary.num_records,
+        **({"num_records": summary.num_records} if of_records else {}),
         "num_images": summary.num_images,
         "num_excluded": model.num_excluded,
         "num_seen": summary.num_seen,
         "seen_excluded": summary.seen_excluded,
-        "num_without_mask": summary.num_without_mask,
+        **({"num_without_mask": summary.num_without_mask} if of_records else {}),
         "comparison": summary.masks.comparison,
-        "resolution": "the image's own",
+        "resolution": RESOLUTION,
         "labels": engineered_labels(predictions.labels),
         "trained_on": name_with_sources(model.trained_on),
         "evaluated_on": name_with_sources(predictions.evaluated_on),
-    }
-    unknown = [name for name, count in of_records.items() if count is None]  # a data set with classes has neither
-    return {name: 100 * value for name, value in summary.metrics.items()} | {
-        name: fact for name, fact in facts.items() if name not in unknown
     }
 
 

@@ -1,0 +1,86 @@
+"""Both stages of inference, from file to file, against the functions that they call."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tseg.inference.masks import COMPARISON, mask_records
+from tseg.inference.predict import predict_records
+from tseg.inference.stages import predict_file, refine_file
+from tseg.model.tseg import TSEG, save_model
+from tseg.provenance import MasksProvenance, PredictionsProvenance
+from tseg.records import read, read_provenance
+
+from ..provenances import model_provenance, predictions_provenance, records_provenance, write_records
+
+VIEWS: dict[str, Any] = {"resolution": 48, "scales": [1.0, 1.5], "flip": True}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def trained(model: TSEG, architecture: dict[str, Any], tmp_path: Path) -> Path:
+    save_model(tmp_path / "model.safetensors", model, architecture, model_provenance(flip_words="swap"))
+    return tmp_path / "model.safetensors"
+
+
+def test_similarities_are_those_of_the_model_and_say_how_they_were_made(
+    trained: Path, model: TSEG, records_path: Path, records: pd.DataFrame, tmp_path: Path
+) -> None:
+    predict_file(trained, records_path, tmp_path / "found.parquet", labels=None, device=CPU, **VIEWS)
+    found, provenance = read(tmp_path / "found.parquet", PredictionsProvenance)
+    expected = predict_records(model, records, words=None, flip_words="swap", **VIEWS).to_pandas()
+    assert found["expression"].tolist() == expected["expression"].tolist()
+    for one, other in zip(found["similarities"], expected["similarities"], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert provenance == predictions_provenance(
+        model=model_provenance(flip_words="swap"), evaluated_on=records_provenance(), **VIEWS
+    )
+
+
+@pytest.mark.parametrize("crf", [None, "psa"])
+def test_masks_are_those_of_the_similarities_and_say_how_they_were_made(
+    trained: Path, records_path: Path, records: pd.DataFrame, tmp_path: Path, crf: str | None
+) -> None:
+    predict_file(trained, records_path, tmp_path / "found.parquet", labels=None, device=CPU, **VIEWS)
+    refine_file(
+        tmp_path / "found.parquet", records_path, tmp_path / "masks.parquet", background=0.2, confidence=0.5, crf=crf
+    )
+    masks, provenance = read(tmp_path / "masks.parquet", MasksProvenance)
+    similarities, predicted = read(tmp_path / "found.parquet", PredictionsProvenance)
+    expected = mask_records(records, similarities, pooling="mpa", background=0.2, crf=crf).to_pandas()
+    pd.testing.assert_frame_equal(masks, expected)
+    assert provenance == MasksProvenance(predictions=predicted, crf=crf, background=0.2, comparison=COMPARISON)
+
+
+def test_words_of_classes_are_asked_of_every_image(trained: Path, tmp_path: Path, records: pd.DataFrame) -> None:
+    rows = [row | {"tags": [], "ignore": None, "coco_id": None} for row in records.to_dict("records")]
+    write_records(tmp_path / "voc.parquet", rows, classes=["red", "blue"])
+    labels = {"red": ["red square", "red thing"], "blue": ["blue square"]}
+    predict_file(trained, tmp_path / "voc.parquet", tmp_path / "found.parquet", labels=labels, device=CPU, **VIEWS)
+    found, provenance = read(tmp_path / "found.parquet", PredictionsProvenance)
+    words = ["red square", "red thing", "blue square"]
+    assert found.groupby("image_id")["expression"].agg(list).tolist() == [words] * records["image_id"].nunique()
+    assert provenance.labels == labels
+
+
+@pytest.mark.parametrize(("classes", "labels"), [(None, {"red": ["red"]}), (["red"], None)])
+def test_labels_go_with_a_data_set_with_classes_only(
+    trained: Path, tmp_path: Path, records: pd.DataFrame, classes: list[str] | None, labels: dict[str, list[str]] | None
+) -> None:
+    rows = [row | {"tags": [], "ignore": None, "coco_id": None} for row in records.to_dict("records")]
+    write_records(tmp_path / "rows.parquet", rows, classes=classes)
+    with pytest.raises(ValueError, match=r"classes.*rows\.parquet"):
+        predict_file(trained, tmp_path / "rows.parquet", tmp_path / "found.parquet", labels=labels, device=CPU, **VIEWS)
+    assert not (tmp_path / "found.parquet").exists()
+
+
+def test_the_seed_and_the_data_stay_known_after_refinement(trained: Path, records_path: Path, tmp_path: Path) -> None:
+    predict_file(trained, records_path, tmp_path / "found.parquet", labels=None, device=CPU, **VIEWS)
+    options: dict[str, Any] = {"background": 0.2, "confidence": 0.5, "crf": None}
+    refine_file(tmp_path / "found.parquet", records_path, tmp_path / "masks.parquet", **options)
+    model = read_provenance(tmp_path / "masks.parquet", MasksProvenance).predictions.model
+    assert (model.run, model.seed, model.trained_on.dataset) == ("squares-mpa", 0, "squares")
