@@ -36,8 +36,8 @@ def prepare_split(name: str, split: str, settings: DatasetSettings, output: Path
     The file's metadata holds the sources, the classes and the published counts of `settings`. Unusable records are
     skipped and listed, with the reason, in `<stem of output>.skipped.csv`.
 
-    `num_workers` processes share the work; their number does not change the files. Memory does not grow with the number
-    of records.
+    `num_workers` processes share the work; their number does not change the files. Memory grows only with what a reader
+    loads whole: the pickle of format refer, VOC's lists, and the images of COCO's captions.
 
     Raises ValueError if an annotation file or the split is missing or damaged, or if no record is left.
     """

@@ -81,7 +81,7 @@ class PlainUnpickler(pickle._Unpickler):  # pyright: ignore[reportPrivateUsage]
 
 
 def read_refs(path: Path) -> list[Record]:
-    """Read the references of a pickle written by Python 2 or 3. Raises ValueError if it does anything else."""
+    """Read the references of a pickle written by Python 2 or 3. Raises ValueError for any other content."""
     try:
         try:
             refs = PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="utf-8").load()
