@@ -73,7 +73,7 @@ def test_labels_go_with_a_data_set_with_classes_only(
 ) -> None:
     rows = [row | {"tags": [], "ignore": None, "coco_id": None} for row in records.to_dict("records")]
     write_records(tmp_path / "rows.parquet", rows, classes=classes)
-    with pytest.raises(ValueError, match=r"classes.*rows\.parquet"):
+    with pytest.raises(ValueError, match=r"rows\.parquet: a data set with classes needs --labels"):
         predict_file(trained, tmp_path / "rows.parquet", tmp_path / "found.parquet", labels=labels, device=CPU, **VIEWS)
     assert not (tmp_path / "found.parquet").exists()
 
