@@ -163,6 +163,14 @@ def test_two_different_runs_of_one_name_are_refused() -> None:
         runs_of(grid(rows))
 
 
+def test_two_methods_of_one_pooling_with_different_options_are_two_runs() -> None:
+    methods = {"TSEG": {"pooling": "mpa"}, "Plain": {"pooling": "mpa", "options": {"size_power": 0}}}
+    table = {"number": "0", "title": "", "rows": {"{method}": {}}, "columns": {"PhraseCut": {"dataset": "phrasecut"}}}
+    experiments = parse(Experiments, {"methods": methods, "tables": {"own": table}, "figures": {}}, "own.yaml")
+    runs = runs_of(table_cells(experiments, SETTINGS, LABEL_SETS)["own"])
+    assert list(runs) == ["phrasecut-mpa", "phrasecut-mpa+size_power=0"]
+
+
 def test_a_class_without_other_words_is_its_own_word() -> None:
     labels = labels_of(SETTINGS, LABEL_SETS, Evaluation("voc", "val", labels="better_words"))
     assert labels is not None

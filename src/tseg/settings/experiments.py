@@ -166,10 +166,7 @@ def runs_of(cells: Iterable[Cell]) -> dict[str, RunSettings]:
     for cell in cells:
         for run in filter(None, (cell.pretraining, cell.run)):
             if runs.setdefault(run.run, run) != run:
-                raise ValueError(
-                    f"two different runs are called {run.run}; vary keys with different last parts, and override the "
-                    "options of one method instead of defining two methods with the same pooling"
-                )
+                raise ValueError(f"two different runs are called {run.run}; vary keys with different last parts")
     return runs
 
 
