@@ -180,7 +180,7 @@ def test_another_lambda_retrains_only_spa_and_mpa(finished):
     (folder / "others.yaml").write_text(experiments)
     again = planned(folder, settings | {"experiments": f"{folder}/others.yaml"})
     trained = {path for path in again if path.startswith(("runs", "predictions", "masks"))}
-    assert {path.split("/")[1] for path in trained} == {"refcoco+-spa", "refcoco+-mpa"}
+    assert {path.split("/")[1] for path in trained} == {"refcoco+-spa+size_lambda=0.1", "refcoco+-mpa+size_lambda=0.1"}
 
 
 def test_another_caption_draws_its_figure_again(finished):
@@ -261,7 +261,7 @@ def test_training_survives_an_unreachable_store_and_warns_once(finished, tmp_pat
         ({"seeds": "many"}, "seeds: "),
         ({"inference": {"crf": "pas"}}, "inference.crf: "),
         ({"published": "nowhere.csv"}, "nowhere.csv"),
-        ({"sources": "nowhere.yaml"}, "nowhere.yaml does not exist; set the key sources to a file that does"),
+        ({"sources": "nowhere.yaml"}, "nowhere.yaml does not exist; set the key sources to an existing file"),
     ],
 )
 def test_a_wrong_setting_stops_the_workflow_with_one_sentence(tmp_path, change, message):
