@@ -300,7 +300,7 @@ def test_a_kill_before_the_manifest_leaves_none_of_the_old_folder(raw: Path, mon
 
     put(raw, "things", "images.zip", IMAGES_ZIP)
     fetch_source("things", archive_source(), raw)
-    monkeypatch.setattr(module, "atomic_write", die)
+    monkeypatch.setattr(module, "write_json", die)
     with pytest.raises(KeyboardInterrupt):
         fetch_source("things", archive_source(), raw)
     assert contents(raw / "things") == IMAGES
