@@ -11,7 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from tseg.settings.plan import Plan
-from tseg.settings.run_schema import RunSettings
+from tseg.settings.run_schema import RunModelSettings, RunSettings
 from tseg.settings.schema import LanguageModelSettings
 from tseg.training.run import build_model
 
@@ -41,33 +41,31 @@ def print_row(name: str, runs: dict[str, RunSettings], teraflops: float) -> None
 
 def petaflop_of(run: RunSettings) -> float:
     """Operations of a training, forward and backward, in units of 10^15."""
-    return run.training.iterations * run.training.batch_size * flop_of_step(alike(run).model_dump_json()) / 1e15
+    training = run.training
+    model = without_weights(run.model).model_dump_json()
+    per_image = flop_of_step(model, training.resolution, training.expressions_per_image)
+    return training.iterations * training.batch_size * per_image / 1e15
 
 
-def alike(run: RunSettings) -> RunSettings:
-    """The run without the settings that do not affect the cost of an iteration: names, files, weights, iterations."""
-    encoders = {
-        name: encoder.model_copy(update={"weights": None} if hasattr(encoder, "weights") else {})
-        for name, encoder in (("image_encoder", run.model.image_encoder), ("text_encoder", run.model.text_encoder))
-    }
-    model = run.model.model_copy(update=encoders)
-    training = run.training.model_copy(update={"iterations": 1, "share": 1.0})
-    nameless = {"run": "", "dataset": "", "records": "", "excluded_records": [], "pretraining": None}
-    return run.model_copy(update=nameless | {"model": model, "training": training})
+def without_weights(model: RunModelSettings) -> RunModelSettings:
+    """The same architecture with random weights, which cost as much and need no file."""
+    encoders = {"image_encoder": model.image_encoder.model_copy(update={"weights": None})}
+    if isinstance(model.text_encoder, LanguageModelSettings):
+        encoders["text_encoder"] = model.text_encoder.model_copy(update={"weights": None})
+    return model.model_copy(update=encoders)
 
 
 @cache
-def flop_of_step(run_json: str) -> float:
+def flop_of_step(model_json: str, resolution: int, expressions_per_image: int) -> float:
     """Operations of one iteration per image, including its expressions."""
-    run = RunSettings.model_validate_json(run_json)
-    is_language = isinstance(run.model.text_encoder, LanguageModelSettings)
-    num_expressions = NUM_IMAGES * run.training.expressions_per_image
-    expressions = [EXPRESSION] * num_expressions if is_language else run.model.text_encoder.classes
-    model = build_model(run, expressions)
+    settings = RunModelSettings.model_validate_json(model_json)
+    is_language = isinstance(settings.text_encoder, LanguageModelSettings)
+    expressions = [EXPRESSION] * NUM_IMAGES * expressions_per_image if is_language else settings.text_encoder.classes
+    model = build_model(settings, expressions)
     # Only the images have no data: transformers reads the values of its attention mask.
     model.image_encoder.to("meta")
     model.project_patches.to("meta")
-    images = torch.empty(NUM_IMAGES, 3, run.training.resolution, run.training.resolution, device="meta")
+    images = torch.empty(NUM_IMAGES, 3, resolution, resolution, device="meta")
     with FlopCounterMode(display=False) as counter:
         model.embed_patches(images).sum().backward()
         model.embed_expressions(expressions).sum().backward()

@@ -7,11 +7,10 @@ The images are noise in GPU memory: loading, prediction and CRF are not measured
 import argparse
 import statistics
 import time
-from functools import cache
 from pathlib import Path
 
 import torch
-from cost import EXPRESSION, alike
+from cost import EXPRESSION, without_weights
 
 from tseg.settings.plan import Plan
 from tseg.settings.run_schema import RunSettings
@@ -21,6 +20,8 @@ from tseg.training.loop import training_step
 from tseg.training.run import build_model, build_objective, build_optimizer
 
 NUM_WARMUPS, NUM_TIMED = 3, 8
+SECONDS: dict[tuple[str | int | None, ...], float] = {}
+"""What the time of an iteration depends on, to the seconds of one that was measured."""
 
 
 def main() -> None:
@@ -41,23 +42,24 @@ def main() -> None:
 def hours_of(run: RunSettings, precision: str | None) -> float:
     """Hours of a training at the measured time per iteration."""
     # The embedding size hardly matters: measure only one.
-    model = run.model.model_copy(update={"embed_dim": 1024})
+    model = without_weights(run.model).model_copy(update={"embed_dim": 1024})
     training = run.training.model_copy(update={"precision": precision or run.training.precision})
-    measured = alike(run.model_copy(update={"model": model, "training": training}))
-    return run.training.iterations * seconds_of_step(measured.model_dump_json()) / 3600
+    cost = (model.model_dump_json(), run.supervision, run.pooling.name if run.pooling else None, training.precision)
+    cost += (training.resolution, training.batch_size, training.expressions_per_image)
+    if cost not in SECONDS:
+        SECONDS[cost] = seconds_of_step(run.model_copy(update={"model": model, "training": training}))
+    return run.training.iterations * SECONDS[cost] / 3600
 
 
-@cache
-def seconds_of_step(run_json: str) -> float:
+def seconds_of_step(run: RunSettings) -> float:
     """Median seconds of an iteration: forward, loss, backward, optimizer."""
-    run = RunSettings.model_validate_json(run_json)
     settings, text_encoder = run.training, run.model.text_encoder
     if isinstance(text_encoder, LanguageModelSettings):
         num_expressions = settings.batch_size * settings.expressions_per_image
         expressions = [f"{EXPRESSION} {number}" for number in range(num_expressions)]
     else:
         expressions = text_encoder.classes
-    model = build_model(run, expressions).cuda().train()
+    model = build_model(run.model, expressions).cuda().train()
     objective, optimizer = build_objective(run, expressions), build_optimizer(settings, model)
     batch = noise(expressions, settings.batch_size, settings.resolution)
     seconds = []

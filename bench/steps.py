@@ -36,7 +36,7 @@ def median_milliseconds(step: Callable[[], object], repetitions: int) -> float:
 
 def weak_step(run: RunSettings, batch: Batch) -> Callable[[], object]:
     """A function that performs one training iteration of `run` on `batch`."""
-    model = build_model(run, batch.expressions).train()
+    model = build_model(run.model, batch.expressions).train()
     objective, optimizer = build_objective(run, batch.expressions), build_optimizer(run.training, model)
     return partial(training_step, model, batch, objective, optimizer, torch.float32)
 

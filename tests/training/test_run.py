@@ -105,7 +105,7 @@ def run_of(architecture: dict[str, Any]) -> RunSettings:
 
 def test_the_vocabulary_is_that_of_the_records(architecture, records):
     torch.manual_seed(0)
-    ours = build_model(run_of(architecture), list(records["expression"])).state_dict()
+    ours = build_model(run_of(architecture).model, list(records["expression"])).state_dict()
     torch.manual_seed(0)
     tokenizer = learn_wordpiece(list(records["expression"]), 128)
     theirs = build_tseg(**architecture, tokenizer=tokenizer).state_dict()
@@ -125,11 +125,11 @@ def test_missing_weights_are_reported_with_their_key_and_a_source(
     architecture[encoder]["weights"] = "data/raw/gone"
     fix = f"`tseg fetch {source}` downloads weights to data/raw/{source}"
     with pytest.raises(ValueError, match=rf"^{key}: the weights 'data/raw/gone' [^\n]*; {fix}$"):
-        build_model(run_of(architecture), list(records["expression"]))
+        build_model(run_of(architecture).model, list(records["expression"]))
 
 
 def test_weights_that_do_not_fit_are_reported_with_their_key(architecture, records, tmp_path):
     torch.save({}, tmp_path / "vit.pth")
     architecture["image_encoder"]["weights"] = str(tmp_path / "vit.pth")
     with pytest.raises(ValueError, match=r"^image_encoders: the weights '\S+vit\.pth' do not fit the encoder in "):
-        build_model(run_of(architecture), list(records["expression"]))
+        build_model(run_of(architecture).model, list(records["expression"]))

@@ -24,7 +24,7 @@ from tseg.model.tseg import TSEG, load_model, save_model
 from tseg.model.weights import MissingWeightsError
 from tseg.provenance import EncoderProvenance, ModelProvenance, RecordsProvenance
 from tseg.records import read_records
-from tseg.settings.run_schema import RunSettings, RunTrainingSettings
+from tseg.settings.run_schema import RunModelSettings, RunSettings, RunTrainingSettings
 from tseg.settings.schema import LanguageModelSettings
 from tseg.tracking import Tracker
 from tseg.training import objectives
@@ -80,7 +80,7 @@ def train_run(
         tracker.start(run.dataset, f"{run.run}/seed{seed}", run.model_dump() | {"seed": seed}, config, output)
     try:
         torch.manual_seed(seed)
-        model = (model or build_model(run, list(records["expression"]))).to(device)
+        model = (model or build_model(run.model, list(records["expression"]))).to(device)
         history = _train(run, model, records, provenance, output, tracker, num_workers)
     except BaseException:
         tracker.end("FAILED")
@@ -93,13 +93,12 @@ def train_run(
     tracker.end("FINISHED")
 
 
-def build_model(run: RunSettings, expressions: Sequence[str]) -> TSEG:
-    """Build the model of `run` before its training, with pretrained encoders where the settings name weights.
+def build_model(settings: RunModelSettings, expressions: Sequence[str]) -> TSEG:
+    """Build the model of a run before its training, with pretrained encoders where the settings name weights.
 
     A language model without pretrained weights learns its vocabulary from the training `expressions`. Raises
     ValueError naming the key of an encoder that cannot be built.
     """
-    settings = run.model
     with _naming("image_encoders", "vit_small"):
         image_encoder = build_image_encoder(**settings.image_encoder.model_dump())
     with _naming("language_model", "bert_small"):
