@@ -21,9 +21,13 @@ class Provenance(FrozenModel):
     command: ClassVar[str]
     """The sub-command of `tseg` that writes it."""
 
+    def to_fields(self) -> dict[str, Any]:
+        """The kind and the fields, as JSON has them."""
+        return {"kind": self.kind} | self.model_dump(mode="json")
+
     def to_json(self) -> str:
-        """The fields and the kind as JSON with sorted keys."""
-        return json.dumps({"kind": self.kind} | self.model_dump(mode="json"), sort_keys=True)
+        """`to_fields` as JSON with sorted keys."""
+        return json.dumps(self.to_fields(), sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes, path: Path) -> Self:

@@ -5,6 +5,7 @@ the run goes on untracked.
 """
 
 import functools
+import json
 import os
 import subprocess
 import time
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tseg.files import write_json
+from tseg.files import require_file, write_json
 
 RUN_ID_FILE = "mlflow_run_id"
 """File beside a model: the id of the MLflow run that trained it and that its evaluation joins."""
@@ -31,6 +32,13 @@ def set_up_store(uri: str | None, experiments: list[str], note: Path) -> None:
         except Exception as error:
             warnings.warn(f"MLflow store {uri}: {error}; runs will try again", stacklevel=2)
     write_json(note, {"uri": uri})
+
+
+def store_address(note: Path | None) -> str | None:
+    """Read the address of the store that `set_up_store` wrote to `note`; None without a note or a store."""
+    if note is None:
+        return None
+    return json.loads(require_file(note, "give the path of a file that exists").read_text(encoding="utf-8"))["uri"]
 
 
 def create_store(uri: str, experiments: list[str], artifacts: Path) -> None:

@@ -1,6 +1,5 @@
 """Options and helpers that sub-commands share."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,25 +21,16 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1
 
 def parse_text(schema: Any, text: str, origin: str) -> Any:
     """Parse YAML `text` into `schema`. Raises ValueError that names `origin`."""
-    import yaml
+    from tseg.settings.validation import load_yaml, parse
 
-    from tseg.settings.validation import parse
-
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{origin} is not YAML: {' '.join(str(error).split())}; fix that line") from None
-    return parse(schema, values, origin)
+    return parse(schema, load_yaml(text, origin), origin)
 
 
 def read_settings(schema: Any, path: Path) -> Any:
     """Parse a YAML file into `schema`. Raises ValueError that names the file."""
-    return parse_text(schema, _read_text(path), str(path))
+    from tseg.settings.validation import parse, read_yaml
 
-
-def tracking_uri(tracking: Path | None) -> str | None:
-    """Read the address of the MLflow store from the file that `tseg track` wrote; None if there is none."""
-    return json.loads(_read_text(tracking))["uri"] if tracking else None
+    return parse(schema, read_yaml(path, "give the path of a file that exists"), str(path))
 
 
 def preset(name: str) -> str | None:
@@ -50,9 +40,3 @@ def preset(name: str) -> str | None:
     if name != "none" and name not in PRESETS:
         raise ValueError(f"--crf: there is no preset {name!r}; choose none, {', '.join(PRESETS)}")
     return None if name == "none" else name
-
-
-def _read_text(path: Path) -> str:
-    from tseg.files import require_file
-
-    return require_file(path, "give the path of a file that exists").read_text(encoding="utf-8")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tseg.cli.options import Device, Threads, Tracking, read_settings, tracking_uri
+from tseg.cli.options import Device, Threads, Tracking, read_settings
 
 
 def train(
@@ -25,6 +25,7 @@ def train(
     """
     from tseg.model.device import select_device
     from tseg.settings.run_schema import RunSettings
+    from tseg.tracking import store_address
     from tseg.training.run import train_run
 
     selected = select_device(device, threads)
@@ -34,7 +35,7 @@ def train(
         config=config,
         output=output,
         start=start,
-        tracking_uri=tracking_uri(tracking),
+        tracking_uri=store_address(tracking),
         device=selected,
         # With a GPU the other threads prepare batches; without one they compute.
         num_workers=threads - 1 if selected.type == "cuda" else 0,

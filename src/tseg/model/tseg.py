@@ -13,11 +13,7 @@ from torch.nn.functional import normalize
 
 from tseg.files import atomic_write, require_file
 from tseg.model.image_encoder import ImageEncoder, build_image_encoder
-from tseg.model.text_encoder import (
-    ClassEncoder,
-    TextEncoder,
-    rebuild_text_encoder,
-)
+from tseg.model.text_encoder import ClassEncoder, TextEncoder, rebuild_text_encoder
 from tseg.model.wide_resnet38 import WideResNet38
 from tseg.provenance import ModelProvenance
 
@@ -77,7 +73,7 @@ def save_model(path: Path, model: TSEG, architecture: dict[str, Any], provenance
         "architecture": architecture,
         "bert": text_encoder.bert.config.to_dict() if language else None,
         "tokenizer": text_encoder.tokenizer.to_str() if language else None,
-        "provenance": json.loads(provenance.to_json()),
+        "provenance": provenance.to_fields(),
     }
     with atomic_write(path) as partial:
         # One key: safetensors writes several in varying order, and the same model must give the same bytes.

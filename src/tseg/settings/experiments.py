@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from tseg.settings.run_schema import PoolingSettings, RunSettings
 from tseg.settings.runs import Evaluation, make_run, pretraining_run, vary
 from tseg.settings.schema import Settings, StrictModel
-from tseg.settings.validation import check_known
+from tseg.settings.validation import check_known, prefix_errors
 
 
 class MethodSettings(PoolingSettings):
@@ -258,13 +258,11 @@ def _cell(
         raise ValueError(f"{origin}: full supervision does not score classes; evaluate on a data set without classes")
     if supervision == "full" and cell.options:
         raise ValueError(f"{origin}: options: only weak supervision has a pooling; remove the options")
-    try:
+    with prefix_errors(origin):
         pooling = experiments.methods[cell.method].with_options(cell.options) if cell.method else None
         run = make_run(settings, cell.dataset, supervision, pooling if supervision == "weak" else None, cell.settings)
         start = vary(settings, cell.settings).training.weak.pretraining if run.pretraining else None
         pretraining = pretraining_run(settings, start, cell.settings) if start else None
-    except ValueError as error:
-        raise ValueError(f"{origin}: {error}") from None
     if hasattr(run.model.text_encoder, "classes") and (evaluation_dataset != cell.dataset or cell.labels):
         raise ValueError(
             f"{origin}: class encoding knows only its training classes; set model.text_encoder to language_model"

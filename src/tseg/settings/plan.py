@@ -1,12 +1,9 @@
 """The plan of a configuration: its runs, cells and evaluations, and the files and options of every step."""
 
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, cast
-
-import yaml
 
 from tseg.model.pooling import POOLINGS
 from tseg.settings.catalogue import Catalogue, check_sources
@@ -15,7 +12,7 @@ from tseg.settings.layout import CellLayout, TableLayout
 from tseg.settings.run_schema import RunSettings
 from tseg.settings.runs import Evaluation
 from tseg.settings.schema import DatasetSettings, Settings, records_path
-from tseg.settings.validation import parse
+from tseg.settings.validation import parse, prefix_errors, read_yaml
 
 LOSSES = {"weak": "weak supervision", "full": "full supervision", "boxes": "box pretraining"}
 """Supervision to the title of its panel of learning curves: each supervision minimises its own loss."""
@@ -34,9 +31,9 @@ class Plan:
         self.label_sets: LabelSets = self._read_named(LabelSets, "label_sets")
         self.catalogue: Catalogue = self._read_named(Catalogue, "sources")
         self.raw_dir: str = f"{self.settings.data_dir}/raw"
-        with _prefix_errors(origin):
+        with prefix_errors(origin):
             check_sources(self.settings, self.catalogue)
-        with _prefix_errors(self.settings.experiments):
+        with prefix_errors(self.settings.experiments):
             self.tables: dict[str, list[Cell]] = table_cells(self.experiments, self.settings, self.label_sets)
             self.figures: dict[str, list[Cell]] = figure_cells(self.experiments, self.settings, self.label_sets)
             self.cells: list[Cell] = [*chain(*self.tables.values(), *self.figures.values())]
@@ -52,7 +49,7 @@ class Plan:
         paths = list(paths)
         values: dict[str, Any] = {}
         for path in paths:
-            if not isinstance(later := _read_yaml(path), dict):
+            if not isinstance(later := read_yaml(Path(path), "name an existing file"), dict):
                 raise ValueError(f"{path} holds no keys; write the configuration as a mapping of keys to values")
             values = _merge(values, later)
         return cls(values, " + ".join(map(str, paths)))
@@ -60,9 +57,7 @@ class Plan:
     def _read_named(self, schema: Any, key: str) -> Any:
         """Read the file that the configuration names under `key`."""
         path = getattr(self.settings, key)
-        if not Path(path).exists():
-            raise ValueError(f"{path} does not exist; set the key {key} to an existing file")
-        return parse(schema, _read_yaml(path), path)
+        return parse(schema, read_yaml(Path(path), f"set the key {key} to an existing file"), path)
 
     def _check_annotations(self) -> None:
         used = self.trained | {evaluation.dataset for evaluation in self.evaluations.values()}
@@ -203,27 +198,9 @@ def _annotation_files(dataset: DatasetSettings) -> list[str]:
     return [str(path) for path in sorted(found) if path.is_file()]
 
 
-def _read_yaml(path: Path | str) -> Any:
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"{path} does not exist; name an existing file") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}; correct its YAML") from None
-
-
 def _merge(values: Any, later: Any) -> Any:
     """Merge two mappings key by key, recursively; for any other values, return `later`."""
     if not (isinstance(values, dict) and isinstance(later, dict)):
         return later
     before, after = cast(dict[str, Any], values), cast(dict[str, Any], later)
     return before | {key: _merge(before.get(key), value) for key, value in after.items()}
-
-
-@contextmanager
-def _prefix_errors(origin: str) -> Generator[None]:
-    """Prefix the message of a ValueError with `origin`."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{origin}: {error}") from None

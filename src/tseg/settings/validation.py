@@ -1,10 +1,15 @@
 """Check values from a file or a command line against a schema; report all errors in one sentence."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
+
+from tseg.files import require_file
 
 
 def parse(schema: Any, values: Any, origin: str) -> Any:
@@ -71,3 +76,25 @@ def check_known(name: str, names: Iterable[str], complaint: str) -> None:
     """Raise ValueError unless `name` is in `names`: `complaint`, `name` and the nearest valid name."""
     if name not in names:
         raise ValueError(f"{complaint} {name!r}{hint(name, names)}")
+
+
+def load_yaml(text: str, origin: str) -> Any:
+    """Return the values in YAML `text`. Raises ValueError that names `origin`."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{origin} is not YAML: {' '.join(str(error).split())}; correct its YAML") from None
+
+
+def read_yaml(path: Path, hint: str) -> Any:
+    """Return the values in a YAML file. Raises ValueError that names the file, with `hint` if it is missing."""
+    return load_yaml(require_file(path, hint).read_text(encoding="utf-8"), str(path))
+
+
+@contextmanager
+def prefix_errors(origin: str) -> Generator[None]:
+    """Prefix the message of a ValueError with `origin`."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{origin}: {error}") from None

@@ -1,19 +1,16 @@
 """The loss during training."""
 
-from itertools import cycle, product
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from tseg.reporting.figures.overlay import COLOURS
-from tseg.reporting.figures.page import page, wrap
+from tseg.reporting.figures.page import line_styles, page, wrap
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-STYLES = ["-", "--", ":"]
 WIDTH, HEIGHT = 3.0, 2.1  # of the axes, inches
 NUM_COLUMNS = 2
 SMOOTHING = 30  # a curve is smoothed over 1/SMOOTHING of its length
@@ -39,10 +36,9 @@ def draw_learning_curves(
 
 
 def _draw_curves(axes: "Axes", histories: dict[str, pd.DataFrame]) -> None:
-    looks = cycle(product(STYLES, COLOURS))
-    for (label, history), (style, colour) in zip(histories.items(), looks, strict=False):
+    for (label, history), line in zip(histories.items(), line_styles(), strict=False):
         smooth = history["loss"].ewm(span=max(1, len(history) / SMOOTHING)).mean()
-        axes.plot(history["iteration"], history["loss"], color=colour, alpha=0.12, linewidth=0.8, zorder=1)
-        axes.plot(history["iteration"], smooth, color=colour, linestyle=style, label=wrap(label, WIDTH))
+        axes.plot(history["iteration"], history["loss"], color=line["color"], alpha=0.12, linewidth=0.8, zorder=1)
+        axes.plot(history["iteration"], smooth, **line, label=wrap(label, WIDTH))
     axes.set(xlabel="iteration", ylabel="loss")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))

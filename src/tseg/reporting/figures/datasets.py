@@ -1,21 +1,18 @@
 """The sizes of masks and the lengths of expressions of each data set."""
 
 from collections.abc import Sequence
-from itertools import cycle, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tseg.reporting.figures.overlay import COLOURS
-from tseg.reporting.figures.page import page, wrap
+from tseg.reporting.figures.page import line_styles, page, wrap
 from tseg.reporting.tables.datasets import LARGE, SMALL
 from tseg.reporting.tables.description import SplitDescription
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-STYLES = ["-", "--", ":"]
 WIDTH, HEIGHT = 3.2, 1.3  # of the axes, inches
 # Edges of bins: percent of the image, and words.
 SIZES = np.geomspace(0.01, 100, 25)
@@ -42,8 +39,8 @@ def draw_datasets(descriptions: Sequence[SplitDescription], output: Path) -> Non
 
 
 def _draw_splits(left: "Axes", right: "Axes", splits: Sequence[SplitDescription]) -> None:
-    for split, (style, colour) in zip(splits, cycle(product(STYLES, COLOURS)), strict=False):
-        look: dict[str, Any] = {"linestyle": style, "color": colour, "label": split.provenance.split}
+    for split, line in zip(splits, line_styles(), strict=False):
+        look: dict[str, Any] = {"label": split.provenance.split} | line
         left.stairs(_percent(100 * split.sizes, SIZES), SIZES, **look)
         right.stairs(_percent(split.lengths, LENGTHS), LENGTHS, **look)
     left.set_xscale("log")

@@ -1,8 +1,9 @@
 """The page that all figures share: a grid of axes between a title and a caption."""
 
 import textwrap
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.textpath import text_to_path
 
 from tseg.files import atomic_write
+from tseg.reporting.figures.overlay import COLOURS
 
 GAP = 0.06  # inches
 TITLE: dict[str, Any] = {"size": 12, "weight": "bold"}
@@ -33,6 +35,11 @@ STYLE: dict[Any, Any] = {
     "figure.dpi": 150,
     "text.parse_math": False,  # an expression may contain a dollar sign
 }
+
+
+def line_styles() -> Iterator[dict[str, Any]]:
+    """Yield the look of each line of an axes: colours first, then line styles, without end."""
+    return cycle({"linestyle": style, "color": colour} for style, colour in product(("-", "--", ":"), COLOURS))
 
 
 @contextmanager

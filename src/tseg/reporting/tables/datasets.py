@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tseg.reporting.tables.description import SplitDescription
-from tseg.reporting.tables.formats import RowGroup, Sheet, check_distinct, html_page, markdown, write_texts
+from tseg.reporting.tables.formats import RowGroup, Sheet, check_distinct, sheet_texts, write_texts
 from tseg.reporting.tables.notes import is_embedded, origins
 
 SMALL, LARGE = 0.02, 0.2
@@ -82,13 +82,7 @@ def datasets_sheet(descriptions: Sequence[SplitDescription]) -> Sheet:
 def write_datasets(descriptions: Sequence[SplitDescription], output: Path) -> Sheet:
     """Write the table to the CSV file `output`, with .md and .html beside it, and return the printed table."""
     sheet, table = datasets_sheet(descriptions), datasets_table(descriptions)
-    write_texts(
-        {
-            output: f"# {' '.join(sheet.data)}\n" + table.to_csv(index=False, float_format="%.6g"),
-            output.with_suffix(".md"): markdown(sheet),
-            output.with_suffix(".html"): html_page(sheet),
-        }
-    )
+    write_texts(sheet_texts(sheet, output, table.to_csv(index=False, float_format="%.6g")))
     return sheet
 
 

@@ -109,6 +109,20 @@ def check_distinct(names: Sequence[str]) -> None:
             raise ValueError(f"{name} is given {names.count(name)} times; give the records of each split once")
 
 
+def csv_text(sheet: Sheet, csv: str) -> str:
+    """The CSV below a comment that names the data of the table."""
+    return f"# {' '.join(sheet.data)}\n{csv}"
+
+
+def sheet_texts(sheet: Sheet, output: Path, csv: str) -> dict[Path, str]:
+    """File to text: the CSV as `output`, and the printed table beside it as .md and .html."""
+    return {
+        output: csv_text(sheet, csv),
+        output.with_suffix(".md"): markdown(sheet),
+        output.with_suffix(".html"): html_page(sheet),
+    }
+
+
 def write_texts(texts: dict[Path, str]) -> None:
     """Write each text to its file atomically."""
     for path, text in texts.items():

@@ -9,7 +9,7 @@ import pandas as pd
 from tseg.datasets.leakage import read_records_images, shared_images
 from tseg.provenance import RecordsProvenance
 from tseg.records import read_provenance
-from tseg.reporting.tables.formats import RowGroup, Sheet, check_distinct, html_page, markdown, write_texts
+from tseg.reporting.tables.formats import RowGroup, Sheet, check_distinct, sheet_texts, write_texts
 from tseg.reporting.tables.notes import origins, split_name
 
 MATCHED = (
@@ -52,13 +52,7 @@ def report_overlaps(train: Sequence[Path], evaluation: Sequence[Path], output: P
     sheet = _sheet(counts, percent, list({split.name: split for split in (*rows, *columns)}.values()))
     if output:
         table = counts.join(percent.add_suffix(" %"))
-        write_texts(
-            {
-                output: f"# {' '.join(sheet.data)}\n" + table.to_csv(index_label=sheet.corner, float_format="%.2f"),
-                output.with_suffix(".md"): markdown(sheet),
-                output.with_suffix(".html"): html_page(sheet),
-            }
-        )
+        write_texts(sheet_texts(sheet, output, table.to_csv(index_label=sheet.corner, float_format="%.2f")))
     return sheet
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from tseg.evaluation.score import Summary, read_summary
 from tseg.files import require_file
-from tseg.reporting.tables.formats import RowGroup, Sheet, html_page, latex, markdown, write_texts
+from tseg.reporting.tables.formats import RowGroup, Sheet, csv_text, latex, sheet_texts, write_texts
 from tseg.reporting.tables.notes import (
     RESOLUTION,
     describe_data,
@@ -19,6 +19,7 @@ from tseg.reporting.tables.notes import (
     remarks,
 )
 from tseg.settings.layout import TableLayout
+from tseg.settings.validation import prefix_errors
 
 PAPER = "Strudel et al. 2022"
 
@@ -55,15 +56,12 @@ def write_table(layout: TableLayout, output: Path, *, published: Path) -> None:
         blocks=[RowGroup("Reproduced", means, _texts(means, deviations)), *_published_rows(published_results, layout)],
     )
     several = len(set(detail["seed"])) > 1
-    comment = f"# {' '.join(sheet.data)}\n"
     plain = means.join(deviations.add_suffix(" std")) if several else means
     write_texts(
         {
-            output: comment + plain.to_csv(index_label=layout.corner, float_format="%.2f"),
-            detail_path: comment + detail.to_csv(index=False, float_format="%.6g"),
-            output.with_suffix(".md"): markdown(sheet),
+            **sheet_texts(sheet, output, plain.to_csv(index_label=layout.corner, float_format="%.2f")),
+            detail_path: csv_text(sheet, detail.to_csv(index=False, float_format="%.6g")),
             output.with_suffix(".tex"): latex(sheet),
-            output.with_suffix(".html"): html_page(sheet),
             output.with_suffix(".json"): _json(sheet.data, {"mean": means} | ({"std": deviations} if several else {})),
         }
     )
@@ -94,10 +92,8 @@ def _collect(layout: TableLayout) -> tuple[list[Summary], pd.DataFrame]:
                 )
             summary = paths[of_seed[0]]
             summaries.append(summary)
-            try:
+            with prefix_errors(of_seed[0]):
                 value = summary.metric(cell.metric)
-            except ValueError as error:
-                raise ValueError(f"{of_seed[0]}: {error}") from None
             lines.append(
                 {"row": cell.row, "column": cell.column, "metric": cell.metric, "seed": seed}
                 | {"value": np.nan if value is None else 100 * value}
