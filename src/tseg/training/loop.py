@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 
 from tseg.model.tseg import TSEG
 from tseg.progress import progress
+from tseg.settings.validation import prefix_errors
 from tseg.training.batches import Batch, load_batches
 from tseg.training.checkpoint import History, load_checkpoint, save_checkpoint
 from tseg.training.objectives import Objective
@@ -53,16 +54,15 @@ def optimise(
     for iteration, batch in enumerate(bar, start + 1):
         # Drop path and dropout draw from this generator; a seed per iteration lets a resumed run draw the same numbers.
         torch.manual_seed(seed * 1_000_003 + iteration)
-        learning_rate, tau = float(schedule.get_last_lr()[0]), float(model.tau.item())
-        try:
+        # Reading tau here would wait for the previous step on a GPU.
+        learning_rate, tau = float(schedule.get_last_lr()[0]), model.tau.detach()
+        with prefix_errors(f"iteration {iteration}, learning rate {learning_rate:.2g}"):
             losses.append(training_step(model, batch, objective, optimizer, precision))
-        except ValueError as error:
-            raise ValueError(f"iteration {iteration}, learning rate {learning_rate:.2g}: {error}") from None
         schedule.step()
 
         bar.set_postfix(loss=f"{losses[-1]:.4f}", rate=f"{learning_rate:.1e}", refresh=False)
         if iteration % log_every == 0 or iteration == iterations:
-            row = {"iteration": iteration, "loss": fmean(losses), "learning_rate": learning_rate, "tau": tau}
+            row = {"iteration": iteration, "loss": fmean(losses), "learning_rate": learning_rate, "tau": float(tau)}
             losses.clear()
             history.append(row)
             log(row)
