@@ -1,5 +1,6 @@
 """The provenance of the workflow's files: what they hold and how they were made, stored in each file as JSON."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -65,6 +66,27 @@ class RecordsProvenance(Provenance):
     num_images: int
     published: dict[str, int | None] | None
     """Numbers of `expressions` and `images` that the authors publish."""
+    teacher: str | None = None
+    """The run that made the masks. Default: they are the data set's own."""
+
+
+class TokensProvenance(Provenance):
+    """Which tokens a frozen encoder computed."""
+
+    kind = "tokens"
+    command = "encode"
+    encoder: str
+    """Fingerprint of the encoder."""
+    num_features: int
+    """Size of a token."""
+    images: str
+    """Fingerprint of the encoded images and their sizes, or of the expressions."""
+    views: dict[str, Any] | None
+    """Settings of the views of images; None for expressions."""
+
+    def digest(self) -> str:
+        """A hash of all fields."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()[:16]
 
 
 class EncoderProvenance(FrozenModel):

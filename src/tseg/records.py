@@ -44,6 +44,17 @@ PREDICTIONS = pa.schema(
         ("similarities", pa.list_(pa.float16())),  # row-major
     ]
 )
+# The index of the tokens of an encoder; height and width are those of the grid of patches, 1 for an expression.
+TOKENS = pa.schema(
+    [
+        ("key", pa.string()),  # image_id or expression
+        ("view", pa.int32()),
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("shard", pa.int32()),
+        ("start", pa.int64()),  # row in the shard
+    ]
+)
 MASKS = pa.schema([("record_id", pa.string()), ("mask", pa.string())])  # RLE at the image's own resolution
 # One row per image and class found in it, and one for its background, whose mask may be empty.
 LABELS = pa.schema([("image_id", pa.string()), ("label", pa.string()), ("mask", pa.string())])

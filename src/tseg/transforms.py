@@ -48,6 +48,11 @@ class Crop:
     resolution: int
     flipped: bool
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the result, in pixels."""
+        return self.resolution, self.resolution
+
     def __call__(self, image: Image.Image) -> Image.Image:
         """Crop an image (mode RGB, bilinear) or its mask (mode L, nearest neighbour; 0 beyond the image)."""
         is_mask = image.mode == "L"
@@ -56,6 +61,25 @@ class Crop:
         canvas = Image.new(image.mode, (self.resolution, self.resolution), 0 if is_mask else (PADDING,) * 3)
         canvas.paste(rescaled, (-self.left, -self.top))
         return canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flipped else canvas
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Resize a whole image to (`width`, `height`) pixels, then flip it if `flipped`."""
+
+    width: int
+    height: int
+    flipped: bool
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the result, in pixels."""
+        return self.width, self.height
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Resize an image of mode RGB bilinearly."""
+        resized = image.resize(self.size, Image.Resampling.BILINEAR)
+        return resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flipped else resized
 
 
 def random_crop(

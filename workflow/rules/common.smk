@@ -21,6 +21,7 @@ RESOURCES = {
 pathvars:
     raw=PLAN.raw_dir,
     records=f"{SETTINGS.data_dir}/records",
+    tokens=PLAN.token_dir,
     results=SETTINGS.results_dir,
     logs="<results>/logs",
     benchmarks="<results>/benchmarks",
@@ -44,6 +45,7 @@ wildcard_constraints:
     seed="[0-9]+",
     split="[^/]+",
     refinement="plain|crf",
+    encoding=one_of(PLAN.encodings),
 
 
 def as_json(value):

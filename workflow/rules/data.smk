@@ -91,3 +91,30 @@ rule overlap:
         ),
     shell:
         "tseg overlap {params.records:q} --output {output.csv:q} > {log:q} 2>&1"
+
+
+rule encode:
+    input:
+        records=lambda wildcards: PLAN.encodings[wildcards.encoding].records,
+        encoders=lambda wildcards: PLAN.weights(
+            PLAN.encodings[wildcards.encoding].encoder
+        ),
+    output:
+        "<tokens>/{encoding}.parquet",
+    log:
+        "<logs>/encode/{encoding}.log",
+    benchmark:
+        "<benchmarks>/encode/{encoding}.tsv"
+    conda:
+        "../envs/tseg.yml"
+    threads: THREADS["encode"]
+    resources:
+        **RESOURCES["encode"],
+    params:
+        settings=lambda wildcards: PLAN.encodings[
+            wildcards.encoding
+        ].model_dump_json(),
+        device=device("encode"),
+    shell:
+        "tseg encode --settings {params.settings:q} --device {params.device} --threads {threads} "
+        "--output {output:q} > {log:q} 2>&1"

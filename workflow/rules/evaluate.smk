@@ -2,6 +2,9 @@ rule predict:
     input:
         model="<seed_dir>/model.safetensors",
         records=lambda wildcards: PLAN.records(wildcards.evaluation),
+        tokens=lambda wildcards: PLAN.tokens(
+            wildcards.run, wildcards.evaluation
+        ).values(),
     output:
         "<results>/predictions/<cell>.parquet",
     log:
@@ -17,10 +20,13 @@ rule predict:
         resolution=lambda wildcards: PLAN.resolution(wildcards.run),
         views=lambda wildcards: options(**PLAN.views(wildcards.evaluation)),
         labels=lambda wildcards: options(**PLAN.labels(wildcards.evaluation)),
+        tokens=lambda wildcards: options(
+            **PLAN.tokens(wildcards.run, wildcards.evaluation)
+        ),
         device=device("predict"),
     shell:
         "tseg predict --model {input.model:q} --records {input.records:q} --resolution {params.resolution} "
-        "{params.views} {params.labels:q} --device {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"
+        "{params.views} {params.labels:q} {params.tokens:q} --device {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"
 
 
 rule refine:

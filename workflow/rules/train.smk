@@ -42,6 +42,10 @@ rule train:
         excluded=lambda wildcards: PLAN.runs[wildcards.run].excluded_records,
         start=lambda wildcards: PLAN.start(wildcards.run, wildcards.seed),
         encoders=lambda wildcards: PLAN.encoder_weights(wildcards.run),
+        tokens=lambda wildcards: PLAN.tokens(wildcards.run).values(),
+        pseudo_labels=lambda wildcards: PLAN.pseudo_labels(
+            wildcards.run, wildcards.seed
+        ),
         # A new address of the store must not cause a new training.
         tracking=ancient("<results>/tracking.json"),
     output:
@@ -60,7 +64,11 @@ rule train:
     params:
         dir=subpath(output.model, parent=True),
         device=device("train"),
-        start=lambda wildcards, input: options(start=input.start),
+        given=lambda wildcards, input: options(
+            start=input.start,
+            pseudo_labels=input.pseudo_labels,
+            **PLAN.tokens(wildcards.run),
+        ),
     shell:
-        "tseg train --config {input.config:q} --seed {wildcards.seed} --tracking {input.tracking:q} {params.start:q} "
+        "tseg train --config {input.config:q} --seed {wildcards.seed} --tracking {input.tracking:q} {params.given:q} "
         "--device {params.device} --threads {threads} --output {params.dir:q} > {log:q} 2>&1"

@@ -12,6 +12,7 @@ import typer
 from tseg.cli.configure import configure
 from tseg.cli.describe import describe
 from tseg.cli.draw import draw
+from tseg.cli.encode import encode
 from tseg.cli.evaluate import evaluate
 from tseg.cli.fetch import fetch
 from tseg.cli.overlap import overlap
@@ -25,7 +26,7 @@ from tseg.cli.train import train
 
 app = typer.Typer(
     help="Learn to segment from images and phrases alone, then segment any phrase in any image.\n\n"
-    "The steps of the workflow, in order: fetch, prepare, configure, train, predict, refine, evaluate, tabulate.\n"
+    "The steps of the workflow, in order: fetch, prepare, encode, configure, train, predict, refine, evaluate, tabulate.\n"
     "Snakemake runs them all; `tseg segment` needs only a trained model and an image.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -36,6 +37,7 @@ for command in (
     prepare,
     describe,
     overlap,
+    encode,
     configure,
     track,
     train,

@@ -8,6 +8,10 @@ import typer
 Output = Annotated[Path, typer.Option("--output", help="File to write; it appears only when complete.")]
 Records = Annotated[Path, typer.Option("--records", help="Records written by `tseg prepare`.")]
 Model = Annotated[Path, typer.Option("--model", help="The model.safetensors written by `tseg train`.")]
+Patches = Annotated[
+    Path | None,
+    typer.Option("--patches", help="Tokens of the images, from `tseg encode`. Default: run the image encoder."),
+]
 Tracking = Annotated[
     Path | None, typer.Option("--tracking", help="File written by `tseg track`. Default: no tracking.")
 ]

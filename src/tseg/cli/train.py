@@ -5,13 +5,16 @@ from typing import Annotated
 
 import typer
 
-from tseg.cli.options import Device, Threads, Tracking, read_settings
+from tseg.cli.options import Device, Patches, Threads, Tracking, read_settings
 
 
 def train(
     config: Annotated[Path, typer.Option("--config", help="The run's config.yaml, from `tseg configure`.")],
     output: Annotated[Path, typer.Option("--output", help="Folder for model.safetensors, history.csv, images.csv.")],
     start: Annotated[Path | None, typer.Option(help="The model.safetensors of the run's pretraining.")] = None,
+    patches: Patches = None,
+    texts: Annotated[Path | None, typer.Option(help="Tokens of the expressions, from `tseg encode`.")] = None,
+    pseudo_labels: Annotated[Path | None, typer.Option(help="File written by `tseg pseudo-label`.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of initial weights, batches and dropout.")] = 0,
     tracking: Tracking = None,
     threads: Threads = 1,
@@ -35,6 +38,9 @@ def train(
         config=config,
         output=output,
         start=start,
+        patches=patches,
+        texts=texts,
+        pseudo_labels=pseudo_labels,
         tracking_uri=store_address(tracking),
         device=selected,
         # With a GPU the other threads prepare batches; without one they compute.

@@ -48,15 +48,20 @@ class TSEG(nn.Module):
         return self.log_tau.exp()
 
     def embed_patches(self, images: Tensor) -> Tensor:
-        """Unit vectors x, float32 (B, N, D), of normalised images (B, 3, H, W)."""
-        return normalize(self.project_patches(self.image_encoder(images)).float(), dim=-1)
+        """Unit vectors x, float32 (B, N, D), of normalised images (B, 3, H, W) or their tokens (B, N, D_I)."""
+        tokens = images.float() if images.ndim == 3 else self.image_encoder(images)
+        return normalize(self.project_patches(tokens).float(), dim=-1)
 
-    def embed_expressions(self, expressions: list[str]) -> Tensor:
-        """Unit vectors y, float32 (L, D), of L expressions."""
-        return normalize(self.project_expressions(self.text_encoder(expressions)).float(), dim=-1)
+    def embed_expressions(self, expressions: list[str] | Tensor) -> Tensor:
+        """Unit vectors y, float32 (L, D), of L expressions or their tokens (L, D_T)."""
+        tokens = expressions.float() if isinstance(expressions, Tensor) else self.text_encoder(expressions)
+        return normalize(self.project_expressions(tokens).float(), dim=-1)
 
-    def forward(self, images: Tensor, expressions: list[str]) -> Tensor:
-        """S, float32 (B, N, L): s_ij = tau x_i . y_j (eq. 1), every image against every expression."""
+    def forward(self, images: Tensor, expressions: list[str] | Tensor) -> Tensor:
+        """S, float32 (B, N, L): s_ij = tau x_i . y_j (eq. 1), every image against every expression.
+
+        Either may be given as the tokens of its encoder.
+        """
         patches, texts = self.embed_patches(images), self.embed_expressions(expressions)
         with torch.autocast(images.device.type, enabled=False):
             return self.tau * patches @ texts.T

@@ -29,8 +29,8 @@ class CellSettings(StrictModel):
     """A key of `methods`."""
     dataset: str | None = None
     """Data set to train on."""
-    supervision: Literal["weak", "full"] | None = None
-    """Default: weak."""
+    supervision: Literal["weak", "full", "pseudo"] | None = None
+    """pseudo: self-training, with the masks of the method's weak run. Default: weak."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the method's options, such as size_power: 0."""
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -43,6 +43,8 @@ class CellSettings(StrictModel):
     """Refine the masks with a dense CRF. Default: no."""
     labels: str | None = None
     """A label set, whose expressions replace class names."""
+    given: bool | None = None
+    """Data sets with classes: score a mask per class that the image has, as its labels say. Default: no."""
     metric: str | None = None
     """Dotted path of a metric in the summary. Default: mIoU."""
 
@@ -106,6 +108,7 @@ class Cell(NamedTuple):
     column: str
     run: RunSettings
     pretraining: RunSettings | None
+    teacher: RunSettings | None
     evaluation: Evaluation
     crf: bool
     metric: str
@@ -154,9 +157,11 @@ def _check_figure(origin: str, kind: str, columns: list[Cell], settings: Setting
         raise ValueError(f"{origin}: its columns have {len(datasets)} data sets; a figure needs exactly one")
     if kind in ("expressions", "assignment") and len(columns) > 1:
         raise ValueError(f"{origin}: a figure of kind {kind} shows one run, not {len(columns)}; keep one column")
-    if (kind == "classes") != (settings.datasets[datasets.pop()].classes is not None):
+    of_classes = settings.datasets[datasets.pop()].classes is not None and not columns[0].evaluation.given
+    if (kind == "classes") != of_classes:
         raise ValueError(
-            f"{origin}: kind classes is for data sets with classes, and only for them; change the kind or the data set"
+            f"{origin}: kind classes is for data sets whose classes are not given, and only for them; change the kind or "
+            "the data set"
         )
 
 
@@ -164,7 +169,7 @@ def runs_of(cells: Iterable[Cell]) -> dict[str, RunSettings]:
     """Return the runs of the cells and their pretrainings, by name. Raises ValueError if two runs share a name."""
     runs: dict[str, RunSettings] = {}
     for cell in cells:
-        for run in filter(None, (cell.pretraining, cell.run)):
+        for run in filter(None, (cell.pretraining, cell.teacher, cell.run)):
             if runs.setdefault(run.run, run) != run:
                 raise ValueError(f"two different runs are called {run.run}; vary keys with different last parts")
     return runs
@@ -174,7 +179,7 @@ def labels_of(settings: Settings, label_sets: LabelSets, evaluation: Evaluation)
     """Return the expressions of each class; None for a data set without classes."""
     classes = settings.datasets[evaluation.dataset].classes
     words = label_sets[evaluation.labels] if evaluation.labels else {}
-    return {name: words.get(name, [name]) for name in classes} if classes else None
+    return {name: words.get(name, [name]) for name in classes} if classes and not evaluation.given else None
 
 
 def _expand(
@@ -244,7 +249,7 @@ def _cell(
     cell = _join(*parts)
     origin = f"{origin}: {', '.join(filter(None, labels))}"
     supervision = cell.supervision or "weak"
-    if cell.dataset is None or (supervision == "weak" and cell.method is None):
+    if cell.dataset is None or (supervision != "full" and cell.method is None):
         raise ValueError(f"{origin}: the {'method' if cell.dataset else 'dataset'} is missing; add it")
     evaluation_dataset = cell.evaluate or cell.dataset
     for dataset in (cell.dataset, evaluation_dataset):
@@ -254,13 +259,18 @@ def _cell(
     if cell.labels is not None:
         check_known(cell.labels, label_sets, f"{origin}: there is no label set")
         _check_labels(f"{origin}: the label set {cell.labels}", label_sets[cell.labels], evaluation_dataset, settings)
-    if supervision == "full" and settings.datasets[evaluation_dataset].classes:
+    classes, given = settings.datasets[evaluation_dataset].classes, bool(cell.given)
+    if given and (not classes or cell.labels):
+        raise ValueError(f"{origin}: given is for data sets with classes, asked by their names; remove it or labels")
+    if supervision == "full" and classes and not given:
         raise ValueError(f"{origin}: full supervision does not score classes; evaluate on a data set without classes")
     if supervision == "full" and cell.options:
-        raise ValueError(f"{origin}: options: only weak supervision has a pooling; remove the options")
+        raise ValueError(f"{origin}: options: full supervision has no pooling; remove the options")
     with prefix_errors(origin):
         pooling = experiments.methods[cell.method].with_options(cell.options) if cell.method else None
-        run = make_run(settings, cell.dataset, supervision, pooling if supervision == "weak" else None, cell.settings)
+        pooling = None if supervision == "full" else pooling
+        run = make_run(settings, cell.dataset, supervision, pooling, cell.settings)
+        teacher = make_run(settings, cell.dataset, "weak", pooling, cell.settings) if run.teacher else None
         start = vary(settings, cell.settings).training.weak.pretraining if run.pretraining else None
         pretraining = pretraining_run(settings, start, cell.settings) if start else None
     if hasattr(run.model.text_encoder, "classes") and (evaluation_dataset != cell.dataset or cell.labels):
@@ -268,8 +278,8 @@ def _cell(
             f"{origin}: class encoding knows only its training classes; set model.text_encoder to language_model"
         )
     split = settings.datasets[evaluation_dataset].evaluation
-    evaluation = Evaluation(evaluation_dataset, split, bool(cell.multiscale), cell.labels)
-    return Cell(*labels, run, pretraining, evaluation, bool(cell.crf), cell.metric or "mIoU")
+    evaluation = Evaluation(evaluation_dataset, split, bool(cell.multiscale), cell.labels, given)
+    return Cell(*labels, run, pretraining, teacher, evaluation, bool(cell.crf), cell.metric or "mIoU")
 
 
 def _check_labels(origin: str, label_set: dict[str, list[str]], dataset: str, settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """The plan of a configuration: its runs, cells and evaluations, and the files and options of every step."""
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
@@ -7,14 +8,27 @@ from typing import Any, Literal, cast
 
 from tseg.model.pooling import POOLINGS
 from tseg.settings.catalogue import Catalogue, check_sources
+from tseg.settings.encodings import PatchEncoding, TextEncoding, WholeViews, crop_views
 from tseg.settings.experiments import Cell, Experiments, LabelSets, figure_cells, labels_of, runs_of, table_cells
 from tseg.settings.layout import CellLayout, TableLayout
 from tseg.settings.run_schema import RunSettings
 from tseg.settings.runs import Evaluation
-from tseg.settings.schema import DatasetSettings, Settings, records_path
+from tseg.settings.schema import (
+    ClassEncodingSettings,
+    DatasetSettings,
+    ImageEncoderSettings,
+    LanguageModelSettings,
+    Settings,
+    records_path,
+)
 from tseg.settings.validation import parse, prefix_errors, read_yaml
 
-LOSSES = {"weak": "weak supervision", "full": "full supervision", "boxes": "box pretraining"}
+LOSSES = {
+    "weak": "weak supervision",
+    "full": "full supervision",
+    "boxes": "box pretraining",
+    "pseudo": "supervision by pseudo labels",
+}
 """Supervision to the title of its panel of learning curves: each supervision minimises its own loss."""
 
 
@@ -31,6 +45,7 @@ class Plan:
         self.label_sets: LabelSets = self._read_named(LabelSets, "label_sets")
         self.catalogue: Catalogue = self._read_named(Catalogue, "sources")
         self.raw_dir: str = f"{self.settings.data_dir}/raw"
+        self.token_dir: str = f"{self.settings.data_dir}/tokens"
         with prefix_errors(origin):
             check_sources(self.settings, self.catalogue)
         with prefix_errors(self.settings.experiments):
@@ -41,7 +56,12 @@ class Plan:
         self.evaluations: dict[str, Evaluation] = {cell.evaluation.name: cell.evaluation for cell in self.cells}
         self.trained: set[str] = {run.dataset for run in self.runs.values()}
         """Data sets that a run is trained on."""
-        self._check_annotations()
+        taught = {run.dataset for run in self.runs.values() if run.teacher}
+        self.taught: dict[str, Evaluation] = {dataset: self._training_split(dataset) for dataset in sorted(taught)}
+        """Data set to the prediction of a teacher for its training images."""
+        self.evaluations |= {evaluation.name: evaluation for evaluation in self.taught.values()}
+        self.encodings: dict[str, PatchEncoding | TextEncoding] = self._encodings()
+        """Name of a file of tokens, below `token_dir` and without its suffix, to what it holds."""
 
     @classmethod
     def read(cls, paths: Iterable[Path | str]) -> "Plan":
@@ -59,19 +79,67 @@ class Plan:
         path = getattr(self.settings, key)
         return parse(schema, read_yaml(Path(path), f"set the key {key} to an existing file"), path)
 
-    def _check_annotations(self) -> None:
-        used = self.trained | {evaluation.dataset for evaluation in self.evaluations.values()}
-        for name, dataset in self.settings.datasets.items():
-            if name in used and not dataset.sources and not _annotation_files(dataset):
-                raise ValueError(
-                    f"datasets.{name}.annotations: {dataset.annotations} holds no annotation file; put them there, or "
-                    "name the sources that provide them"
-                )
-
     def raw_inputs(self, dataset: str) -> list[str]:
-        """The inputs of a data set's records: the manifests of its sources, or its annotation files."""
+        """The inputs of a data set's records: the manifests of its sources, or its annotation files.
+
+        Raises ValueError if there is neither.
+        """
         settings = self.settings.datasets[dataset]
-        return [f"{self.raw_dir}/{source}.json" for source in settings.sources] or _annotation_files(settings)
+        found = [f"{self.raw_dir}/{source}.json" for source in settings.sources] or _annotation_files(settings)
+        if not found:
+            raise ValueError(
+                f"datasets.{dataset}.annotations: {settings.annotations} holds no annotation file; put them there, or "
+                "name the sources that provide them"
+            )
+        return found
+
+    def _training_split(self, dataset: str) -> Evaluation:
+        """A prediction for the training images of a data set, each asked for its own expressions."""
+        settings = self.settings.datasets[dataset]
+        return Evaluation(dataset, settings.train, given=settings.classes is not None)
+
+    def _encodings(self) -> dict[str, PatchEncoding | TextEncoding]:
+        """Every encoding that a run or a prediction reads, by file."""
+        found = [*map(self.crop_encoding, self.runs), *map(self.text_encoding, self.runs)]
+        predicted = {(cell.run.run, cell.evaluation.name) for cell in self.cells}
+        predicted |= {(run.teacher, self.taught[run.dataset].name) for run in self.runs.values() if run.teacher}
+        found += [self.view_encoding(run, evaluation) for run, evaluation in sorted(predicted)]
+        return dict(filter(None, found))
+
+    def crop_encoding(self, run: str) -> tuple[str, PatchEncoding] | None:
+        """The tokens of a run's training crops: file and settings; None if it computes them itself."""
+        settings, training = self.runs[run].model.image_encoder, self.runs[run].training
+        views = crop_views(training)
+        if settings.trainable != "heads" or views is None:
+            return None
+        encoding = PatchEncoding(records=self.runs[run].records, encoder=settings, views=views)
+        return _encoding_name(encoding), encoding
+
+    def view_encoding(self, run: str, evaluation: str) -> tuple[str, PatchEncoding] | None:
+        """The tokens of a run's images of an evaluation, as `crop_encoding`."""
+        settings = self.runs[run].model.image_encoder
+        if settings.trainable != "heads":
+            return None
+        views = WholeViews(resolution=self.resolution(run), **{"scales": [1.0], "flip": False} | self.views(evaluation))
+        encoding = PatchEncoding(records=self.records(evaluation), encoder=settings, views=views)
+        return _encoding_name(encoding), encoding
+
+    def text_encoding(self, run: str) -> tuple[str, TextEncoding] | None:
+        """The tokens of a run's training expressions, as `crop_encoding`."""
+        settings, training = self.runs[run].model.text_encoder, self.runs[run].training
+        if isinstance(settings, ClassEncodingSettings) or settings.trainable != "heads":
+            return None
+        mirrored = training.flip and training.flip_words == "swap"
+        encoding = TextEncoding(records=self.runs[run].records, encoder=settings, mirrored=mirrored)
+        return _encoding_name(encoding), encoding
+
+    def tokens(self, run: str, evaluation: str | None = None) -> dict[str, str]:
+        """The options `patches` and `texts` of a training, or `patches` of a prediction, for its frozen encoders."""
+        found = {
+            "patches": self.crop_encoding(run) if evaluation is None else self.view_encoding(run, evaluation),
+            "texts": self.text_encoding(run) if evaluation is None else None,
+        }
+        return {name: f"{self.token_dir}/{encoding[0]}.parquet" for name, encoding in found.items() if encoding}
 
     def records(self, evaluation: str) -> str:
         """The records of an evaluation."""
@@ -93,17 +161,30 @@ class Plan:
         pretraining = self.runs[run].pretraining
         return [f"{self._seed_dir(pretraining, seed)}/model.safetensors"] if pretraining else []
 
+    def pseudo_labels(self, run: str, seed: int | str) -> list[str]:
+        """The pseudo labels that supervise a run; empty if there are none."""
+        folder = f"{self.settings.results_dir}/pseudo_labels"
+        return [f"{folder}/{run}/seed{seed}.parquet"] if self.runs[run].teacher else []
+
+    def taught_predictions(self, run: str, seed: int | str) -> str:
+        """The predictions of a run's teacher for its training images."""
+        student = self.runs[run]
+        folder = f"{self.settings.results_dir}/predictions/{student.teacher}/seed{seed}"
+        return f"{folder}/{self.taught[student.dataset].name}.parquet"
+
     def _seed_dir(self, run: str, seed: int | str) -> str:
         return f"{self.settings.results_dir}/runs/{run}/seed{seed}"
 
     def encoder_weights(self, run: str) -> list[str]:
         """The manifests of the sources that hold the weights of a run's encoders."""
         model = self.runs[run].model
-        files = (model.image_encoder.weights, getattr(model.text_encoder, "weights", None))
+        return list(dict.fromkeys([*self.weights(model.image_encoder), *self.weights(model.text_encoder)]))
+
+    def weights(self, encoder: ImageEncoderSettings | LanguageModelSettings | ClassEncodingSettings) -> list[str]:
+        """The manifest of the source that holds the weights of an encoder; empty if no source does."""
+        file = f"{getattr(encoder, 'weights', None)}/"
         return [
-            f"{self.raw_dir}/{source}.json"
-            for source in self.catalogue
-            if any(f"{file}/".startswith(f"{self.raw_dir}/{source}/") for file in files)
+            f"{self.raw_dir}/{source}.json" for source in self.catalogue if file.startswith(f"{self.raw_dir}/{source}/")
         ]
 
     def resolution(self, run: str) -> int:
@@ -123,9 +204,9 @@ class Plan:
     def thresholds(self, run: str, evaluation: str) -> dict[str, float]:
         """The options `background`, for poolings without masks, and `confidence`, for data sets with classes."""
         pooling = self.runs[run].pooling
-        inference, dataset = self.settings.inference, self.evaluations[evaluation].dataset
+        inference = self.settings.inference
         background = {"background": inference.background} if pooling and POOLINGS[pooling.name].masks is None else {}
-        confidence = {"confidence": inference.confidence} if self.settings.datasets[dataset].classes else {}
+        confidence = {"confidence": inference.confidence} if self.labels(evaluation) else {}
         return background | confidence
 
     def cell_file(self, cell: Cell, kind: Literal["predictions", "masks", "scores"], seed: int) -> str:
@@ -187,6 +268,13 @@ class Plan:
             "seed": described.seed,
             "num_panels": described.num_panels,
         }
+
+
+def _encoding_name(encoding: PatchEncoding | TextEncoding) -> str:
+    """A name for an encoding: data set, split, kind and a hash of its settings."""
+    records = Path(encoding.records)
+    digest = hashlib.sha256(encoding.model_dump_json().encode()).hexdigest()[:8]
+    return f"{records.parent.name}/{records.stem}-{encoding.kind}-{digest}"
 
 
 def _annotation_files(dataset: DatasetSettings) -> list[str]:

@@ -13,6 +13,7 @@ from tseg.settings.schema import (
     ClassEncodingSettings,
     ImageEncoderSettings,
     LanguageModelSettings,
+    PseudoLabelSettings,
     StrictModel,
     Supervision,
     TrainingSettings,
@@ -84,6 +85,8 @@ class RunTrainingSettings(TrainingSettings):
     batch_size: PositiveInt  # type: ignore[assignment]
     targets: Literal["identity", "tf-idf"] | None
     """Weak supervision only."""
+    pseudo_labels: PseudoLabelSettings | None
+    """Supervision by pseudo labels only."""
 
 
 class RunSettings(StrictModel):
@@ -98,9 +101,11 @@ class RunSettings(StrictModel):
     """Parquet files of records whose images are excluded from training."""
     pretraining: str | None
     """The run whose weights initialise this one, at the same seed."""
+    teacher: str | None
+    """The run whose masks of the training images supervise this one, at the same seed."""
     model: RunModelSettings
     pooling: PoolingSettings | None
-    """Weak supervision only."""
+    """None for full supervision and box pretraining."""
     training: RunTrainingSettings
 
 

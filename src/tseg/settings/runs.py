@@ -20,12 +20,15 @@ class Evaluation(NamedTuple):
     multiscale: bool = False
     labels: str | None = None
     """A label set, for a data set with classes."""
+    given: bool = False
+    """Data sets with classes: whether the classes of each image are given, so that each has a mask of its own."""
 
     @property
     def name(self) -> str:
         """Data set, split and anything beyond plain inference, such as voc-val+multiscale."""
         return (
             f"{self.dataset}-{self.split}"
+            + ("+given" if self.given else "")
             + ("+multiscale" if self.multiscale else "")
             + (f"+labels={self.labels}" if self.labels else "")
         )
@@ -40,9 +43,9 @@ def make_run(
 ) -> RunSettings:
     """Return the run that trains on `dataset`, with only the settings that affect it.
 
-    `pooling` is None unless supervision is weak. `varied` overrides settings, by dotted key. The run's name lists the
-    overrides that change the run, and the options of the pooling that are not its defaults. Raises ValueError for an
-    unknown key or an invalid value.
+    `pooling` is None for full supervision and box pretraining. `varied` overrides settings, by dotted key. The run's
+    name lists the overrides that change the run, and the options of the pooling that are not its defaults. Raises
+    ValueError for an unknown key or an invalid value.
     """
     run = _unnamed_run(settings, dataset, supervision, pooling, varied)
     # Keys that do not affect the run stay out of its name, such as targets under full supervision.
@@ -67,24 +70,38 @@ def _unnamed_run(
     """Return the run, named by just its data set and its pooling or supervision."""
     base, settings = settings, vary(settings, varied)
     training = getattr(settings.training, supervision)
-    for key in ("iterations", "batch_size"):
-        if dataset not in getattr(training, key):
-            raise ValueError(f"training.{supervision}.{key} lacks the data set {dataset}; add it")
-    for_dataset = {"iterations": training.iterations[dataset], "batch_size": training.batch_size[dataset]}
+    if training is None:
+        raise ValueError(f"training.{supervision} is missing; add it")
+    for_dataset = {
+        key: _for_dataset(f"training.{supervision}.{key}", getattr(training, key), dataset)
+        for key in ("iterations", "batch_size")
+    }
     values = training.model_dump(exclude={"pretraining", "exclude_evaluation"})
     excludes = supervision == "boxes" and training.exclude_evaluation
     start = training.pretraining if supervision == "weak" else None
     return RunSettings(
-        run=f"{dataset}-{pooling.name if pooling else supervision}",
+        run="-".join(
+            [dataset, *([pooling.name] if pooling else []), *([] if supervision == "weak" else [supervision])]
+        ),
         dataset=dataset,
         supervision=supervision,
         records=records_path(settings, dataset, settings.datasets[dataset].train),
         excluded_records=evaluation_records(settings) if excludes else [],
         pretraining=pretraining_run(base, start, varied).run if start else None,
+        teacher=make_run(base, dataset, "weak", pooling, varied).run if supervision == "pseudo" else None,
         model=_run_model(settings, dataset),
         pooling=pooling,
-        training=RunTrainingSettings(**{"targets": None} | values | for_dataset),
+        training=RunTrainingSettings(**{"targets": None, "pseudo_labels": None} | values | for_dataset),
     )
+
+
+def _for_dataset(key: str, value: int | dict[str, int], dataset: str) -> int:
+    """The value for a data set of a setting that is one number or a number per data set."""
+    if isinstance(value, int):
+        return value
+    if dataset not in value:
+        raise ValueError(f"{key} lacks the data set {dataset}; add it")
+    return value[dataset]
 
 
 def pretraining_run(settings: Settings, dataset: str, varied: dict[str, Any]) -> RunSettings:

@@ -18,8 +18,8 @@ from pydantic import (
 
 from tseg.settings.validation import check_known
 
-Supervision = Literal["weak", "full", "boxes"]
-"""weak: expressions only. full: masks (section 4.2). boxes: box pretraining (Table 2e)."""
+Supervision = Literal["weak", "full", "boxes", "pseudo"]
+"""weak: expressions only. full: masks (section 4.2). boxes: box pretraining (Table 2e). pseudo: masks of a weak run."""
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -137,16 +137,19 @@ class OptimizerSettings(StrictModel):
 class TrainingSettings(StrictModel):
     """Training with one kind of supervision."""
 
-    iterations: dict[str, PositiveInt]
-    """Per data set."""
-    batch_size: dict[str, PositiveInt]
-    """Per data set."""
+    iterations: PositiveInt | dict[str, PositiveInt]
+    """For all data sets, or per data set."""
+    batch_size: PositiveInt | dict[str, PositiveInt]
+    """For all data sets, or per data set."""
     expressions_per_image: PositiveInt
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training images (Table 2d). Smaller shares are subsets of larger ones."""
     optimizer: OptimizerSettings
     resolution: PositiveInt
     """Side of the square crops, in pixels."""
+    views: PositiveInt | None = None
+    """Number of fixed crops per image; the tokens of a frozen image encoder are then computed once. Default: a new crop
+    each time."""
     scale: tuple[PositiveFloat, PositiveFloat]
     """Range of the random scale: the shorter side is resized to `resolution` times this scale."""
     flip: bool
@@ -171,12 +174,30 @@ class BoxTrainingSettings(TrainingSettings):
     """Exclude the images of all evaluation splits, identified by COCO id."""
 
 
+class PseudoLabelSettings(StrictModel):
+    """How a weak run's masks of its own training images become the masks of a second run."""
+
+    threshold: str
+    """Rule that cuts the teacher's maps: a name in `tseg.inference.thresholds`."""
+    crf: str | None
+    """Refinement of the teacher's masks; null: none."""
+    ignore_band: Annotated[float, Field(ge=0, lt=0.5)]
+    """Pixels whose probability is closer to 0.5 than this are ignored."""
+
+
+class PseudoTrainingSettings(TrainingSettings):
+    """Self-training: the masks of a weak run, made without any true mask, supervise a second run."""
+
+    pseudo_labels: PseudoLabelSettings
+
+
 class Trainings(StrictModel):
     """Training settings for each kind of supervision."""
 
     weak: WeakTrainingSettings
     full: TrainingSettings
     boxes: BoxTrainingSettings
+    pseudo: PseudoTrainingSettings | None = None
 
 
 class ResolutionSettings(StrictModel):
@@ -214,6 +235,7 @@ class Resources(StrictModel):
     """Resources of the rules that a cluster runs as jobs; the other rules are light and run locally."""
 
     prepare: ResourceSettings
+    encode: ResourceSettings
     train: ResourceSettings
     predict: ResourceSettings
     refine: ResourceSettings

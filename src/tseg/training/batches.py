@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from tseg.encoding.tokens import Tokens
+from tseg.encoding.views import fixed_crop
 from tseg.images import normalised, open_image
 from tseg.records import decode_mask
+from tseg.settings.encodings import CropViews
 from tseg.transforms import Crop, filled_box, mirror_words, random_crop
 
 T = TypeVar("T")
@@ -25,11 +28,13 @@ class Batch:
     """B images, L distinct expressions and, for supervision by pixels, P pairs of the two."""
 
     images: Tensor
-    """float32 (B, 3, resolution, resolution), normalised."""
+    """float32 (B, 3, resolution, resolution), normalised; or, from a frozen encoder, their tokens (B, N, D_I)."""
     expressions: list[str]
     """L distinct expressions."""
     positives: list[frozenset[str]]
     """All expressions of each image, drawn or not."""
+    texts: Tensor | None = None
+    """The tokens (L, D_T) of the expressions, from a frozen encoder."""
     pairs: Tensor | None = None
     """int64 (P, 2): the image index and the expression index of each drawn record."""
     masks: Tensor | None = None
@@ -55,29 +60,52 @@ class Sampling:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     seed: int
+    views: CropViews | None = None
+    """The fixed crops of each image. Default: a new crop each time."""
+    patches: Tokens | None = None
+    """The patch tokens of the fixed crops."""
+    texts: Tokens | None = None
+    """The tokens of the expressions."""
 
     def generator(self, iteration: int) -> np.random.Generator:
         """The random number generator of a batch."""
         return np.random.default_rng([self.seed, iteration])
 
     def crops(
-        self, images: Sequence[tuple[Path, T]], iteration: int, generator: np.random.Generator
-    ) -> Iterator[tuple[T, Crop, np.ndarray]]:
-        """Yield the items (expressions or records), crop and normalised pixels (3, R, R) of each image of a batch.
+        self, images: "Sequence[ImageItems[T]]", iteration: int, generator: np.random.Generator
+    ) -> Iterator[tuple[list[T], Crop, np.ndarray]]:
+        """Yield the items (expressions or records) and the crop of each image of a batch, and what the model sees.
 
-        `images`: path and items of every image of the training data.
+        That is the normalised pixels (3, R, R) or, with `patches`, the tokens (N, D_I).
         """
         for number in range(iteration * self.batch_size, (iteration + 1) * self.batch_size):
             epoch, position = divmod(number, len(images))
-            path, items = images[int(_order(self.seed, epoch, len(images))[position])]
-            image = open_image(path)
-            crop = random_crop(generator, *image.size, resolution=self.resolution, scale=self.scale, flip=self.flip)
-            yield items, crop, normalised(crop(image), self.mean, self.std)
+            image = images[int(_order(self.seed, epoch, len(images))[position])]
+            if self.views is None:
+                pixels = open_image(image.path)
+                crop = random_crop(
+                    generator, *pixels.size, resolution=self.resolution, scale=self.scale, flip=self.flip
+                )
+                yield image.items, crop, normalised(crop(pixels), self.mean, self.std)
+                continue
+            view = int(generator.integers(self.views.num_views))
+            crop = fixed_crop(self.views, view, image.image_id, image.width, image.height)
+            if self.patches is None:
+                yield image.items, crop, normalised(crop(open_image(image.path)), self.mean, self.std)
+            else:
+                tokens = self.patches[image.image_id, view]
+                yield image.items, crop, tokens.reshape(-1, tokens.shape[-1])
 
     def draw(self, generator: np.random.Generator, items: Sequence[T]) -> list[T]:
         """Draw up to `expressions_per_image` of an image's `items`, all equally likely."""
         num_drawn = min(len(items), self.expressions_per_image)
         return [items[index] for index in generator.choice(len(items), num_drawn, replace=False)]
+
+    def text_tokens(self, expressions: Iterable[str]) -> Tensor | None:
+        """The tokens, (L, D_T), of L expressions; None if the model encodes them itself."""
+        if self.texts is None:
+            return None
+        return torch.from_numpy(np.concatenate([self.texts[expression, 0][0] for expression in expressions]))
 
     def as_seen(self, expression: str, crop: Crop) -> str:
         """The expression with left and right swapped if the crop is flipped and `flip_words` is "swap"."""
@@ -93,7 +121,8 @@ class WeakBatches(Dataset[Batch]):
 
     def __init__(self, records: pd.DataFrame, sampling: Sampling, *, classes: Sequence[str] | None = None):
         self.images = [
-            (path, list(dict.fromkeys(expressions))) for path, expressions in _by_image(records, records["expression"])
+            image._replace(items=list(dict.fromkeys(image.items)))
+            for image in _by_image(records, records["expression"])
         ]
         self.sampling = sampling if classes is None else replace(sampling, flip_words="keep")
         self.classes = classes
@@ -108,7 +137,9 @@ class WeakBatches(Dataset[Batch]):
             drawn += self.sampling.draw(generator, expressions)
             images.append(image)
             positives.append(frozenset(expressions))
-        return Batch(torch.from_numpy(np.stack(images)), list(self.classes or dict.fromkeys(drawn)), positives)
+        expressions = list(self.classes or dict.fromkeys(drawn))
+        texts = self.sampling.text_tokens(expressions)
+        return Batch(torch.from_numpy(np.stack(images)), expressions, positives, texts)
 
 
 class PixelBatches(Dataset[Batch]):
@@ -148,7 +179,7 @@ class PixelBatches(Dataset[Batch]):
             images.append(image)
             positives.append(frozenset(sampling.as_seen(record.expression, crop) for record in records))
         pixels, *of_pairs = (torch.from_numpy(np.stack(arrays)) for arrays in (images, pairs, masks, counted))
-        return Batch(pixels, list(indices), positives, *of_pairs)
+        return Batch(pixels, list(indices), positives, sampling.text_tokens(indices), *of_pairs)
 
 
 class _Record(NamedTuple):
@@ -196,12 +227,24 @@ def share_of(records: pd.DataFrame, share: float, seed: int = 0) -> pd.DataFrame
     return records.loc[records["file_name"].isin(chosen)].reset_index(drop=True)
 
 
-def _by_image(records: pd.DataFrame, items: Iterable[T]) -> list[tuple[Path, list[T]]]:
-    """Group the `items`, one per record, by image: path and items, in the order of the images' first records."""
-    images: dict[str, list[T]] = {}
-    for file_name, item in zip(records["file_name"], items, strict=True):
-        images.setdefault(file_name, []).append(item)
-    return [(Path(file_name), of_image) for file_name, of_image in images.items()]
+class ImageItems(NamedTuple, Generic[T]):
+    """A training image and its expressions or records."""
+
+    path: Path
+    image_id: str
+    width: int
+    height: int
+    items: list[T]
+
+
+def _by_image(records: pd.DataFrame, items: Iterable[T]) -> list[ImageItems[T]]:
+    """Group the `items`, one per record, by image, in the order of the images' first records."""
+    images: dict[str, ImageItems[T]] = {}
+    columns = (records[name] for name in ("file_name", "image_id", "width", "height"))
+    for file_name, image_id, width, height, item in zip(*columns, items, strict=True):
+        image = images.setdefault(file_name, ImageItems(Path(file_name), image_id, int(width), int(height), []))
+        image.items.append(item)
+    return list(images.values())
 
 
 @lru_cache(maxsize=2)  # a batch may span two epochs

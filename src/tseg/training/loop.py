@@ -80,7 +80,8 @@ def training_step(
     """
     device = model.log_tau.device
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        similarities = model(batch.images.to(device), batch.expressions)
+        texts = batch.expressions if batch.texts is None else batch.texts.to(device)
+        similarities = model(batch.images.to(device), texts)
     loss = objective(similarities, batch)
     value = float(loss.item())
     if not math.isfinite(value):

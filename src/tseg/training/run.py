@@ -16,6 +16,8 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.utils.data import Dataset
 
 from tseg.datasets.leakage import coco_ids, list_images, read_images, read_records_images, without_images, write_images
+from tseg.encoding.encode import open_tokens
+from tseg.encoding.tokens import Tokens
 from tseg.files import atomic_write
 from tseg.model.image_encoder import build_image_encoder
 from tseg.model.pooling import POOLINGS
@@ -24,6 +26,7 @@ from tseg.model.tseg import TSEG, load_model, save_model
 from tseg.model.weights import MissingWeightsError
 from tseg.provenance import EncoderProvenance, ModelProvenance, RecordsProvenance
 from tseg.records import read_records
+from tseg.settings.encodings import crop_views
 from tseg.settings.run_schema import RunModelSettings, RunSettings, RunTrainingSettings
 from tseg.settings.schema import LanguageModelSettings
 from tseg.tracking import Tracker
@@ -46,19 +49,23 @@ def train_run(
     config: Path,
     output: Path,
     start: Path | None,
+    patches: Path | None,
+    texts: Path | None,
+    pseudo_labels: Path | None,
     tracking_uri: str | None,
     device: torch.device,
     num_workers: int,
 ) -> None:
     """Train `run` and write model.safetensors, history.csv and images.csv to the folder `output`.
 
-    `config` is the file that `run` was read from; `start` is the model of its pretraining. A training that was killed
-    resumes from last.ckpt. Raises ValueError if `start` is not the model of the run's pretraining, if the records lack
-    what its supervision needs, or if a loss is not finite.
+    `config` is the file that `run` was read from; `start` is the model of its pretraining; `pseudo_labels` are the
+    masks of its teacher; `patches` and `texts` are the tokens of its frozen encoders, which are computed if not given.
+    A training that was killed resumes from last.ckpt. Raises ValueError if one of these files belongs to another run or
+    encoder, if the records lack what its supervision needs, or if a loss is not finite.
     """
     model, pretrained = _load_start(run, config, start)
     seen = [read_images(start.parent / IMAGES_FILE)] if start else []
-    records, trained_on, num_excluded = _training_records(run)
+    records, trained_on, num_excluded = _training_records(run, config, pseudo_labels)
     provenance = ModelProvenance(
         run=run.run,
         seed=seed,
@@ -81,7 +88,8 @@ def train_run(
     try:
         torch.manual_seed(seed)
         model = (model or build_model(run.model, list(records["expression"]))).to(device)
-        history = _train(run, model, records, provenance, output, tracker, num_workers)
+        tokens = _open_tokens(run, model, patches, texts)
+        history = _train(run, model, records, tokens, pseudo_labels, provenance, output, tracker, num_workers)
     except BaseException:
         tracker.end("FAILED")
         raise
@@ -132,7 +140,7 @@ def build_objective(run: RunSettings, expressions: Sequence[str]) -> Objective:
             soft = run.training.targets == "tf-idf"
             targets = TfidfTargets(expressions) if soft else identity_targets
             return partial(objectives.weak, score=score, targets=targets)
-        case "full":
+        case "full" | "pseudo":
             return objectives.full
         case "boxes":
             return objectives.boxes
@@ -149,9 +157,17 @@ def build_optimizer(settings: RunTrainingSettings, model: TSEG) -> Optimizer:
 
 
 def build_batches(
-    run: RunSettings, seed: int, records: pd.DataFrame, classes: list[str] | None, model: TSEG
+    run: RunSettings,
+    seed: int,
+    records: pd.DataFrame,
+    classes: list[str] | None,
+    model: TSEG,
+    **tokens: Tokens,
 ) -> Dataset[Batch]:
-    """Build the batches of `run`, with images normalised as the image encoder of `model` expects."""
+    """Build the batches of `run`, with images normalised as the image encoder of `model` expects.
+
+    `tokens`: those of `patches` and `texts`, if its encoders are frozen; see `Sampling`.
+    """
     settings, encoder = run.training, model.image_encoder
     sampling = Sampling(
         batch_size=settings.batch_size,
@@ -163,10 +179,12 @@ def build_batches(
         mean=encoder.mean,
         std=encoder.std,
         seed=seed,
+        views=crop_views(settings),
+        **tokens,
     )
     if run.supervision == "weak":
         return WeakBatches(records, sampling, classes=classes)
-    return PixelBatches(records, sampling, region="mask" if run.supervision == "full" else "box")
+    return PixelBatches(records, sampling, region="box" if run.supervision == "boxes" else "mask")
 
 
 def _load_start(run: RunSettings, config: Path, start: Path | None) -> tuple[TSEG | None, ModelProvenance | None]:
@@ -183,9 +201,26 @@ def _load_start(run: RunSettings, config: Path, start: Path | None) -> tuple[TSE
     return model, provenance
 
 
-def _training_records(run: RunSettings) -> tuple[pd.DataFrame, RecordsProvenance, int | None]:
+def _open_tokens(run: RunSettings, model: TSEG, patches: Path | None, texts: Path | None) -> dict[str, Tokens]:
+    """Open the tokens of the frozen encoders. Raises ValueError if they belong to other encoders or other crops."""
+    views = crop_views(run.training)
+    if patches and views is None:
+        raise ValueError(f"{patches}: the run draws new crops each time; set training.{run.supervision}.views")
+    opened = {"patches": (patches, model.image_encoder, views), "texts": (texts, model.text_encoder, None)}
+    return {name: open_tokens(path, *rest) for name, (path, *rest) in opened.items() if path}
+
+
+def _training_records(
+    run: RunSettings, config: Path, pseudo_labels: Path | None
+) -> tuple[pd.DataFrame, RecordsProvenance, int | None]:
     """The training records, their provenance, and the number of excluded images (None without excluded_records)."""
-    records, provenance = read_records(Path(run.records))
+    if (pseudo_labels is None) != (run.teacher is None):
+        raise ValueError(
+            f"{config} says teacher: {run.teacher}; pass the pseudo labels of that run, or none if it is null"
+        )
+    records, provenance = read_records(pseudo_labels or Path(run.records))
+    if provenance.teacher != run.teacher:
+        raise ValueError(f"{pseudo_labels} holds masks of {provenance.teacher}; pass those of the run {run.teacher}")
     num_excluded = None
     if run.excluded_records:
         evaluated = [read_records_images(Path(path)) for path in run.excluded_records]
@@ -199,6 +234,8 @@ def _train(
     run: RunSettings,
     model: TSEG,
     records: pd.DataFrame,
+    tokens: dict[str, Tokens],
+    pseudo_labels: Path | None,
     provenance: ModelProvenance,
     output: Path,
     tracker: Tracker,
@@ -214,7 +251,7 @@ def _train(
     optimizer = build_optimizer(settings, model)
     return optimise(
         model,
-        build_batches(run, provenance.seed, records, provenance.trained_on.classes, model),
+        build_batches(run, provenance.seed, records, provenance.trained_on.classes, model, **tokens),
         build_objective(run, list(records["expression"])),
         optimizer,
         poly_schedule(optimizer, settings.iterations, settings.optimizer.poly_power, settings.optimizer.warmup),
@@ -223,16 +260,18 @@ def _train(
         precision=getattr(torch, settings.precision),
         num_workers=num_workers,
         checkpoint=output / "last.ckpt",
-        fingerprint=_fingerprint(run, model, records, provenance),
+        fingerprint=_fingerprint(run, model, records, provenance, pseudo_labels),
         log=lambda row: tracker.log({key: row[key] for key in LOGGED}, int(row["iteration"])),
     )
 
 
-def _fingerprint(run: RunSettings, model: TSEG, records: pd.DataFrame, provenance: ModelProvenance) -> str:
+def _fingerprint(
+    run: RunSettings, model: TSEG, records: pd.DataFrame, provenance: ModelProvenance, pseudo_labels: Path | None
+) -> str:
     """Hash everything that determines the training. A checkpoint with another hash is not resumed."""
     device = model.log_tau.device.type
     fingerprint = hashlib.sha256(f"{run.model_dump_json()} {provenance.to_json()} {device}".encode())
-    fingerprint.update(Path(run.records).read_bytes() + "\n".join(records["record_id"]).encode())
+    fingerprint.update((pseudo_labels or Path(run.records)).read_bytes() + "\n".join(records["record_id"]).encode())
     for weight in model.state_dict().values():
         fingerprint.update(weight.cpu().numpy().tobytes())
     return fingerprint.hexdigest()

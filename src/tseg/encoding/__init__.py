@@ -1,0 +1,1 @@
+"""Tokens of frozen encoders, computed once and read by every training and prediction."""

@@ -1,0 +1,108 @@
+"""`tseg encode`: compute the tokens of a frozen encoder for a split, once."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from tseg.encoding.tokens import Entry, Tokens, write_tokens
+from tseg.encoding.views import views_of
+from tseg.images import normalised, open_image
+from tseg.model.image_encoder import ImageEncoder, build_image_encoder
+from tseg.model.text_encoder import TextEncoder
+from tseg.provenance import TokensProvenance
+from tseg.records import read_records
+from tseg.settings.encodings import CropViews, PatchEncoding, TextEncoding, WholeViews
+from tseg.transforms import mirror_words
+
+BATCH_SIZE = 32
+"""Views of one size, or expressions, that an encoder sees at once."""
+
+
+def encode_split(encoding: PatchEncoding | TextEncoding, output: Path, device: torch.device) -> None:
+    """Write the tokens that `encoding` describes to `output` and the folder of the same name.
+
+    Raises ValueError if the encoder is not frozen, an image cannot be read, or the disk is too full.
+    """
+    records, _ = read_records(Path(encoding.records))
+    if isinstance(encoding, PatchEncoding):
+        encoder = build_image_encoder(**encoding.encoder.model_dump()).to(device)
+        encode_images(encoder, records, encoding.views, output)
+    else:
+        encode_expressions(build_language_model(encoding.encoder).to(device), records, encoding.mirrored, output)
+
+
+@torch.inference_mode()
+def encode_images(encoder: ImageEncoder, records: pd.DataFrame, views: CropViews | WholeViews, output: Path) -> None:
+    """Write the patch tokens of all `views` of every image of `records`."""
+    columns = ["image_id", "file_name", "height", "width"]
+    images = {image_id: rest for image_id, *rest in records[columns].drop_duplicates("image_id").to_numpy().tolist()}
+    device = next(encoder.parameters()).device
+
+    def entries() -> Iterator[Entry]:
+        for image_id, (_, height, width) in images.items():
+            for number, view in enumerate(views_of(views, image_id, width, height, encoder.patch_size)):
+                columns, rows = (side // encoder.patch_size for side in view.size)
+                yield Entry(image_id, number, rows, columns)
+
+    def encode(members: Sequence[Entry]) -> Iterator[np.ndarray]:
+        for image_id, of_image in groupby(members, lambda entry: entry.key):
+            file_name, height, width = images[image_id]
+            image, all_views = open_image(file_name), views_of(views, image_id, width, height, encoder.patch_size)
+            for _, of_size in groupby(of_image, lambda entry: (entry.height, entry.width)):
+                seen = [normalised(all_views[entry.view](image), encoder.mean, encoder.std) for entry in of_size]
+                for batch in torch.from_numpy(np.stack(seen)).split(BATCH_SIZE):
+                    yield from encoder(batch.to(device)).float().cpu().numpy()
+
+    provenance = TokensProvenance(
+        encoder=fingerprint(encoder),
+        num_features=encoder.num_features,
+        images=_digest(f"{image_id} {size}" for image_id, (_, *size) in images.items()),
+        views=views.model_dump(mode="json"),
+    )
+    write_tokens(output, entries(), encode, provenance)
+
+
+@torch.inference_mode()
+def encode_expressions(encoder: TextEncoder, records: pd.DataFrame, mirrored: bool, output: Path) -> None:
+    """Write the tokens of the distinct expressions of `records` and, if `mirrored`, of their mirror images."""
+    own = list(dict.fromkeys(records["expression"]))
+    expressions = list(dict.fromkeys([*own, *(map(mirror_words, own) if mirrored else [])]))
+
+    def encode(members: Sequence[Entry]) -> Iterator[np.ndarray]:
+        for start in range(0, len(members), BATCH_SIZE):
+            tokens = encoder([entry.key for entry in members[start : start + BATCH_SIZE]])
+            yield from tokens.float().cpu().numpy()[:, None]
+
+    provenance = TokensProvenance(
+        encoder=fingerprint(encoder), num_features=encoder.num_features, images=_digest(expressions), views=None
+    )
+    write_tokens(output, [Entry(expression, 0, 1, 1) for expression in expressions], encode, provenance)
+
+
+def open_tokens(path: Path, encoder: nn.Module, views: CropViews | WholeViews | None) -> Tokens:
+    """Open tokens. Raises ValueError if another encoder computed them, or if they are of other `views`."""
+    tokens = Tokens(path)
+    if tokens.provenance.encoder != fingerprint(encoder):
+        raise ValueError(f"{path} holds the tokens of another encoder; delete it and make it again with `tseg encode`")
+    if tokens.provenance.views != (views and views.model_dump(mode="json")):
+        raise ValueError(f"{path} holds other views of the images; delete it and make it again with `tseg encode`")
+    return tokens
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
+
+
+def fingerprint(encoder: nn.Module) -> str:
+    """A hash of what determines an encoder's tokens: its class, its normalisation and its weights."""
+    normalisation = [getattr(encoder, name, None) for name in ("mean", "std")]
+    digest = hashlib.sha256(f"{type(encoder).__name__} {normalisation}".encode())
+    for name, weight in encoder.state_dict().items():
+        digest.update(name.encode() + weight.cpu().numpy().tobytes())
+    return digest.hexdigest()[:32]

@@ -1,0 +1,100 @@
+"""Tokens from the file equal those of the encoder, and a training from them equals one that runs the encoder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tseg.encoding.encode import encode_expressions, encode_images, open_tokens
+from tseg.encoding.views import fixed_crop, views_of
+from tseg.images import normalised, open_image
+from tseg.settings.encodings import CropViews, WholeViews
+from tseg.training.batches import PixelBatches, Sampling, WeakBatches
+from tseg.transforms import mirror_words
+
+CROPS = CropViews(num_views=3, resolution=32, scale=(0.75, 1.25), flip=True)
+
+
+def sampling(**changed: Any) -> Sampling:
+    values: dict[str, Any] = {
+        "batch_size": 4,
+        "expressions_per_image": 2,
+        "resolution": 32,
+        "scale": (0.75, 1.25),
+        "flip": True,
+        "flip_words": "swap",
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "seed": 0,
+        "views": CROPS,
+    }
+    return Sampling(**values | changed)
+
+
+@pytest.mark.parametrize("make", [WeakBatches, lambda *args: PixelBatches(*args, region="mask")])
+def test_similarities_from_tokens_equal_those_of_the_encoders(
+    model: Any, records: pd.DataFrame, tmp_path: Path, make: Any
+) -> None:
+    """The same images, crops and expressions are drawn, and the similarities agree to float16's rounding."""
+    encode_images(model.image_encoder, records, CROPS, tmp_path / "patches.parquet")
+    encode_expressions(model.text_encoder, records, True, tmp_path / "texts.parquet")
+    tokens = {
+        "patches": open_tokens(tmp_path / "patches.parquet", model.image_encoder, CROPS),
+        "texts": open_tokens(tmp_path / "texts.parquet", model.text_encoder, None),
+    }
+    computed, cached = make(records, sampling()), make(records, sampling(**tokens))
+    for iteration in range(6):
+        one, other = computed[iteration], cached[iteration]
+        assert one.expressions == other.expressions and one.positives == other.positives
+        assert one.masks is None or torch.equal(one.masks, other.masks)
+        with torch.inference_mode():
+            torch.testing.assert_close(
+                model(other.images, other.texts), model(one.images, one.expressions), rtol=0, atol=0.02
+            )
+
+
+def test_whole_images_are_encoded_at_every_scale_and_mirrored(
+    model: Any, records: pd.DataFrame, tmp_path: Path
+) -> None:
+    views = WholeViews(resolution=40, scales=[1.0, 0.5], flip=True)
+    encode_images(model.image_encoder, records, views, tmp_path / "t.parquet")
+    tokens = open_tokens(tmp_path / "t.parquet", model.image_encoder, views)
+    row = records.iloc[0]
+    image = open_image(row["file_name"])
+    for number, view in enumerate(views_of(views, row["image_id"], *image.size, model.patch_size)):
+        with torch.inference_mode():
+            pixels = normalised(view(image), model.image_encoder.mean, model.image_encoder.std)
+            expected = model.image_encoder(torch.from_numpy(pixels)[None])[0]
+        found = tokens[row["image_id"], number]
+        assert found.shape[:2] == (view.size[1] // 8, view.size[0] // 8)
+        np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=2e-3, atol=1e-4)
+
+
+def test_a_fixed_crop_depends_on_the_image_and_the_view_alone_and_every_second_is_mirrored() -> None:
+    crops = [fixed_crop(CROPS, view, "a", 60, 40) for view in range(3)]
+    assert crops == [fixed_crop(CROPS, view, "a", 60, 40) for view in range(3)]
+    assert len(set(crops)) == 3 and fixed_crop(CROPS, 0, "b", 60, 40) != crops[0]
+    assert [crop.flipped for crop in crops] == [False, True, False]
+
+
+def test_tokens_of_other_weights_or_views_are_refused(
+    model: Any, make_model: Any, records: pd.DataFrame, tmp_path: Path
+) -> None:
+    encode_images(model.image_encoder, records, CROPS, tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match="the tokens of another encoder; delete it"):
+        open_tokens(tmp_path / "t.parquet", make_model(1).image_encoder, CROPS)
+    with pytest.raises(ValueError, match="holds other views"):
+        open_tokens(tmp_path / "t.parquet", model.image_encoder, CROPS.model_copy(update={"num_views": 4}))
+
+
+def test_mirrored_expressions_have_tokens_of_their_own(model: Any, records: pd.DataFrame, tmp_path: Path) -> None:
+    encode_expressions(model.text_encoder, records, True, tmp_path / "t.parquet")
+    tokens = open_tokens(tmp_path / "t.parquet", model.text_encoder, None)
+    for expression in set(records["expression"]):
+        for text in (expression, mirror_words(expression)):
+            with torch.inference_mode():
+                expected = model.text_encoder([text])[0]
+            np.testing.assert_allclose(tokens[text, 0][0, 0], expected, rtol=2e-3, atol=1e-3)
