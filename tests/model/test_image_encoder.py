@@ -1,5 +1,6 @@
 """The image encoder against timm's own forward pass and torch's own interpolation."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from tseg.model.image_encoder import ViTEncoder, build_image_encoder, build_vit
-from tseg.model.weights import MissingWeightsError
+from tseg.model.image_encoder import ViTEncoder, build_image_encoder, build_vit, normalisation
+from tseg.model.weights import ArgumentError, MissingWeightsError
 from tseg.model.wide_resnet38 import WideResNet38
 
 import timm  # isort: skip  (after tseg.model.image_encoder, which sees to torchvision)
@@ -40,14 +41,14 @@ def images(height: int, width: int, number: int = 2) -> Tensor:
 def test_tokens_at_the_native_size_are_those_of_timm_without_the_class_token() -> None:
     vit = timm_vit()
     expected = vit.forward_features(images(32, 32))[:, 1:]
-    torch.testing.assert_close(ViTEncoder(timm_with_no_head(vit))(images(32, 32)), expected)
+    torch.testing.assert_close(ours(vit)(images(32, 32)), expected)
 
 
-def timm_with_no_head(vit: Any) -> Any:
-    """The same weights in the ViT of `build_image_encoder`."""
-    headless = timm.create_model(NAME, num_classes=0, global_pool="", **OPTIONS).eval()
-    headless.load_state_dict({key: value for key, value in vit.state_dict().items() if not key.startswith("head.")})
-    return headless
+def ours(vit: Any) -> ViTEncoder:
+    """The encoder with the same weights."""
+    encoder = build()
+    encoder.vit.load_state_dict({key: value for key, value in vit.state_dict().items() if not key.startswith("head.")})
+    return encoder
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(8, 8), (3, 7), (2, 2), (1, 5)])
@@ -60,7 +61,7 @@ def test_position_embeddings_at_another_grid_are_bilinear(rows: int, columns: in
     positions = torch.cat([class_token, resized.flatten(2).movedim(1, 2)], dim=1)
     native.load_state_dict(vit.state_dict() | {"pos_embed": positions})
     inputs = images(8 * rows, 8 * columns)
-    tokens = ViTEncoder(timm_with_no_head(vit))(inputs)
+    tokens = ours(vit)(inputs)
     assert tokens.shape == (2, rows * columns, 32)
     torch.testing.assert_close(tokens, native.forward_features(inputs)[:, 1:], rtol=1e-4, atol=1e-5)
 
@@ -179,13 +180,29 @@ def test_a_pickle_that_would_run_code_is_refused(
     assert "ran code" not in capsys.readouterr().out
 
 
+NO_VIT = r"^'\w+' is not a ViT whose tokens are square patches; choose wide_resnet38 or a ViT of timm's \("
+
+
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [("vit_of_nobody", {}), ("resnet18", {}), (NAME, {"wings": 2}), (NAME, OPTIONS | {"num_heads": 5})],
+    ("name", "options", "argument", "message"),
+    [
+        ("vit_smal_patch16_224", {}, "name", r"^timm has no 'vit_smal_patch16_224'; did you mean vit_small_patch16_224\?$"),
+        ("vit_small_patch16_224.by_nobody", {}, "name", r"no weights '\S+by_nobody'; valid are .*vit_small_patch16_224\.dino"),
+        ("resnet18", {}, "name", NO_VIT),
+        ("convnext_atto", {}, "name", NO_VIT),
+        ("swin_tiny_patch4_window7_224", {}, "name", NO_VIT),
+        ("vit_small_r26_s32_224", {}, "name", NO_VIT),  # its patches are those of a ResNet
+        ("naflexvit_base_patch16_gap", {}, "name", NO_VIT),
+        (NAME, {"wings": 2}, "options", r"^timm cannot build '\w+' with the options \{'wings': 2\}: .*wings"),
+        (NAME, OPTIONS | {"num_heads": 5}, "options", r"^timm cannot build '\w+' with the options .*num_heads"),
+    ],
 )
-def test_a_model_that_timm_cannot_build_or_is_not_a_vit_is_refused(name: str, options: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match=r"timm cannot build '|is not a ViT"):
+def test_a_model_that_timm_cannot_build_or_is_not_a_vit_is_refused(
+    name: str, options: dict[str, int], argument: str, message: str
+) -> None:
+    with pytest.raises(ArgumentError, match=message) as refused:
         build_image_encoder(name, options, None, drop_path=0.0)
+    assert refused.value.argument == argument
 
 
 def test_the_name_selects_the_kind_of_encoder() -> None:
@@ -269,21 +286,90 @@ def test_hub_weights_of_another_vit_are_refused(name: str) -> None:
         build_from_hub(name, name="vit_tiny_patch16_384")
 
 
-@pytest.mark.parametrize(("mean", "std"), [((0.485, 0.456, 0.406), (0.5,) * 3), ((0.5,) * 3, (0.229, 0.224, 0.225))])
-def test_hub_weights_of_another_normalisation_are_refused(
-    hub: Path, monkeypatch: pytest.MonkeyPatch, mean: tuple[float, ...], std: tuple[float, ...]
-) -> None:
+def test_hub_weights_bring_their_normalisation(hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved(hub / "model.safetensors", hub_vit().state_dict())
+    assert (build_from_hub().mean, build_from_hub().std) == ((0.5,) * 3, (0.5,) * 3)
     published = timm.models.get_pretrained_cfg(HUB_NAME)
-    published.mean, published.std = mean, std
+    published.mean, published.std = IMAGENET
     monkeypatch.setattr("tseg.model.image_encoder.get_pretrained_cfg", lambda name: published)
-    with pytest.raises(ValueError, match=r"trained on images normalised by"):
-        build_from_hub()
+    assert (build_from_hub().mean, build_from_hub().std) == IMAGENET
 
 
-def test_dino_weights_are_refused_for_their_normalisation() -> None:
-    with pytest.raises(ValueError, match=r"normalised by \(0\.485, 0\.456, 0\.406\)"):
-        build_image_encoder("vit_small_patch16_224", {}, "vit_small_patch16_224.dino", drop_path=0.0)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+SATELLITE = ((0.430, 0.411, 0.296), (0.213, 0.156, 0.143))
+"""Of DINOv3's second weights."""
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "expected"),
+    [
+        ("vit_small_patch14_dinov2", "own.safetensors", IMAGENET),  # the only tag
+        ("vit_tiny_patch16_224", "own.safetensors", HALF),  # two tags that agree
+        ("vit_small_patch16_224.dino", "own.safetensors", IMAGENET),
+        ("vit_small_patch16_224", "vit_small_patch16_224.dino.pth", IMAGENET),
+        ("vit_small_patch16_224", "vit_small_patch16_224.augreg_in1k.pth", HALF),
+        ("vit_small_patch16_224", "vit_small_patch16_224.dino", IMAGENET),  # a name on the hub
+        ("vit_large_patch16_dinov3.sat493m", "vit_large_patch16_dinov3.lvd1689m.pth", SATELLITE),
+        ("vit_small_patch16_224.dino", None, IMAGENET),
+        ("vit_small_patch14_dinov2", None, IMAGENET),
+        ("vit_tiny_patch16_224", None, HALF),
+    ],
+)
+def test_the_normalisation_is_that_of_the_tag(
+    tmp_path: Path, name: str, weights: str | None, expected: tuple[Any, Any]
+) -> None:
+    if weights is not None and Path(weights).suffix in (".pth", ".safetensors"):
+        (tmp_path / weights).touch()
+        weights = str(tmp_path / weights)
+    assert normalisation(name, weights) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "examples"),
+    [
+        (
+            "vit_small_patch16_224",
+            r"vit_small_patch16_224\.\w+ has \(0\.5, .*vit_small_patch16_224\.dino has \(0\.485, 0\.456, 0\.406\) and",
+        ),
+        ("vit_large_patch16_dinov3", r"sat493m has \(0\.43, 0\.411, 0\.296\)"),
+        ("vit_so150m_patch16_reg4_map_256", "set mean and std$"),  # timm has no weights, and 0.5 only by default
+    ],
+)
+def test_a_file_that_does_not_say_its_normalisation_is_refused(tmp_path: Path, name: str, examples: str) -> None:
+    (tmp_path / "own.pth").touch()
+    with pytest.raises(ArgumentError, match=rf"own\.pth' do not say how their images were normalised; .*{examples}") as no:
+        normalisation(name, str(tmp_path / "own.pth"))
+    assert no.value.argument == "mean"
+
+
+def test_given_mean_and_std_have_precedence(tmp_path: Path) -> None:
+    given: Any = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
+    file = saved(tmp_path / f"{NAME}.augreg_in21k.pth", timm_vit().state_dict())
+    for weights in (None, str(file)):
+        encoder = build_image_encoder(NAME, OPTIONS, weights, 0.0, **given)
+        assert (encoder.mean, encoder.std) == (given["mean"], given["std"])
+    resnet = build_image_encoder("wide_resnet38", {"width": 1}, None, 0.0, **given)
+    assert (resnet.mean, resnet.std) == (given["mean"], given["std"])
+    assert build_image_encoder("wide_resnet38", {"width": 1}, None, 0.0).mean == IMAGENET[0]
+
+
+def test_threads_share_an_encoder_at_different_sizes() -> None:
+    """Inference changes nothing in the module."""
+    encoder = build()
+    before = {name: weight.clone() for name, weight in encoder.state_dict().items()}
+    inputs = [images(8 * rows, 8 * columns) for rows, columns in ((4, 4), (3, 7), (7, 3), (5, 6))]
+    with torch.no_grad():
+        expected = [encoder(each) for each in inputs]
+
+        def repeat(number: int) -> list[Tensor]:
+            with torch.inference_mode():
+                return [encoder(inputs[number]) for _ in range(20)]
+
+        with ThreadPoolExecutor(4) as threads:
+            for tokens, outputs in zip(expected, threads.map(repeat, range(4)), strict=True):
+                assert all(torch.equal(tokens, output) for output in outputs)
+    assert all(torch.equal(weight, before[name]) for name, weight in encoder.state_dict().items())
 
 
 def saved(path: Path, weights: dict[str, Tensor]) -> Path:

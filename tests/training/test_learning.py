@@ -79,10 +79,10 @@ def learn(
     """A small model trained from random weights on images as they are."""
     torch.manual_seed(seed)
     sizes = {"img_size": SIDE, "patch_size": patch_size, "embed_dim": 64, "depth": 2, "num_heads": 2}
-    words = {"hidden_size": 64, "num_layers": 1, "num_heads": 2, "vocabulary_size": 64, "max_tokens": 8, "dropout": 0.0}
+    words = {"hidden_size": 64, "num_layers": 1, "num_heads": 2, "vocabulary_size": 64}
     model = build_tseg(
         {"name": "vit_tiny_patch16_224", "options": sizes, "weights": None, "drop_path": 0.0},
-        words | {"weights": None},
+        {"weights": None, "pooling": "first", "max_tokens": 8, "dropout": 0.0, "random": words},
         embed_dim=64,
         tau=10.0,
         tokenizer=learn_wordpiece(list(records["expression"]), 64),

@@ -1,53 +1,123 @@
-"""The text encoder: a transformers BERT with its tokenizer (section 3.1, "Text encoder"), or a vector per class."""
+"""The text encoder: a pretrained transformer with its tokenizer (section 3.1, "Text encoder"), or a vector per class."""
 
 import tseg.model.torchvision_operators  # noqa: F401  (before transformers is imported)
 
 # isort: split
+import re
 from collections.abc import Callable, Sequence
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from torch import Tensor, float32, nn, tensor
-from transformers import AutoTokenizer, BertConfig, BertModel
+from torch import Tensor, nn, tensor
+from transformers import (
+    CONFIG_MAPPING,
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    MODEL_MAPPING,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    CLIPTextConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    SiglipTextConfig,
+    SiglipTextModel,
+)
 from transformers.utils import logging
 
-from tseg.model.weights import MissingWeightsError, check_fit, parsing
+from tseg.model.encoder import Encoder, Trainable
+from tseg.model.weights import ArgumentError, MissingWeightsError, UnfitWeightsError, check_fit, parsing
+
+TextPooling = Literal["first", "mean", "last"]
+"""The token that represents an expression: the first (BERT), the mean (sentence encoders) or the last (CLIP, SigLIP)."""
 
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+_TEXT_TOWERS = {"clip": CLIPTextConfig, "siglip": SiglipTextConfig}
+"""Models of images and texts, of which only the configuration of the text encoder is read."""
+_IGNORED = (
+    r"^(\w+\.)?pooler\.|^(cls|classifier|qa_outputs|lm_head|mlm_head|generator_\w+|discriminator_\w+|vocab_\w+)\b"
+    r"|^(\w+\.)*position_ids$|^(vision_model|visual_projection|text_projection|logit_scale|logit_bias)\b"
+    r"|^(text_model\.)?head\.|^decoder\."
+)
+"""Tensors that are not loaded: what follows the tokens (TSEG has its own), image encoders and decoders."""
+_DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "dropout_rate")
+"""The names of a dropout rate in the configurations of transformers."""
 
 
-class TextEncoder(nn.Module):
-    """A BERT whose first token represents the whole expression.
+class TextEncoder(Encoder):
+    """A transformer of which one token, or the mean of all, represents an expression.
 
-    Owns `tokenizer`, which it configures to truncate expressions at `max_tokens` and to pad them to the longest.
+    `tokenizer` truncates and pads expressions, as `_set_lengths` configured it.
     """
 
-    def __init__(self, bert: BertModel, tokenizer: Tokenizer, max_tokens: int):
+    def __init__(self, transformer: PreTrainedModel, tokenizer: Tokenizer, pooling: TextPooling):
         super().__init__()
-        self.bert = bert
+        self.transformer = transformer
         self.tokenizer = tokenizer
-        tokenizer.enable_truncation(max_tokens)
-        tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
+        self.pooling: TextPooling = pooling
 
     @property
     def num_features(self) -> int:
         """Size D_T of an expression's token."""
-        return self.bert.config.hidden_size
+        return self.transformer.config.hidden_size
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens, special ones included, beyond which an expression is truncated."""
+        return self.tokenizer.truncation["max_length"]
 
     def tokenize(self, expressions: list[str]) -> tuple[Tensor, Tensor]:
-        """Token ids and attention mask, int64 (L, T), padded to the longest of the L expressions."""
+        """Token ids and attention mask, int64 (L, T), padded to the longest of the L expressions.
+
+        SigLIP was trained on expressions padded to one length, whose padding is attended to.
+        """
         encodings = self.tokenizer.encode_batch(expressions)
-        ids, mask = [encoding.ids for encoding in encodings], [encoding.attention_mask for encoding in encodings]
-        return tensor(ids, device=self.bert.device), tensor(mask, device=self.bert.device)
+        ids = tensor([encoding.ids for encoding in encodings], device=self.transformer.device)
+        if _attends_padding(self.transformer.config):
+            return ids, torch.ones_like(ids)
+        return ids, tensor([encoding.attention_mask for encoding in encodings], device=ids.device)
 
     def forward(self, expressions: list[str]) -> Tensor:
         """Expression tokens (L, D_T)."""
-        token_ids, attention_mask = self.tokenize(expressions)
-        return self.bert(input_ids=token_ids, attention_mask=attention_mask).last_hidden_state[:, 0]
+        token_ids, mask = self.tokenize(expressions)
+        tokens: Tensor = self.transformer(input_ids=token_ids, attention_mask=mask).last_hidden_state
+        match self.pooling:
+            case "first":
+                return tokens[:, 0]
+            case "mean":
+                weights = mask[:, :, None].to(tokens.dtype)
+                return (tokens * weights).sum(dim=1) / weights.sum(dim=1)
+            case "last":
+                return tokens[torch.arange(len(tokens), device=tokens.device), mask.sum(dim=1) - 1]
+
+    def losses(self, expressions: Sequence[str]) -> list[str]:
+        """A sentence for each kind of input that the encoder loses: truncated expressions and unknown words."""
+        encodings = self.tokenizer.encode_batch(list(expressions))
+        truncated = sum(bool(encoding.overflowing) for encoding in encodings)
+        unknown_id = self.tokenizer.token_to_id(getattr(self.tokenizer.model, "unk_token", None) or "<unk>")
+        unknown = sum(
+            any(id == unknown_id and not special for id, special in zip(each.ids, each.special_tokens_mask, strict=True))
+            for each in encodings
+        )
+        total = f"of {len(encodings):,} expressions"
+        long = f"{truncated:,} {total} have more than {self.max_tokens} tokens; the rest of them is not seen"
+        strange = f"{unknown:,} {total} have words that the vocabulary lacks; all such words are alike"
+        return [sentence for sentence, number in ((long, truncated), (strange, unknown)) if number]
+
+    def blocks(self) -> list[nn.Module] | None:
+        """The blocks of the transformer, first to last; None if they share weights."""
+        number = self.transformer.config.num_hidden_layers
+        lists = [each for each in self.transformer.modules() if isinstance(each, nn.ModuleList) and len(each) == number]
+        return [*lists[0]] if lists else None
+
+    def last_norm(self) -> list[nn.Module]:
+        """The norm after the blocks, if there is one."""
+        return [each for name, each in self.transformer.named_modules() if re.fullmatch(r"(\w+\.)?final_layer_norm", name)]
 
 
-class ClassEncoder(nn.Module):
+class ClassEncoder(Encoder):
     """A learnt vector per class in place of a language model (Table 1, "class encoding")."""
 
     def __init__(self, classes: Sequence[str], num_features: int):
@@ -59,6 +129,10 @@ class ClassEncoder(nn.Module):
         # than the bias of their projection, so all classes would start out similar.
         self.embedding = nn.Embedding(len(classes), num_features)
 
+    def losses(self, expressions: Sequence[str]) -> list[str]:
+        """Nothing of a class is lost."""
+        return []
+
     def forward(self, expressions: list[str]) -> Tensor:
         """Class vectors (L, D_T). Raises ValueError for an expression that is not a class."""
         for expression in expressions:
@@ -68,121 +142,209 @@ class ClassEncoder(nn.Module):
         return self.embedding(indices)
 
 
-def build_text_encoder(arguments: dict[str, Any], tokenizer: Tokenizer | None) -> TextEncoder | ClassEncoder:
-    """Build a class encoder, or a BERT with its `tokenizer`, from the `arguments` of `ClassEncoder` or `build_bert`.
+def build_text_encoder(arguments: dict[str, Any], learnt: Tokenizer | None) -> TextEncoder | ClassEncoder:
+    """Build a class encoder or a language model from the `arguments` of `ClassEncoder` or `build_language_model`.
 
-    Raises MissingWeightsError if the weights cannot be found, and ValueError if the tokenizer has more pieces than
-    `vocabulary_size` or another argument is unusable.
+    `learnt`: the tokenizer of a language model with random weights. Raises MissingWeightsError if the weights cannot be
+    found, and ArgumentError if another argument is unusable.
     """
-    if "classes" in arguments:
-        return ClassEncoder(**arguments)
-    assert tokenizer is not None, "a language model needs a tokenizer"
-    if tokenizer.get_vocab_size() > arguments["vocabulary_size"]:
-        raise ValueError(
-            f"the tokenizer has {tokenizer.get_vocab_size()} pieces, more than the vocabulary_size of "
-            f"{arguments['vocabulary_size']}; raise vocabulary_size"
+    return ClassEncoder(**arguments) if "classes" in arguments else build_language_model(**arguments, learnt=learnt)
+
+
+def build_language_model(
+    *,
+    weights: str | None,
+    pooling: TextPooling,
+    max_tokens: int | None,
+    dropout: float,
+    random: dict[str, int] | None = None,
+    trainable: Trainable = "all",
+    learnt: Tokenizer | None = None,
+) -> TextEncoder:
+    """Build a language model with its tokenizer.
+
+    `weights`: a local folder or a name on the hub that transformers can load, with sizes and tokenizer; None for a BERT
+    of the sizes in `random` (hidden_size, num_layers, num_heads, vocabulary_size), with random weights and the tokenizer
+    `learnt`. `max_tokens`: longer expressions are truncated; None for the model's own limit. `dropout` replaces its
+    rates. `trainable`: see `Encoder`. Raises MissingWeightsError and ArgumentError as `build_text_encoder`.
+    """
+    if weights is None:
+        assert random is not None, "random weights need sizes"
+        assert learnt is not None, "random weights need a tokenizer"
+        transformer, tokenizer, limit = _random_bert(**random, max_tokens=max_tokens, dropout=dropout), learnt, None
+        pad_id, pad_token = tokenizer.token_to_id("[PAD]"), "[PAD]"
+    else:
+        transformer = _load_transformer(weights, dropout)
+        tokenizer, pad_id, pad_token, limit = _load_tokenizer(weights, transformer.config)
+    if tokenizer.get_vocab_size() > transformer.config.vocab_size:
+        raise ArgumentError(
+            "random" if weights is None else "weights",
+            f"the tokenizer has {tokenizer.get_vocab_size()} pieces, more than the vocabulary of "
+            f"{transformer.config.vocab_size}; "
+            + ("raise vocabulary_size" if weights is None else "use the tokenizer that belongs to the weights"),
         )
-    return TextEncoder(build_bert(**arguments), tokenizer, arguments["max_tokens"])
+    num_positions = _num_positions(transformer)
+    if max_tokens is not None and num_positions is not None and max_tokens > num_positions:
+        raise ArgumentError(
+            "max_tokens", f"{max_tokens} tokens are more than the {num_positions} positions of the weights {weights!r}; lower it"
+        )
+    limits = [each for each in (max_tokens, num_positions, limit if max_tokens is None else None) if each is not None]
+    if not limits:
+        raise ArgumentError("max_tokens", f"the weights {weights!r} have no limit of their own; set one")
+    tokenizer.enable_truncation(min(limits))
+    # SigLIP has learnt from expressions of exactly this length.
+    length = num_positions if _attends_padding(transformer.config) else None
+    tokenizer.enable_padding(pad_id=pad_id, pad_token=pad_token, length=length)
+    encoder = TextEncoder(transformer, tokenizer, pooling)
+    encoder.restrict(trainable, encoder.blocks(), encoder.last_norm())
+    return encoder
 
 
 def rebuild_text_encoder(
-    arguments: dict[str, Any], bert: dict[str, Any] | None, tokenizer: str | None
+    arguments: dict[str, Any], config: dict[str, Any] | None, tokenizer: str | None
 ) -> TextEncoder | ClassEncoder:
     """Rebuild what `build_text_encoder` built from `arguments`, with random weights.
 
-    `bert`: the configuration of its BERT; `tokenizer`: the tokenizer's JSON; both None for a class encoder.
+    `config`: the configuration of its transformer; `tokenizer`: the tokenizer's JSON; both None for a class encoder.
     """
     if "classes" in arguments:
         return ClassEncoder(**arguments)
-    if bert is None or tokenizer is None:
+    if config is None or tokenizer is None:
         raise ValueError("its language model has no configuration or no tokenizer")
-    # Pretrained BERTs differ in more than `arguments`, so the saved configuration is used.
-    model = BertModel(BertConfig.from_dict(bert), add_pooling_layer=False)
-    return TextEncoder(model, Tokenizer.from_str(tokenizer), arguments["max_tokens"])
+    transformer = _create(CONFIG_MAPPING[config["model_type"]].from_dict(config))
+    encoder = TextEncoder(transformer, Tokenizer.from_str(tokenizer), arguments["pooling"])
+    encoder.restrict(arguments["trainable"], encoder.blocks(), encoder.last_norm())
+    return encoder
 
 
-def build_bert(
-    hidden_size: int,
-    num_layers: int,
-    num_heads: int,
-    vocabulary_size: int,
-    max_tokens: int,
-    dropout: float,
-    weights: str | None,
-) -> BertModel:
-    """Build a BERT of the given sizes; `dropout` applies to its hidden states and its attention.
+def _attends_padding(config: PreTrainedConfig) -> bool:
+    return config.model_type.startswith("siglip")
 
-    `weights`: None for random weights, else a local folder or a name on the hub that transformers can load. Raises
-    MissingWeightsError if they are neither, and ValueError if they are damaged or have other sizes.
-    """
-    sizes: dict[str, Any] = {
-        "hidden_size": hidden_size,
-        "num_hidden_layers": num_layers,
-        "num_attention_heads": num_heads,
-        "vocab_size": vocabulary_size,
-    }
-    dropouts: dict[str, Any] = {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    if weights is None:
-        config = BertConfig(
-            **sizes,
-            **dropouts,
-            intermediate_size=4 * hidden_size,
-            max_position_embeddings=max_tokens,
-            # BERT's 0.02 suits 2,500 features; a narrower encoder would map all expressions to nearly the same token.
-            initializer_range=hidden_size**-0.5,
+
+def _random_bert(
+    hidden_size: int, num_layers: int, num_heads: int, vocabulary_size: int, max_tokens: int | None, dropout: float
+) -> PreTrainedModel:
+    if hidden_size % num_heads:
+        raise ArgumentError(
+            "random", f"hidden_size is {hidden_size}, which {num_heads} heads cannot share; choose a multiple of num_heads"
         )
-        return BertModel(config, add_pooling_layer=False)
-    config = _pretrained(weights, BertConfig.from_pretrained, **dropouts)
-    if max_tokens > config.max_position_embeddings:
-        raise ValueError(
-            f"the weights {weights!r} have {config.max_position_embeddings} positions, fewer than the max_tokens of "
-            f"{max_tokens}; lower max_tokens"
-        )
-    for key, size in sizes.items():
-        if getattr(config, key) != size:
-            raise ValueError(
-                f"the weights {weights!r} have a {key} of {getattr(config, key)}, not {size}; make the two agree"
-            )
-    return _load_bert(weights, config)
+    config = BertConfig(
+        hidden_size=hidden_size,
+        num_hidden_layers=num_layers,
+        num_attention_heads=num_heads,
+        vocab_size=vocabulary_size,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        intermediate_size=4 * hidden_size,
+        # BERT's 0.02 suits 2,500 features; a narrower encoder would map all expressions to nearly the same token.
+        initializer_range=hidden_size**-0.5,
+        **({} if max_tokens is None else {"max_position_embeddings": max_tokens}),
+    )
+    return _create(config)
 
 
-def _load_bert(weights: str, config: BertConfig) -> BertModel:
-    """The BERT of this `config` with all of its `weights`, converted to float32."""
-    bert, loaded = _pretrained(
+def _class_of(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class of the text encoder with this `config`. Raises ValueError if there is none."""
+    mappings: list[Any] = [{SiglipTextConfig: SiglipTextModel}, MODEL_FOR_TEXT_ENCODING_MAPPING, MODEL_MAPPING]
+    found = next((mapping[type(config)] for mapping in mappings if type(config) in mapping), None)
+    decodes = config.is_encoder_decoder and found is not None and "Encoder" not in found.__name__
+    if found is None or decodes or found.main_input_name != "input_ids" or not hasattr(config, "num_hidden_layers"):
+        raise ValueError(f"{config.model_type} is not a text encoder")
+    return found
+
+
+def _without_pooler(kind: type[PreTrainedModel]) -> dict[str, bool]:
+    """The argument that builds a model of this `kind` without what follows its tokens, if it has one."""
+    return {"add_pooling_layer": False} if "add_pooling_layer" in signature(kind).parameters else {}
+
+
+def _create(config: PreTrainedConfig) -> PreTrainedModel:
+    """The text encoder with this `config` and random weights."""
+    kind = _class_of(config)
+    return _tokens_only(kind(config, **_without_pooler(kind)))
+
+
+def _tokens_only(transformer: PreTrainedModel) -> PreTrainedModel:
+    """Remove the layer after SigLIP's last token: TSEG has its own."""
+    if isinstance(transformer, SiglipTextModel):
+        transformer.head = nn.Identity()
+    return transformer
+
+
+def _load_transformer(weights: str, dropout: float) -> PreTrainedModel:
+    """The text encoder with all of its `weights`, converted to float32."""
+    values, _ = _pretrained(weights, PreTrainedConfig.get_config_dict)
+    # The config.json of older folders does not name the model's type, and is a BERT's.
+    model_type = values.get("model_type", "bert")
+    kind_of_config = _TEXT_TOWERS.get(model_type) or (CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None)
+    if kind_of_config is None:
+        raise ArgumentError("weights", f"the weights {weights!r} are of the type {model_type!r}, which transformers lacks")
+    config = _pretrained(weights, kind_of_config.from_pretrained)
+    for key in _DROPOUTS:
+        if hasattr(config, key):
+            setattr(config, key, dropout)
+    try:
+        kind = _class_of(config)
+    except ValueError as error:
+        raise ArgumentError("weights", f"the weights {weights!r} cannot be used: {error}") from error
+    transformer, loaded = _pretrained(
         weights,
-        BertModel.from_pretrained,
+        kind.from_pretrained,
         config=config,
-        add_pooling_layer=False,
-        dtype=float32,
+        dtype=torch.float32,
         # transformers keeps random values for tensors that do not fit; `check_fit` below refuses them.
         ignore_mismatched_sizes=True,
         output_loading_info=True,
+        **_without_pooler(kind),
     )
-    needed = {name: tuple(weight.shape) for name, weight in bert.state_dict().items()}
+    _tokens_only(transformer)
+    needed = {name: tuple(weight.shape) for name, weight in transformer.state_dict().items()}
     found: dict[str, object] = {name: shape for name, shape in needed.items() if name not in loaded["missing_keys"]}
     found |= {name: tuple(shape) for name, shape, _ in loaded["mismatched_keys"]}
     found |= dict.fromkeys(sorted(loaded["unexpected_keys"]), "present")
-    check_fit(
-        found,
-        needed,
-        ignored=r"^(bert\.)?pooler\.|^(cls|classifier|qa_outputs)\.",
-        weights=weights,
-    )
-    return bert
+    check_fit(found, needed, ignored=_IGNORED, weights=weights)
+    return transformer
+
+
+def _num_positions(transformer: PreTrainedModel) -> int | None:
+    """The number of positions that have an embedding; None if positions are relative."""
+    for name, module in transformer.named_modules():
+        if re.search(r"position_embeddings?$", name) and isinstance(module, nn.Embedding):
+            # RoBERTa and MPNet count positions from the padding token's id on.
+            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
+    return None
+
+
+def _load_tokenizer(weights: str, config: PreTrainedConfig) -> tuple[Tokenizer, int, str, int | None]:
+    """The tokenizer of pretrained `weights`, id and text of its padding, and its limit of tokens, if it has one."""
+    loaded: Any = _pretrained(weights, AutoTokenizer.from_pretrained, config=config, trust_remote_code=False)
+    tokenizer: Tokenizer | None = getattr(loaded, "backend_tokenizer", None)
+    if tokenizer is None or loaded.pad_token is None:
+        raise ArgumentError(
+            "weights", f"the tokenizer of the weights {weights!r} has no tokenizer.json or no padding token; add them"
+        )
+    # Without a vocabulary file transformers makes a tokenizer of the special tokens alone.
+    if tokenizer.get_vocab_size() <= len(_SPECIAL_TOKENS):
+        raise ArgumentError("weights", f"the weights {weights!r} have no vocabulary; add a vocab.txt or a tokenizer.json")
+    # transformers writes 10^30 where there is no limit.
+    limit = loaded.model_max_length if loaded.model_max_length < 1_000_000 else None
+    return tokenizer, loaded.pad_token_id, loaded.pad_token, limit
 
 
 def _pretrained(weights: str, load: Callable[..., Any], **arguments: Any) -> Any:
     """Call `load` of transformers with `weights`, a local folder or a name on the hub, and convert its errors."""
     complaint, folder = f"the weights {weights!r} cannot be loaded", Path(weights)
     if folder.exists() and not (folder / "config.json").is_file():
-        raise ValueError(f"{complaint}: they are not a folder with a config.json")
+        raise UnfitWeightsError(f"{complaint}: they are not a folder with a config.json")
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
-        with parsing(complaint, ValueError if folder.exists() else MissingWeightsError):
+        with parsing(complaint, UnfitWeightsError if folder.exists() else MissingWeightsError):
             return load(weights, **arguments)
     finally:
         logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
 
 
 def learn_wordpiece(expressions: Sequence[str], vocabulary_size: int) -> Tokenizer:
@@ -199,23 +361,4 @@ def learn_wordpiece(expressions: Sequence[str], vocabulary_size: int) -> Tokeniz
     tokenizer.train_from_iterator(expressions, trainer)
     first, last = ((token, _SPECIAL_TOKENS.index(token)) for token in ("[CLS]", "[SEP]"))
     tokenizer.post_processor = processors.BertProcessing(last, first)
-    return tokenizer
-
-
-def load_tokenizer(weights: str) -> Tokenizer:
-    """Load the tokenizer of pretrained `weights`, a local folder or a name on the hub.
-
-    Raises MissingWeightsError if they are neither, and ValueError if they have no tokenizer or it cannot be read.
-    """
-    # The config.json of older folders does not name the model's type, so it is read as a BERT's.
-    config = _pretrained(weights, BertConfig.from_pretrained)
-    tokenizer: Tokenizer = _pretrained(
-        weights,
-        lambda *names, **arguments: AutoTokenizer.from_pretrained(*names, **arguments).backend_tokenizer,
-        config=config,
-        trust_remote_code=False,
-    )
-    # Without a vocabulary file transformers makes a tokenizer of the special tokens alone.
-    if tokenizer.get_vocab_size() <= len(_SPECIAL_TOKENS):
-        raise ValueError(f"the weights {weights!r} have no vocabulary; add a vocab.txt or a tokenizer.json")
     return tokenizer

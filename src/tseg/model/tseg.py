@@ -74,9 +74,11 @@ def save_model(path: Path, model: TSEG, architecture: dict[str, Any], provenance
     """
     text_encoder = model.text_encoder
     language = isinstance(text_encoder, TextEncoder)
+    # The weights that determined the normalisation are not needed to load the model.
+    image_encoder = {"mean": model.image_encoder.mean, "std": model.image_encoder.std}
     header = {
-        "architecture": architecture,
-        "bert": text_encoder.bert.config.to_dict() if language else None,
+        "architecture": architecture | {"image_encoder": architecture["image_encoder"] | image_encoder},
+        "language_model": text_encoder.transformer.config.to_dict() if language else None,
         "tokenizer": text_encoder.tokenizer.to_str() if language else None,
         "provenance": provenance.to_fields(),
     }
@@ -100,15 +102,18 @@ def load_model(path: Path) -> tuple[TSEG, ModelProvenance]:
         raise ValueError(f"{path} is not a model of `tseg train` ({error}); {hint}") from error
     provenance = ModelProvenance.from_fields(found, path)
     try:
+        described = architecture["image_encoder"]
+        # JSON has no tuples.
+        channels = {key: tuple(described[key]) for key in ("mean", "std")}
         model = TSEG(
-            build_image_encoder(**architecture["image_encoder"] | {"weights": None}),
-            rebuild_text_encoder(architecture["text_encoder"], header["bert"], header["tokenizer"]),
+            build_image_encoder(**described | channels | {"weights": None}),
+            rebuild_text_encoder(architecture["text_encoder"], header["language_model"], header["tokenizer"]),
             embed_dim=architecture["embed_dim"],
             tau=architecture["tau"],
         )
         model.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} was not written by this version of `tseg train`: {error}; train it again") from error
-    if isinstance(model.image_encoder, WideResNet38) and architecture["image_encoder"]["weights"] is not None:
+    if isinstance(model.image_encoder, WideResNet38) and described["weights"] is not None:
         model.image_encoder.freeze()
     return model.eval(), provenance

@@ -4,7 +4,7 @@ import tseg.model.torchvision_operators  # noqa: F401  (before timm is imported)
 
 # isort: split
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,15 +12,33 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 
-class MissingWeightsError(ValueError):
+class ArgumentError(ValueError):
+    """An encoder cannot be built. `argument` names the argument of its builder that is at fault."""
+
+    def __init__(self, argument: str, message: str):
+        super().__init__(message)
+        self.argument = argument
+
+
+class MissingWeightsError(ArgumentError):
     """The weights are not on this machine and cannot be downloaded. A caller that knows a source can suggest it."""
+
+    def __init__(self, message: str):
+        super().__init__("weights", message)
+
+
+class UnfitWeightsError(ArgumentError):
+    """The weights are damaged or belong to another encoder."""
+
+    def __init__(self, message: str):
+        super().__init__("weights", message)
 
 
 def read_weights(file: str) -> Mapping[str, object]:
     """Tensors by name, on the CPU, from a `.safetensors` or PyTorch (`.pth`, `.bin`) file.
 
     In a training checkpoint, they are the entry "state_dict" or "model". Raises MissingWeightsError if there is no
-    such file, and ValueError if it is damaged or loading it would run code.
+    such file, and UnfitWeightsError if it is damaged or loading it would run code.
     """
     if not Path(file).is_file():
         raise MissingWeightsError(f"the weights {file!r} are not a file")
@@ -29,14 +47,14 @@ def read_weights(file: str) -> Mapping[str, object]:
 
 
 def load_strictly(module: nn.Module, found: Mapping[str, object], *, ignored: str, weights: str) -> None:
-    """Copy the tensors `found` into `module`, or raise the ValueError of `check_fit` and leave it unchanged."""
+    """Copy the tensors `found` into `module`, or raise the error of `check_fit` and leave it unchanged."""
     needed = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     check_fit({name: _shape(tensor) for name, tensor in found.items()}, needed, ignored=ignored, weights=weights)
     module.load_state_dict({name: tensor for name, tensor in found.items() if not re.search(ignored, name)})
 
 
 def check_fit(found: Mapping[str, object], needed: Mapping[str, object], *, ignored: str, weights: str) -> None:
-    """Raise ValueError with the first differences unless the shapes `found` are exactly those `needed`.
+    """Raise UnfitWeightsError with the first differences unless the shapes `found` are exactly those `needed`.
 
     `ignored` is a regular expression: matching names, such as a classifier's, are excluded on both sides. `weights`
     names the weights in the message: a file or a name on a hub.
@@ -45,7 +63,7 @@ def check_fit(found: Mapping[str, object], needed: Mapping[str, object], *, igno
     wrong = [name for name in names if needed.get(name) != found.get(name)]
     if wrong:
         first = [f"{name} is {found.get(name, 'missing')}, expected {needed.get(name, 'none')}" for name in wrong[:3]]
-        raise ValueError(
+        raise UnfitWeightsError(
             f"the weights {weights!r} do not fit the encoder in {len(wrong)} of its tensors: {'; '.join(first)}"
         )
 
@@ -60,8 +78,8 @@ def _shape(tensor: object) -> object:
 
 
 @contextmanager
-def parsing(complaint: str, kind: type[ValueError] = ValueError) -> Generator[None, None, None]:
-    """Re-raise any error as `kind`, with `complaint`, a colon and the first sentence of the error as its message.
+def parsing(complaint: str, kind: Callable[[str], ValueError] = UnfitWeightsError) -> Generator[None, None, None]:
+    """Re-raise any error as one of `kind`, with `complaint`, a colon and the first sentence of the error as its message.
 
     For libraries that read a possibly damaged file: they raise errors of many types, with messages of many lines.
     """

@@ -9,7 +9,8 @@ from typing import NamedTuple, Self
 
 from torch import Tensor, nn
 
-from tseg.model.weights import load_strictly, read_weights
+from tseg.model.encoder import Encoder
+from tseg.model.weights import ArgumentError, load_strictly, read_weights
 
 _IGNORED = r"^(linear1000\.|fc)|\.num_batches_tracked$"
 """Tensors that are not loaded: a classifier's, and a counter that older files lack."""
@@ -98,7 +99,7 @@ def _layers(width: int) -> Iterator[tuple[str, nn.Module]]:
     yield "bn7", nn.BatchNorm2d(64 * width)
 
 
-class WideResNet38(nn.Module):
+class WideResNet38(Encoder):
     """The features of every 8x8 patch after the last batch norm and ReLU.
 
     `width`: channels of the first convolution; all other layers scale with it. The published network has 64.
@@ -126,7 +127,8 @@ class WideResNet38(nn.Module):
         """
         self.frozen = True
         for name, layer in self.named_children():
-            layer.requires_grad_(name.split("_")[0] not in ("conv1a", "b2"))
+            if name.split("_")[0] in ("conv1a", "b2"):
+                layer.requires_grad_(False)
         for norm in self._norms():
             norm.requires_grad_(False)
 
@@ -157,13 +159,13 @@ def build_wide_resnet38(options: dict[str, int], weights: str | None, drop_path:
     """Build a WideResNet38; its only option is `width`. Default: 64.
 
     `weights`: None for random weights, all of them trained; or a `.pth` or `.safetensors` file that has exactly the
-    network's tensors, except a classifier's (see `WideResNet38.freeze`). Raises ValueError for an unusable argument.
+    network's tensors, except a classifier's (see `WideResNet38.freeze`). Raises ArgumentError for an unusable argument.
     """
     width = options.get("width", 64)
     if options.keys() - {"width"} or width < 1:
-        raise ValueError(f"wide_resnet38 has one option, a positive `width`, not {options}")
+        raise ArgumentError("options", f"wide_resnet38 has one option, a positive `width`, not {options}")
     if drop_path != 0:
-        raise ValueError(f"wide_resnet38 has no drop path; set drop_path to 0, not {drop_path}")
+        raise ArgumentError("drop_path", f"wide_resnet38 has no drop path; set drop_path to 0, not {drop_path}")
     net = WideResNet38(width)
     if weights is not None:
         load_strictly(net, read_weights(weights), ignored=_IGNORED, weights=weights)

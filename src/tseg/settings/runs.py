@@ -160,10 +160,14 @@ def _in_name(key: str, value: Any) -> str:
 def _run_model(settings: Settings, dataset: str) -> RunModelSettings:
     model, classes = settings.model, settings.datasets[dataset].classes
     text_encoder: LanguageModelSettings | ClassEncodingSettings = settings.language_model
+    if text_encoder.weights is not None:
+        text_encoder = text_encoder.model_copy(update={"random": None})
     if model.text_encoder == "classes":
         if not classes:
             raise ValueError(f"model.text_encoder: the data set {dataset} has no classes; choose language_model")
-        text_encoder = ClassEncodingSettings(classes=classes, num_features=settings.language_model.hidden_size)
+        if model.class_features is None:
+            raise ValueError("model.class_features is missing; text_encoder: classes needs the size of a class's vector")
+        text_encoder = ClassEncodingSettings(classes=classes, num_features=model.class_features)
     return RunModelSettings(
         image_encoder=settings.image_encoders[model.image_encoder],
         text_encoder=text_encoder,

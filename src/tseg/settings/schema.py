@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -21,6 +22,10 @@ from tseg.settings.validation import check_known
 Supervision = Literal["weak", "full", "boxes", "pseudo"]
 """weak: expressions only. full: masks (section 4.2). boxes: box pretraining (Table 2e). pseudo: masks of a weak run."""
 Share = Annotated[float, Field(ge=0, lt=1)]
+Channels = tuple[float, float, float]
+"""A number for each of red, green and blue."""
+Trainable = Literal["all", "heads"] | PositiveInt
+"""all: the whole encoder learns. heads: nothing of it does, only the projections and tau. A number: its last blocks."""
 
 
 class StrictModel(BaseModel):
@@ -80,26 +85,61 @@ class ImageEncoderSettings(StrictModel):
     """A timm ViT or `wide_resnet38`."""
 
     name: str
-    options: dict[str, int] = {}
-    """ViT: img_size, patch_size, embed_dim, depth, num_heads, as timm takes them. wide_resnet38: width."""
+    """A name of timm's, with or without the tag of its weights, such as vit_small_patch14_dinov2.lvd142m."""
+    options: Annotated[dict[str, int], BeforeValidator(lambda value: value or {}, dict[str, int] | None)] = {}
+    """ViT: img_size, patch_size, embed_dim, depth, num_heads, as timm takes them. wide_resnet38: width. null: none."""
     weights: str | None
     """A file or a name on the hub; null: random."""
+    mean: Channels | None = None
+    """Subtracted from RGB values in [0, 1]. Default: as timm publishes it for the weights."""
+    std: Channels | None = None
+    """Divides the RGB values after `mean` is subtracted. Default: as timm publishes it for the weights."""
+    positions: Literal["bilinear", "bicubic"] = "bilinear"
+    """How learnt position embeddings are resized to other image sizes; bicubic with antialiasing."""
     drop_path: Share
     """Rate of stochastic depth."""
+    trainable: Trainable = "all"
+    """Which part learns: all, heads (nothing of the encoder), or the number of its last blocks."""
+
+    @model_validator(mode="after")
+    def _normalisation_is_complete(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("mean and std belong together; set both or neither")
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"std: {self.std} is not positive; give the standard deviations of RGB values in [0, 1]")
+        return self
 
 
-class LanguageModelSettings(StrictModel):
-    """A transformers BERT."""
+class RandomLanguageModelSettings(StrictModel):
+    """Sizes of a BERT with random weights."""
 
     hidden_size: PositiveInt
     num_layers: PositiveInt
     num_heads: PositiveInt
     vocabulary_size: PositiveInt
-    max_tokens: PositiveInt
-    """Longer expressions are truncated."""
-    dropout: Share
+    """Most pieces of the vocabulary, which is learnt from the training expressions."""
+
+
+class LanguageModelSettings(StrictModel):
+    """A text encoder of transformers."""
+
     weights: str | None
-    """A folder or a name on the hub; null: random, with a vocabulary learnt from the training expressions."""
+    """A folder or a name on the hub, from which sizes and tokenizer are read; null: random."""
+    pooling: Literal["first", "mean", "last"] = "first"
+    """What represents an expression: its first token (BERT), the mean (sentence encoders), the last (CLIP, SigLIP)."""
+    max_tokens: PositiveInt | None = None
+    """Longer expressions are truncated. Default: the model's own limit."""
+    dropout: Share
+    trainable: Trainable = "all"
+    """Which part learns: all, heads (nothing of the encoder), or the number of its last blocks."""
+    random: RandomLanguageModelSettings | None = None
+    """The sizes if `weights` is null; not used otherwise."""
+
+    @model_validator(mode="after")
+    def _sizes_are_known(self) -> Self:
+        if self.weights is None and self.random is None:
+            raise ValueError("without weights it needs sizes; add random, or name weights")
+        return self
 
 
 class ClassEncodingSettings(StrictModel):
@@ -116,6 +156,8 @@ class ModelSettings(StrictModel):
     """A key of `image_encoders`."""
     text_encoder: Literal["language_model", "classes"]
     """classes: a learnt vector per class of the training data."""
+    class_features: PositiveInt | None = None
+    """Size of a class's vector; needed if text_encoder is classes."""
     embed_dim: PositiveInt
     tau: PositiveFloat
     """Initial value of the learnt temperature (eq. 1)."""

@@ -21,7 +21,7 @@ from tseg.encoding.tokens import Tokens
 from tseg.files import atomic_write
 from tseg.model.image_encoder import build_image_encoder
 from tseg.model.pooling import POOLINGS
-from tseg.model.text_encoder import build_text_encoder, learn_wordpiece, load_tokenizer
+from tseg.model.text_encoder import build_text_encoder, learn_wordpiece
 from tseg.model.tseg import TSEG, load_model, save_model
 from tseg.model.weights import MissingWeightsError
 from tseg.provenance import EncoderProvenance, ModelProvenance, RecordsProvenance
@@ -88,6 +88,8 @@ def train_run(
     try:
         torch.manual_seed(seed)
         model = (model or build_model(run.model, list(records["expression"]))).to(device)
+        for loss in model.text_encoder.losses(list(dict.fromkeys(records["expression"]))):
+            print(f"{run.run}: warning: {loss}")
         tokens = _open_tokens(run, model, patches, texts)
         history = _train(run, model, records, tokens, pseudo_labels, provenance, output, tracker, num_workers)
     except BaseException:
@@ -111,11 +113,9 @@ def build_model(settings: RunModelSettings, expressions: Sequence[str]) -> TSEG:
         image_encoder = build_image_encoder(**settings.image_encoder.model_dump())
     with _naming("language_model", "bert_small"):
         tokenizer = None
-        if isinstance(settings.text_encoder, LanguageModelSettings):
-            if settings.text_encoder.weights is None:
-                tokenizer = learn_wordpiece(expressions, settings.text_encoder.vocabulary_size)
-            else:
-                tokenizer = load_tokenizer(settings.text_encoder.weights)
+        if isinstance(settings.text_encoder, LanguageModelSettings) and settings.text_encoder.weights is None:
+            assert settings.text_encoder.random is not None, "the schema requires sizes without weights"
+            tokenizer = learn_wordpiece(expressions, settings.text_encoder.random.vocabulary_size)
         text_encoder = build_text_encoder(settings.text_encoder.model_dump(), tokenizer)
     return TSEG(image_encoder, text_encoder, embed_dim=settings.embed_dim, tau=settings.tau)
 
@@ -147,13 +147,14 @@ def build_objective(run: RunSettings, expressions: Sequence[str]) -> Objective:
 
 
 def build_optimizer(settings: RunTrainingSettings, model: TSEG) -> Optimizer:
-    """SGD or AdamW over all parameters of `model`."""
+    """SGD or AdamW over all parameters of `model` that learn."""
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
     rate: dict[str, Any] = {"lr": settings.optimizer.learning_rate, "weight_decay": settings.optimizer.weight_decay}
     match settings.optimizer.name:
         case "sgd":
-            return SGD(model.parameters(), momentum=settings.optimizer.momentum, **rate)
+            return SGD(learning, momentum=settings.optimizer.momentum, **rate)
         case "adamw":
-            return AdamW(model.parameters(), fused=True, **rate)
+            return AdamW(learning, fused=True, **rate)
 
 
 def build_batches(
