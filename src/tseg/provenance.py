@@ -127,9 +127,11 @@ class PredictionsProvenance(Provenance):
     model: ModelProvenance
     evaluated_on: RecordsProvenance
     resolution: int
-    """Longer side of an image in pixels."""
+    """Shorter side of an image in pixels, at scale 1."""
     scales: list[float]
     flip: bool
+    window: int | None
+    """Side of the encoder's windows in pixels; None: the whole image."""
     labels: dict[str, list[str]] | None
     """Class to its words, for a data set with classes."""
 
@@ -141,7 +143,13 @@ class MasksProvenance(Provenance):
     command = "refine"
     predictions: PredictionsProvenance
     crf: str | None
+    crf_background: float | None
+    """psa's alpha, for the label maps of poolings without masks."""
     background: float
+    exclusive_activations: bool
+    """Whether the masks of poolings without masks of their own exclude each other."""
+    threshold: str
+    """The rule that turns a map into a mask."""
     comparison: str
     """When a pixel belongs to a mask."""
 

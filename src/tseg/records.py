@@ -35,13 +35,16 @@ RECORDS = pa.schema(
         ("coco_id", pa.string()),  # the image's id in COCO, or null
     ]
 )
+# One row per image, expression and view of the image.
 PREDICTIONS = pa.schema(
     [
         ("image_id", pa.string()),
         ("expression", pa.string()),
+        ("scale", pa.float64()),  # of the view; 1: the shorter side has the resolution of inference
+        ("flipped", pa.bool_()),  # whether the view is the mirror image
         ("grid_height", pa.int32()),  # patches
         ("grid_width", pa.int32()),
-        ("similarities", pa.list_(pa.float16())),  # row-major
+        ("similarities", pa.list_(pa.float16())),  # row-major, in the orientation of the image
     ]
 )
 # The index of the tokens of an encoder; height and width are those of the grid of patches, 1 for an expression.

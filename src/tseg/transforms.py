@@ -10,6 +10,9 @@ from PIL import Image
 PADDING = 127
 """Grey level of a crop outside the image; close to 0 after a ViT's normalisation."""
 
+MAX_ASPECT = 4
+"""An encoder's input is at most this many times as long as it is wide, so that no image sets the cost of all."""
+
 _MIRRORED = {"left": "right", "right": "left", "leftmost": "rightmost", "rightmost": "leftmost"}
 _SIDE_WORDS = re.compile(rf"\b({'|'.join(_MIRRORED)})\b", re.IGNORECASE)
 
@@ -80,6 +83,18 @@ class Whole:
         """Resize an image of mode RGB bilinearly."""
         resized = image.resize(self.size, Image.Resampling.BILINEAR)
         return resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flipped else resized
+
+
+def whole_view(width: int, height: int, *, resolution: float, patch_size: int, flipped: bool) -> Whole:
+    """The view of a whole image of (width, height) pixels whose shorter side is resized to `resolution` pixels.
+
+    As in training, the shorter side sets the scale. The aspect ratio is kept, to whole patches; an image longer than
+    `MAX_ASPECT` times its width is squeezed to that ratio.
+    """
+    scale = resolution / min(width, height) / patch_size
+    longest = MAX_ASPECT * max(1, round(resolution / patch_size))
+    columns, rows = (min(longest, max(1, round(side * scale))) for side in (width, height))
+    return Whole(columns * patch_size, rows * patch_size, flipped)
 
 
 def random_crop(

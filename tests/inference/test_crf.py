@@ -5,7 +5,8 @@ import pytest
 from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_softmax
 
-from tseg.inference.crf import PRESETS, refine_labels, refine_masks
+from tseg.inference.crf import PRESETS, refine_labels
+from tseg.inference.crf import refine_masks as refine_each
 
 HEIGHT, WIDTH = 30, 44
 # name: (Gaussian sxy, compat), (bilateral sxy, srgb, compat), from the authors' repositories
@@ -15,6 +16,10 @@ PUBLISHED = {
     "deeplab": ((1, 3), (67, 3, 4)),
     "afa": ((3, 3), (64, 5, 4)),
 }
+
+
+def refine_masks(pixels: np.ndarray, foregrounds: np.ndarray, preset: str) -> np.ndarray:
+    return np.stack(list(refine_each(pixels, foregrounds, preset)))
 
 
 def image() -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Similarities of whole images, averaged over scales and flips."""
+"""Similarities of whole images, at several scales, mirrored and in windows."""
 
 from collections.abc import Sequence
+from itertools import product
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -9,9 +10,8 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
-from tseg.inference.predict import grid_size, predict_similarities
+from tseg.inference.predict import View, grid_size, predict_views
 from tseg.model.tseg import TSEG
 
 EXPRESSIONS = ["red square", "square on the left", "the rightmost green square"]
@@ -22,34 +22,46 @@ def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def predict(
+def predict_all(
     model: TSEG,
     image: Image.Image,
     expressions: list[str] = EXPRESSIONS,
     *,
-    resolution: int = 48,
+    resolution: int = 24,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     flip_words: Literal["swap", "keep"] = "swap",
-) -> Tensor:
-    views: dict[str, Any] = {"scales": scales, "flip": flip, "flip_words": flip_words}
-    return predict_similarities(model, image, expressions, resolution=resolution, **views)
+    window: int | None = None,
+) -> list[View]:
+    views: dict[str, Any] = {"scales": scales, "flip": flip, "flip_words": flip_words, "window": window}
+    return predict_views(model, image, expressions, resolution=resolution, **views)
+
+
+def predict(model: TSEG, image: Image.Image, expressions: list[str] = EXPRESSIONS, **how: Any) -> Tensor:
+    """The similarities of a single view."""
+    (view,) = predict_all(model, image, expressions, **how)
+    return view.similarities
 
 
 @pytest.mark.parametrize(
     ("size", "resolution", "grid"),
     [
-        ((640, 480), 384, (18, 24)),
-        ((480, 640), 384, (24, 18)),
-        ((500, 375), 512, (24, 32)),
+        ((640, 480), 384, (24, 32)),
+        ((480, 640), 384, (32, 24)),
+        ((500, 375), 512, (32, 43)),
         ((16, 16), 32, (2, 2)),
-        ((4000, 10), 320, (1, 20)),
     ],
 )
-def test_the_longer_side_is_the_resolution_and_the_aspect_is_kept(
+def test_the_shorter_side_is_the_resolution_and_the_aspect_is_kept(
     size: tuple[int, int], resolution: int, grid: tuple[int, int]
 ) -> None:
     assert grid_size(Image.new("RGB", size), resolution, patch_size=16) == grid
+
+
+@pytest.mark.parametrize(("size", "grid"), [((1, 5000), (96, 24)), ((5000, 10), (24, 96)), ((400, 100), (24, 96))])
+def test_no_image_is_longer_than_four_times_its_width(size: tuple[int, int], grid: tuple[int, int]) -> None:
+    """The cost of an image is at most four times that of a square one."""
+    assert grid_size(Image.new("RGB", size), 384, patch_size=16) == grid
 
 
 def test_similarities_are_the_models_in_reading_order(model: TSEG) -> None:
@@ -82,7 +94,7 @@ def test_images_are_normalised_by_the_encoders_mean_and_std() -> None:
     colours: Any = Colours()
     patches = np.asarray(noise(40, 24), float).reshape(3, 8, 5, 8, 3).mean(axis=(1, 3)) / 255
     expected = ((patches - mean) / std).transpose(2, 0, 1)
-    np.testing.assert_allclose(predict(colours, noise(40, 24), resolution=40), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(predict(colours, noise(40, 24), resolution=24), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_image_of_another_size_is_resized_bilinearly(model: TSEG) -> None:
@@ -92,38 +104,54 @@ def test_an_image_of_another_size_is_resized_bilinearly(model: TSEG) -> None:
 
 
 def test_expressions_do_not_depend_on_each_other(model: TSEG) -> None:
-    together = predict(model, noise(48, 32), flip=True, scales=(1.0, 1.5))
-    alone = [predict(model, noise(48, 32), [expression], flip=True, scales=(1.0, 1.5)) for expression in EXPRESSIONS]
-    torch.testing.assert_close(together, torch.cat(alone), rtol=1e-4, atol=1e-5)
+    how: dict[str, Any] = {"flip": True, "scales": (1.0, 1.5), "window": 16}
+    together = predict_all(model, noise(48, 32), **how)
+    for j, expression in enumerate(EXPRESSIONS):
+        for view, alone in zip(together, predict_all(model, noise(48, 32), [expression], **how), strict=True):
+            torch.testing.assert_close(view.similarities[j : j + 1], alone.similarities, rtol=1e-4, atol=1e-5)
 
 
-def test_scales_are_averaged_on_the_grid_of_scale_one(model: TSEG) -> None:
+def test_every_scale_is_a_view_on_its_own_grid(model: TSEG) -> None:
+    views = predict_all(model, noise(48, 32), resolution=32, scales=(1.0, 2.0, 0.5))
+    assert [(view.scale, view.flipped, view.similarities.shape) for view in views] == [
+        (1.0, False, (3, 4, 6)),
+        (2.0, False, (3, 8, 12)),
+        (0.5, False, (3, 2, 3)),
+    ]
+    for view, resolution in zip(views, (32, 64, 16), strict=True):
+        assert torch.equal(view.similarities, predict(model, noise(48, 32), resolution=resolution))
+
+
+@pytest.mark.parametrize(("flip_words", "texts"), [("swap", MIRRORED), ("keep", EXPRESSIONS)])
+def test_a_flipped_view_is_that_of_the_mirror_image_in_the_images_orientation(
+    model: TSEG, flip_words: Literal["swap", "keep"], texts: list[str]
+) -> None:
     image = noise(48, 32)
-    larger = interpolate(predict(model, image, resolution=96)[None], size=(4, 6), mode="bilinear")[0]
-    smaller = interpolate(predict(model, image, resolution=24)[None], size=(4, 6), mode="bilinear")[0]
-    expected = (predict(model, image) + larger + smaller) / 3
-    torch.testing.assert_close(predict(model, image, scales=(1.0, 2.0, 0.5)), expected)
-
-
-def test_flip_averages_the_image_with_its_mirror_image(model: TSEG) -> None:
-    image = noise(48, 32)
+    plain, flipped = predict_all(model, image, flip=True, flip_words=flip_words)
+    assert (plain.flipped, flipped.flipped) == (False, True)
     mirror = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    expected = (predict(model, image) + predict(model, mirror, MIRRORED).flip(-1)) / 2
-    torch.testing.assert_close(predict(model, image, flip=True), expected)
+    assert torch.equal(plain.similarities, predict(model, image))
+    assert torch.equal(flipped.similarities, predict(model, mirror, texts).flip(-1))
 
 
-def test_with_flip_words_keep_expressions_are_not_mirrored(model: TSEG) -> None:
-    image = noise(48, 32)
-    mirror = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    expected = (predict(model, image) + predict(model, mirror).flip(-1)) / 2
-    torch.testing.assert_close(predict(model, image, flip=True, flip_words="keep"), expected)
-
-
-def test_prediction_with_flip_commutes_with_mirroring(model: TSEG) -> None:
-    image = noise(48, 32)
-    mirror = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    mirrored = predict(model, mirror, MIRRORED, flip=True).flip(-1)
-    torch.testing.assert_close(mirrored, predict(model, image, flip=True), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize(
+    ("width", "height", "window", "tops", "lefts"),
+    [(72, 24, 24, [0], [0, 3, 6]), (56, 40, 24, [0, 2], [0, 3, 4]), (40, 24, 100, [0], [0])],
+)
+def test_windows_are_predicted_alone_and_averaged_where_they_overlap(
+    model: TSEG, width: int, height: int, window: int, tops: list[int], lefts: list[int]
+) -> None:
+    """Corners of windows in patches of 8 pixels, by hand; the last window ends at the border."""
+    image, patches = noise(width, height), min(window // 8, max(width, height) // 8)
+    total, count = np.zeros((3, height // 8, width // 8)), np.zeros((height // 8, width // 8))
+    for top, left in product(tops, lefts):
+        bottom, right = min(top + patches, height // 8), min(left + patches, width // 8)
+        part = image.crop((8 * left, 8 * top, 8 * right, 8 * bottom))
+        total[:, top:bottom, left:right] += predict(model, part, resolution=min(part.size)).numpy()
+        count[top:bottom, left:right] += 1
+    found = predict(model, image, resolution=height, window=window)
+    np.testing.assert_allclose(found, total / count, rtol=1e-4, atol=1e-5)
+    assert torch.equal(found, predict(model, image, resolution=height)) == (window == 100)
 
 
 def test_predictions_have_no_gradient_and_are_deterministic(model: TSEG) -> None:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from tseg.images import open_image
-from tseg.inference.masks import mask_records, segment_masks
-from tseg.inference.predict import predict_records, predict_similarities
+from tseg.inference.masks import MaskRules, mask_records, segment_masks
+from tseg.inference.predict import predict_records, predict_views
 from tseg.inference.segmenter import Segmenter
 from tseg.model.tseg import TSEG, save_model
 from tseg.records import decode_mask
@@ -20,6 +20,11 @@ from ..models import build_tseg
 from ..provenances import model_provenance
 
 EXPRESSIONS = ["red square", "square on the left", "blue square"]
+
+
+def masks(model: TSEG, rules: MaskRules, **views: Any) -> np.ndarray:
+    predicted = predict_views(model, image(), EXPRESSIONS, flip_words="swap", **views)
+    return np.stack(list(segment_masks([view.similarities for view in predicted], image(), rules)))
 
 
 def image() -> Image.Image:
@@ -33,25 +38,29 @@ def path(model: TSEG, architecture: dict[str, Any], tmp_path: Path) -> Path:
     return tmp_path / "model.safetensors"
 
 
-@pytest.mark.parametrize("crf", [None, "psa"])
-@pytest.mark.parametrize("resolution", [None, 64])
+@pytest.mark.parametrize(("crf", "threshold"), [(None, "fixed"), ("psa", "halfway"), ("pamr", "otsu")])
+@pytest.mark.parametrize("resolution", [None, 24])
 def test_by_default_masks_use_the_models_own_pooling_and_resolution(
-    path: Path, model: TSEG, crf: str | None, resolution: int | None
+    path: Path, model: TSEG, crf: str | None, threshold: str, resolution: int | None
 ) -> None:
-    found = Segmenter.load(path, crf=crf, resolution=resolution)(image(), EXPRESSIONS)
-    similarities = predict_similarities(
-        model, image(), EXPRESSIONS, resolution=resolution or 40, scales=[1.0], flip=False, flip_words="swap"
-    )
-    expected = segment_masks(similarities, image(), pooling="spa", background=0.2, crf=crf)
+    found = Segmenter.load(path, crf=crf, threshold=threshold, resolution=resolution)(image(), EXPRESSIONS)
+    rules = MaskRules("spa", threshold=threshold, crf=crf)
+    expected = masks(model, rules, resolution=resolution or 40, scales=[1.0], flip=False)
     assert found.shape == (3, 45, 70)
     np.testing.assert_array_equal(found, expected)
 
 
-def test_scales_and_flips_reach_the_prediction(path: Path, model: TSEG) -> None:
+def test_scales_flips_and_windows_reach_the_prediction(model: TSEG) -> None:
+    segmenter = Segmenter(model, pooling="gap", resolution=40, flip_words="swap", window=24, background=0.3)
     views: dict[str, Any] = {"scales": (1.0, 1.5), "flip": True}
-    similarities = predict_similarities(model, image(), EXPRESSIONS, resolution=40, flip_words="swap", **views)
-    expected = segment_masks(similarities, image(), pooling="spa", background=0.2, crf=None)
-    np.testing.assert_array_equal(Segmenter.load(path)(image(), EXPRESSIONS, **views), expected)
+    expected = masks(model, MaskRules("gap", background=0.3), resolution=40, window=24, **views)
+    np.testing.assert_array_equal(segmenter(image(), EXPRESSIONS, **views), expected)
+
+
+@pytest.mark.parametrize("how", [{"threshold": "oracle"}, {"threshold": "otso"}, {"crf": "none"}])
+def test_unknown_rules_and_the_oracle_are_refused(model: TSEG, how: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=r"there is no (rule|preset)"):
+        Segmenter(model, pooling="mpa", resolution=40, **how)  # type: ignore[arg-type]
 
 
 def test_segmenter_and_workflow_give_the_same_masks(model: TSEG, records: pd.DataFrame) -> None:
@@ -60,7 +69,7 @@ def test_segmenter_and_workflow_give_the_same_masks(model: TSEG, records: pd.Dat
     predictions = predict_records(
         model, records, words=None, resolution=48, scales=[1.0], flip=False, flip_words="keep"
     ).to_pandas()
-    table = mask_records(records, predictions, pooling="mpa", background=0.2, crf=None).to_pandas()
+    table = mask_records(records, predictions, MaskRules("mpa")).to_pandas()
     by_workflow = dict(zip(table["record_id"], table["mask"], strict=True))
     for record in records.itertuples():
         (mask,) = segmenter(open_image(record.file_name), [record.expression])

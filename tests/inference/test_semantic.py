@@ -8,13 +8,16 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from pydensecrf.densecrf import DenseCRF2D
+from pydensecrf.utils import unary_from_softmax
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from tseg.inference.crf import refine_labels
-from tseg.inference.masks import foreground_probabilities, segment_masks
+from tseg.inference.masks import MaskRules, each_probability, segment_masks
 from tseg.inference.semantic import (
     LABELS,
+    LabelRules,
     confidences,
     label_probabilities,
     label_records,
@@ -39,21 +42,40 @@ def to_pixels(maps: Tensor) -> np.ndarray:
     return interpolate(maps[None], size=(HEIGHT, WIDTH), mode="bilinear", align_corners=False)[0].numpy()
 
 
-def rules(pooling: str, confidence: float = EVERY, crf: str | None = None) -> dict[str, Any]:
+def random_views() -> list[Tensor]:
+    """The similarities of five words in three views, each on its own grid."""
+    return [random_similarities(rows=rows, columns=columns) for rows, columns in ((5, 7), (6, 8), (10, 14))]
+
+
+def views_of(similarities: Tensor | list[Tensor]) -> list[Tensor]:
+    return similarities if isinstance(similarities, list) else [similarities]
+
+
+def rules(pooling: str, confidence: float = EVERY, alpha: float | None = None, **how: Any) -> LabelRules:
     options = SIZE_TERM if pooling in ("spa", "mpa") else {}
-    return {"pooling": pooling, "options": options, "confidence": confidence, "background": 0.2, "crf": crf}
+    return LabelRules(MaskRules(pooling, **how), options, confidence, alpha)
 
 
-def label_map(similarities: Tensor, numbers: list[int] | None = None, **how: Any) -> np.ndarray:
+def label_map(
+    similarities: Tensor | list[Tensor], numbers: list[int] | None = None, *, rules: LabelRules
+) -> np.ndarray:
     """The label map; `numbers` is the class of each word. Default: each word is its own class."""
-    found = segment_labels(similarities, IMAGE, numbers or list(range(1, len(similarities) + 1)), **how)
+    views = views_of(similarities)
+    found = segment_labels(views, IMAGE, numbers or list(range(1, len(views[0]) + 1)), rules)
     assert found.shape == (HEIGHT, WIDTH)
     assert found.dtype == np.int64
     return found
 
 
-def probabilities(similarities: Tensor, pooling: str) -> np.ndarray:
-    return label_probabilities(similarities, pooling, (HEIGHT, WIDTH), 0.2).numpy()
+def probabilities(similarities: Tensor | list[Tensor], pooling: str, **how: Any) -> np.ndarray:
+    return label_probabilities(views_of(similarities), (HEIGHT, WIDTH), MaskRules(pooling, **how)).numpy()
+
+
+def foreground(similarities: Tensor | list[Tensor], pooling: str) -> np.ndarray:
+    """The probability of each word against the background alone, float64 (L, H, W)."""
+    views = [view.double() for view in views_of(similarities)]
+    alone = MaskRules(pooling, exclusive_activations=False)
+    return torch.stack(list(each_probability(views, (HEIGHT, WIDTH), alone))).numpy()
 
 
 def reference_confidences(similarities: np.ndarray, pooling: str) -> np.ndarray:
@@ -72,7 +94,7 @@ def reference_confidences(similarities: np.ndarray, pooling: str) -> np.ndarray:
 def test_odds_against_the_background_are_those_of_each_mask_alone(pooling: str) -> None:
     """Float64: o = f / (1 - f), p_k = o_k / (1 + sum o), the background 1 / (1 + sum o)."""
     s = random_similarities()
-    f = foreground_probabilities(s.double(), pooling, (HEIGHT, WIDTH), 0.2).numpy()
+    f = foreground(s, pooling)
     odds = np.concatenate([np.ones((1, HEIGHT, WIDTH)), f / (1 - f)])
     np.testing.assert_allclose(probabilities(s, pooling), odds / odds.sum(axis=0), rtol=1e-9, atol=1e-12)
 
@@ -80,17 +102,17 @@ def test_odds_against_the_background_are_those_of_each_mask_alone(pooling: str) 
 @pytest.mark.parametrize("pooling", ["gmp", "gap", "mpa"])
 def test_a_single_word_has_its_foreground_probability(pooling: str) -> None:
     s = random_similarities(1)
-    f = foreground_probabilities(s, pooling, (HEIGHT, WIDTH), 0.2).numpy()
+    f = foreground(s, pooling)
     np.testing.assert_allclose(probabilities(s, pooling), np.concatenate([1 - f, f]), atol=1e-6)
 
 
 @pytest.mark.parametrize("pooling", ["gmp", "gap", "mpa"])
 def test_a_pixel_goes_to_the_largest_mask_above_one_half_else_to_the_background(pooling: str) -> None:
     s = random_similarities()
-    f = foreground_probabilities(s.double(), pooling, (HEIGHT, WIDTH), 0.2).numpy()
+    f = foreground(s, pooling)
     expected = np.where(f.max(axis=0) > 0.5, f.argmax(axis=0) + 1, 0)
     assert set(expected.ravel()) == set(range(6))
-    np.testing.assert_array_equal(label_map(s, **rules(pooling)), expected)
+    np.testing.assert_array_equal(label_map(s, rules=rules(pooling)), expected)
 
 
 @pytest.mark.parametrize("words", [1, 2, 6])
@@ -104,9 +126,9 @@ def test_spa_labels_are_interpolated_masks_and_their_background(words: int) -> N
 @pytest.mark.parametrize("words", [1, 2, 6])
 def test_spa_with_all_words_confident_is_the_argmax_of_its_masks(words: int) -> None:
     s = random_similarities(words)
-    masks = segment_masks(s, IMAGE, pooling="spa", background=0.2, crf=None)
+    masks = np.stack(list(segment_masks([s], IMAGE, MaskRules("spa"))))
     expected = np.concatenate([~masks.any(axis=0, keepdims=True), masks]).argmax(axis=0)
-    np.testing.assert_array_equal(label_map(s, **rules("spa")), expected)
+    np.testing.assert_array_equal(label_map(s, rules=rules("spa")), expected)
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -123,13 +145,13 @@ def test_of_two_nearly_certain_words_the_more_similar_one_wins() -> None:
     """In float32 sigmoid(20) and sigmoid(21) are both 1."""
     s = torch.stack([torch.full((5, 7), 20.0), torch.full((5, 7), 21.0)])
     for pooling, order in product(["spa", "mpa"], [[0, 1], [1, 0]]):
-        assert (label_map(s[order], **rules(pooling)) == 1 + order.index(1)).all()
+        assert (label_map(s[order], rules=rules(pooling)) == 1 + order.index(1)).all()
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_confidence_is_the_sigmoid_of_the_score_among_all_words(pooling: str) -> None:
     s = random_similarities()
-    found = confidences(s, pooling, rules(pooling)["options"])
+    found = confidences([s], pooling, rules(pooling).options)
     np.testing.assert_allclose(found, reference_confidences(s.numpy(), pooling), rtol=1e-5)
 
 
@@ -140,38 +162,38 @@ def test_words_below_the_confidence_are_left_out(pooling: str) -> None:
     confidence = float(np.sort(reference_confidences(s.numpy(), pooling))[1:3].mean())
     kept = np.flatnonzero(reference_confidences(s.numpy(), pooling) > confidence)
     assert len(kept) == 3
-    expected = label_map(s[kept], (kept + 1).tolist(), **rules(pooling))
-    np.testing.assert_array_equal(label_map(s, **rules(pooling, confidence)), expected)
+    expected = label_map(s[kept], (kept + 1).tolist(), rules=rules(pooling))
+    np.testing.assert_array_equal(label_map(s, rules=rules(pooling, confidence)), expected)
     assert set(expected.ravel()) <= {0, *(kept + 1)}
 
 
 @pytest.mark.parametrize("crf", [None, "psa"])
 def test_without_a_confident_word_every_pixel_is_background(crf: str | None) -> None:
-    assert not label_map(random_similarities(), **rules("mpa", confidence=0.9999, crf=crf)).any()
+    assert not label_map(random_similarities(), rules=rules("mpa", confidence=0.9999, crf=crf)).any()
 
 
 def test_a_word_exactly_at_the_confidence_is_left_out() -> None:
     s = torch.tensor([[[2.0, -2.0]]])  # its mean, the score of gap, is 0
-    assert not label_map(s, **rules("gap", confidence=0.5)).any()
-    assert label_map(s, **rules("gap", confidence=0.499)).any()
+    assert not label_map(s, rules=rules("gap", confidence=0.5)).any()
+    assert label_map(s, rules=rules("gap", confidence=0.499)).any()
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("crf", [None, "psa"])
 def test_permuting_classes_permutes_the_result(pooling: str, crf: str | None) -> None:
     s, order = random_similarities(), [2, 0, 4, 1, 3]
-    permuted = label_map(s[order], **rules(pooling, crf=crf))
+    permuted = label_map(s[order], rules=rules(pooling, crf=crf))
     numbers = np.array([0, *(np.array(order) + 1)])
-    np.testing.assert_array_equal(numbers[permuted], label_map(s, **rules(pooling, crf=crf)))
+    np.testing.assert_array_equal(numbers[permuted], label_map(s, rules=rules(pooling, crf=crf)))
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_a_pixel_of_a_word_belongs_to_the_words_class(pooling: str) -> None:
     """Label engineering: argmax over the words, then the class of the word."""
     s, numbers = random_similarities(), [2, 1, 2, 3, 1]
-    expected = np.array([0, *numbers])[label_map(s, **rules(pooling))]
+    expected = np.array([0, *numbers])[label_map(s, rules=rules(pooling))]
     assert set(expected.ravel()) == {0, 1, 2, 3}
-    np.testing.assert_array_equal(label_map(s, numbers, **rules(pooling)), expected)
+    np.testing.assert_array_equal(label_map(s, numbers, rules=rules(pooling)), expected)
 
 
 def test_merged_probabilities_are_those_of_the_strongest_words_normalised() -> None:
@@ -188,9 +210,71 @@ def test_crf_refines_the_remaining_classes(pooling: str) -> None:
     classes, merged = merge_words(torch.from_numpy(probabilities(s, pooling)), torch.tensor(numbers))
     refined = refine_labels(np.asarray(IMAGE), merged.numpy().astype(np.float32), "psa")
     expected = classes.numpy()[refined.argmax(axis=0)]
-    found = label_map(s, numbers, **rules(pooling, crf="psa"))
+    found = label_map(s, numbers, rules=rules(pooling, crf="psa"))
     np.testing.assert_array_equal(found, expected)
-    assert (found != label_map(s, numbers, **rules(pooling))).any()
+    assert (found != label_map(s, numbers, rules=rules(pooling))).any()
+
+
+@pytest.mark.parametrize("pooling", ["gap", "gmp"])
+def test_without_crf_labels_are_psas_argmax_over_views(pooling: str) -> None:
+    """psa's infer_cls.py: relu, upsampling, sum, maximum plus 1e-5, argmax against the background 0.2."""
+    total = np.sum([to_pixels(view.clamp(min=0)) for view in random_views()], axis=0)
+    cam = total / (total.max(axis=(1, 2), keepdims=True) + 1e-5)
+    expected = np.argmax(np.concatenate([np.full((1, HEIGHT, WIDTH), 0.2), cam]), 0)
+    np.testing.assert_array_equal(label_map(random_views(), rules=rules(pooling)), expected)
+
+
+@pytest.mark.parametrize("pooling", ["gap", "gmp"])
+@pytest.mark.parametrize("alpha", [4, 32])
+def test_the_crfs_background_is_psas(pooling: str, alpha: int) -> None:
+    """psa's _crf_with_alpha: (1 - max)^alpha and the activations, through pydensecrf's own helpers."""
+    total = np.sum([to_pixels(view.clamp(min=0)) for view in random_views()], axis=0)
+    cam = total / (total.max(axis=(1, 2), keepdims=True) + 1e-5)
+    scores = np.concatenate([np.power(1 - np.max(cam, axis=0, keepdims=True), alpha), cam])
+    field = DenseCRF2D(WIDTH, HEIGHT, len(scores))
+    field.setUnaryEnergy(unary_from_softmax(scores))
+    field.addPairwiseGaussian(sxy=3, compat=3)
+    field.addPairwiseBilateral(sxy=80, srgb=13, rgbim=np.asarray(IMAGE).copy(), compat=10)
+    expected = np.argmax(np.array(field.inference(10)).reshape(scores.shape), axis=0)
+    found = label_map(random_views(), rules=rules(pooling, alpha=alpha, crf="psa"))
+    np.testing.assert_array_equal(found, expected)
+    assert (found != label_map(random_views(), rules=rules(pooling, crf="psa"))).any()
+
+
+def test_psas_background_is_for_the_crf_of_poolings_without_masks_only() -> None:
+    s = random_similarities()
+    for pooling, how in {"gap": {}, "mpa": {"crf": "psa"}, "spa": {"crf": "psa"}}.items():
+        expected = label_map(s, rules=rules(pooling, **how))
+        np.testing.assert_array_equal(label_map(s, rules=rules(pooling, alpha=4, **how)), expected)
+
+
+def test_spa_labels_are_averaged_masks_of_views() -> None:
+    """1-stage-wseg: softmax of each view, upsampled, averaged."""
+    shares = [torch.cat([torch.zeros_like(view[:1]), view]).double().softmax(dim=0) for view in random_views()]
+    expected = sum(to_pixels(share) for share in shares) / len(shares)
+    np.testing.assert_allclose(probabilities(random_views(), "spa"), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_confidences_are_averaged_over_views(pooling: str) -> None:
+    found = confidences(random_views(), pooling, rules(pooling).options)
+    expected = np.mean([reference_confidences(view.numpy(), pooling) for view in random_views()], axis=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_with_a_rule_labels_compete_by_their_margins(pooling: str) -> None:
+    full = np.mean([to_pixels(view.double()) for view in random_views()], axis=0)
+    margins = full - np.array([(similarities.min() + similarities.max()) / 2 for similarities in full])[:, None, None]
+    odds = np.exp(np.concatenate([np.zeros((1, HEIGHT, WIDTH)), margins]))
+    found = probabilities(random_views(), pooling, threshold="halfway")
+    np.testing.assert_allclose(found, odds / odds.sum(axis=0), rtol=1e-6)
+
+
+def test_pamr_refines_labels() -> None:
+    s = random_similarities()
+    found = label_map(s, rules=rules("mpa", crf="pamr"))
+    assert (found != label_map(s, rules=rules("mpa"))).any()
 
 
 WORDS = ["cat", "dog", "hound"]
@@ -202,13 +286,13 @@ def predictions(records: pd.DataFrame, shift: dict[str, float] | None = None) ->
     for number, image_id in enumerate(records["image_id"].unique()):
         s = random_similarities(len(WORDS), rows=4, columns=6, seed=number) + (shift or {}).get(image_id, 0)
         for word, values in zip(WORDS, s.numpy().astype(np.float16), strict=True):
-            grid = {"grid_height": 4, "grid_width": 6, "similarities": values.ravel()}
+            grid = {"scale": 1.0, "flipped": False, "grid_height": 4, "grid_width": 6, "similarities": values.ravel()}
             rows.append({"image_id": image_id, "expression": word} | grid)
     return pd.DataFrame(rows).sample(frac=1, random_state=0)
 
 
 def test_every_image_has_one_mask_per_label(records: pd.DataFrame) -> None:
-    table = label_records(records, predictions(records), labels={word: [word] for word in WORDS}, **rules("mpa"))
+    table = label_records(records, predictions(records), labels={word: [word] for word in WORDS}, rules=rules("mpa"))
     assert table.schema == LABELS
     frame = table.to_pandas()
     assert not frame.duplicated(["image_id", "label"]).any()
@@ -216,7 +300,7 @@ def test_every_image_has_one_mask_per_label(records: pd.DataFrame) -> None:
         masks = frame[frame["image_id"] == image.image_id].set_index("label")["mask"]
         s = random_similarities(3, rows=4, columns=6, seed=number).half().float()
         opened = Image.open(str(image.file_name)).convert("RGB")
-        expected = segment_labels(s, opened, [1, 2, 3], **rules("mpa"))
+        expected = segment_labels([s], opened, [1, 2, 3], rules("mpa"))
         assert set(masks.index) == {["background", *WORDS][k] for k in {0, *expected.ravel().tolist()}}
         for label, mask in masks.items():
             k = ["background", *WORDS].index(str(label))
@@ -229,7 +313,7 @@ def test_an_image_always_has_a_background_even_an_empty_one(
 ) -> None:
     shifted = predictions(records, {"b": shift})
     shifted = shifted[shifted["expression"] == "cat"]
-    frame = label_records(records, shifted, labels={"cat": ["cat"]}, **rules("mpa", confidence=0.5)).to_pandas()
+    frame = label_records(records, shifted, labels={"cat": ["cat"]}, rules=rules("mpa", confidence=0.5)).to_pandas()
     assert frame.loc[frame["image_id"] == "b", "label"].tolist() == labels
     height, width = records.loc[records["image_id"] == "b", ["height", "width"]].iloc[0]
     background = decode_mask(frame.loc[frame["image_id"] == "b", "mask"].iloc[0], height, width)
@@ -238,17 +322,19 @@ def test_an_image_always_has_a_background_even_an_empty_one(
 
 
 def test_the_name_of_a_class_with_one_word_does_not_matter(records: pd.DataFrame) -> None:
-    plain = label_records(records, predictions(records), labels={word: [word] for word in WORDS}, **rules("spa", 0.5))
+    plain = label_records(
+        records, predictions(records), labels={word: [word] for word in WORDS}, rules=rules("spa", 0.5)
+    )
     named = {word.upper(): [word] for word in WORDS}
-    engineered = label_records(records, predictions(records), labels=named, **rules("spa", 0.5)).to_pandas()
+    engineered = label_records(records, predictions(records), labels=named, rules=rules("spa", 0.5)).to_pandas()
     engineered["label"] = engineered["label"].str.lower()
     pd.testing.assert_frame_equal(engineered, plain.to_pandas())
 
 
 def test_words_of_one_class_share_its_label(records: pd.DataFrame) -> None:
     together = {"cat": ["cat"], "dog": ["hound", "dog"]}
-    frame = label_records(records, predictions(records), labels=together, **rules("mpa")).to_pandas()
-    apart = label_records(records, predictions(records), labels={word: [word] for word in WORDS}, **rules("mpa"))
+    frame = label_records(records, predictions(records), labels=together, rules=rules("mpa")).to_pandas()
+    apart = label_records(records, predictions(records), labels={word: [word] for word in WORDS}, rules=rules("mpa"))
     apart = apart.to_pandas().replace({"label": {"hound": "dog"}})
     assert set(frame["label"]) == {"background", "cat", "dog"}
     for row in frame.itertuples():
@@ -262,10 +348,16 @@ def test_images_that_lack_the_prediction_of_a_word_are_refused_by_name(records: 
     table = predictions(records)
     absent = (table["image_id"] == "c") & (table["expression"] == "hound")
     with pytest.raises(ValueError, match="1 of 4 images lack the prediction of a word, c for one"):
-        label_records(records, table[~absent], labels={"cat": ["cat"], "dog": ["dog", "hound"]}, **rules("mpa"))
+        label_records(records, table[~absent], labels={"cat": ["cat"], "dog": ["dog", "hound"]}, rules=rules("mpa"))
 
 
 def test_a_word_of_two_classes_is_refused(records: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match=r"labels\.dog: 'hound' belongs to another class too"):
         labels = {"cat": ["cat", "hound"], "dog": ["dog", "hound"]}
-        label_records(records, predictions(records), labels=labels, **rules("mpa"))
+        label_records(records, predictions(records), labels=labels, rules=rules("mpa"))
+
+
+def test_the_oracle_is_refused_for_label_maps(records: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="the threshold oracle cuts the masks of records"):
+        oracle = rules("mpa", threshold="oracle")
+        label_records(records, predictions(records), labels={word: [word] for word in WORDS}, rules=oracle)

@@ -1,5 +1,7 @@
 """Both stages of inference, from file to file, against the functions that they call."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tseg.inference.masks import COMPARISON, mask_records
+from tseg.inference.masks import MaskRules, comparison, mask_records
 from tseg.inference.predict import predict_records
 from tseg.inference.stages import predict_file, refine_file
 from tseg.model.tseg import TSEG, save_model
@@ -17,7 +19,9 @@ from tseg.records import read, read_provenance
 
 from ..provenances import model_provenance, predictions_provenance, records_provenance, write_records
 
-VIEWS: dict[str, Any] = {"resolution": 48, "scales": [1.0, 1.5], "flip": True}
+VIEWS: dict[str, Any] = {"resolution": 48, "scales": [1.0, 1.5], "flip": True, "window": 32}
+PLAIN: dict[str, Any] = {"background": 0.2, "exclusive_activations": True, "threshold": "fixed", "confidence": 0.5}
+PLAIN |= {"crf": None, "crf_background": None}
 CPU = torch.device("cpu")
 
 
@@ -41,19 +45,43 @@ def test_similarities_are_those_of_the_model_and_say_how_they_were_made(
     )
 
 
-@pytest.mark.parametrize("crf", [None, "psa"])
+@pytest.mark.parametrize(
+    ("crf", "threshold"), [(None, "fixed"), ("psa", "fixed"), ("pamr", "halfway"), (None, "oracle")]
+)
 def test_masks_are_those_of_the_similarities_and_say_how_they_were_made(
-    trained: Path, records_path: Path, records: pd.DataFrame, tmp_path: Path, crf: str | None
+    trained: Path, records_path: Path, records: pd.DataFrame, tmp_path: Path, crf: str | None, threshold: str
 ) -> None:
     predict_file(trained, records_path, tmp_path / "found.parquet", labels=None, device=CPU, **VIEWS)
-    refine_file(
-        tmp_path / "found.parquet", records_path, tmp_path / "masks.parquet", background=0.2, confidence=0.5, crf=crf
-    )
+    how = PLAIN | {"crf": crf, "threshold": threshold}
+    refine_file(tmp_path / "found.parquet", records_path, tmp_path / "masks.parquet", **how)
     masks, provenance = read(tmp_path / "masks.parquet", MasksProvenance)
     similarities, predicted = read(tmp_path / "found.parquet", PredictionsProvenance)
-    expected = mask_records(records, similarities, pooling="mpa", background=0.2, crf=crf).to_pandas()
+    expected = mask_records(records, similarities, MaskRules("mpa", threshold=threshold, crf=crf)).to_pandas()
     pd.testing.assert_frame_equal(masks, expected)
-    assert provenance == MasksProvenance(predictions=predicted, crf=crf, background=0.2, comparison=COMPARISON)
+    del how["confidence"]
+    assert provenance == MasksProvenance(predictions=predicted, comparison=comparison(threshold), **how)
+
+
+def test_a_missing_package_of_the_crf_is_told_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tseg.inference.refinement.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="the dense CRF psa needs the package pydensecrf2; install it, or choose none"):
+        refine_file(tmp_path / "absent", tmp_path / "absent", tmp_path / "x.parquet", **PLAIN | {"crf": "psa"})
+
+
+def test_without_a_dense_crf_its_package_is_not_imported() -> None:
+    code = "import sys, tseg.inference.stages, tseg.inference.segmenter; print('pydensecrf' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"
+
+
+def test_predictions_of_a_version_without_views_are_refused(tmp_path: Path) -> None:
+    """Their resolution was the longer side's."""
+    old = predictions_provenance().to_fields()
+    del old["window"]
+    with pytest.raises(ValueError, match="is of another version; make it again with `tseg predict`"):
+        PredictionsProvenance.from_fields(old, tmp_path / "old.parquet")
 
 
 def test_words_of_classes_are_asked_of_every_image(trained: Path, tmp_path: Path, records: pd.DataFrame) -> None:
@@ -63,7 +91,7 @@ def test_words_of_classes_are_asked_of_every_image(trained: Path, tmp_path: Path
     predict_file(trained, tmp_path / "voc.parquet", tmp_path / "found.parquet", labels=labels, device=CPU, **VIEWS)
     found, provenance = read(tmp_path / "found.parquet", PredictionsProvenance)
     words = ["red square", "red thing", "blue square"]
-    assert found.groupby("image_id")["expression"].agg(list).tolist() == [words] * records["image_id"].nunique()
+    assert found.groupby("image_id")["expression"].agg(list).tolist() == [words * 4] * records["image_id"].nunique()
     assert provenance.labels == labels
 
 
@@ -80,7 +108,6 @@ def test_labels_go_with_a_data_set_with_classes_only(
 
 def test_the_seed_and_the_data_stay_known_after_refinement(trained: Path, records_path: Path, tmp_path: Path) -> None:
     predict_file(trained, records_path, tmp_path / "found.parquet", labels=None, device=CPU, **VIEWS)
-    options: dict[str, Any] = {"background": 0.2, "confidence": 0.5, "crf": None}
-    refine_file(tmp_path / "found.parquet", records_path, tmp_path / "masks.parquet", **options)
+    refine_file(tmp_path / "found.parquet", records_path, tmp_path / "masks.parquet", **PLAIN)
     model = read_provenance(tmp_path / "masks.parquet", MasksProvenance).predictions.model
     assert (model.run, model.seed, model.trained_on.dataset) == ("squares-mpa", 0, "squares")

@@ -186,8 +186,18 @@ NO_VIT = r"^'\w+' is not a ViT whose tokens are square patches; choose wide_resn
 @pytest.mark.parametrize(
     ("name", "options", "argument", "message"),
     [
-        ("vit_smal_patch16_224", {}, "name", r"^timm has no 'vit_smal_patch16_224'; did you mean vit_small_patch16_224\?$"),
-        ("vit_small_patch16_224.by_nobody", {}, "name", r"no weights '\S+by_nobody'; valid are .*vit_small_patch16_224\.dino"),
+        (
+            "vit_smal_patch16_224",
+            {},
+            "name",
+            r"^timm has no 'vit_smal_patch16_224'; did you mean vit_small_patch16_224\?$",
+        ),
+        (
+            "vit_small_patch16_224.by_nobody",
+            {},
+            "name",
+            r"no weights '\S+by_nobody'; valid are .*vit_small_patch16_224\.dino",
+        ),
         ("resnet18", {}, "name", NO_VIT),
         ("convnext_atto", {}, "name", NO_VIT),
         ("swin_tiny_patch4_window7_224", {}, "name", NO_VIT),
@@ -338,7 +348,9 @@ def test_the_normalisation_is_that_of_the_tag(
 )
 def test_a_file_that_does_not_say_its_normalisation_is_refused(tmp_path: Path, name: str, examples: str) -> None:
     (tmp_path / "own.pth").touch()
-    with pytest.raises(ArgumentError, match=rf"own\.pth' do not say how their images were normalised; .*{examples}") as no:
+    with pytest.raises(
+        ArgumentError, match=rf"own\.pth' do not say how their images were normalised; .*{examples}"
+    ) as no:
         normalisation(name, str(tmp_path / "own.pth"))
     assert no.value.argument == "mean"
 

@@ -5,6 +5,7 @@ import re
 from snakemake.exceptions import WorkflowError
 
 from tseg.settings.plan import Plan
+from tseg.settings.runs import REFINEMENTS
 
 try:
     PLAN = Plan(config, " + ".join(map(str, workflow.configfiles)) or "--config")
@@ -44,7 +45,7 @@ wildcard_constraints:
     figure=one_of(PLAN.figures),
     seed="[0-9]+",
     split="[^/]+",
-    refinement="plain|crf",
+    refinement=one_of(REFINEMENTS),
     encoding=one_of(PLAN.encodings),
 
 

@@ -45,15 +45,14 @@ rule refine:
     resources:
         **RESOURCES["refine"],
     params:
-        thresholds=lambda wildcards: options(
-            **PLAN.thresholds(wildcards.run, wildcards.evaluation)
-        ),
-        crf=lambda wildcards: (
-            SETTINGS.inference.crf if wildcards.refinement == "crf" else "none"
+        options=lambda wildcards: options(
+            **PLAN.mask_options(
+                wildcards.run, wildcards.evaluation, wildcards.refinement
+            )
         ),
     shell:
         "tseg refine --predictions {input.predictions:q} --records {input.records:q} "
-        "{params.thresholds} --crf {params.crf} --output {output:q} > {log:q} 2>&1"
+        "{params.options} --output {output:q} > {log:q} 2>&1"
 
 
 rule evaluate:

@@ -72,3 +72,27 @@ rule train:
     shell:
         "tseg train --config {input.config:q} --seed {wildcards.seed} --tracking {input.tracking:q} {params.given:q} "
         "--device {params.device} --threads {threads} --output {params.dir:q} > {log:q} 2>&1"
+
+
+rule pseudo_label:
+    input:
+        predictions=lambda wildcards: PLAN.taught_predictions(
+            wildcards.run, wildcards.seed
+        ),
+        records=lambda wildcards: PLAN.runs[wildcards.run].records,
+    output:
+        "<results>/pseudo_labels/{run}/seed{seed}.parquet",
+    log:
+        "<logs>/pseudo_label/{run}-seed{seed}.log",
+    benchmark:
+        "<benchmarks>/pseudo_label/{run}-seed{seed}.tsv"
+    conda:
+        "../envs/tseg.yml"
+    threads: THREADS["refine"]
+    resources:
+        **RESOURCES["refine"],
+    params:
+        how=lambda wildcards: options(**PLAN.pseudo_label_options(wildcards.run)),
+    shell:
+        "tseg pseudo-label --predictions {input.predictions:q} --records {input.records:q} {params.how} "
+        "--output {output:q} > {log:q} 2>&1"

@@ -18,6 +18,7 @@ from tseg.cli.fetch import fetch
 from tseg.cli.overlap import overlap
 from tseg.cli.predict import predict
 from tseg.cli.prepare import prepare
+from tseg.cli.pseudo_label import pseudo_label
 from tseg.cli.refine import refine
 from tseg.cli.segment import segment
 from tseg.cli.tabulate import tabulate
@@ -26,7 +27,8 @@ from tseg.cli.train import train
 
 app = typer.Typer(
     help="Learn to segment from images and phrases alone, then segment any phrase in any image.\n\n"
-    "The steps of the workflow, in order: fetch, prepare, encode, configure, train, predict, refine, evaluate, tabulate.\n"
+    "The steps of the workflow, in order: fetch, prepare, encode, configure, train, predict, refine, evaluate,\n"
+    "tabulate.\n"
     "Snakemake runs them all; `tseg segment` needs only a trained model and an image.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -42,6 +44,7 @@ for command in (
     track,
     train,
     predict,
+    pseudo_label,
     refine,
     evaluate,
     tabulate,

@@ -18,7 +18,10 @@ Tracking = Annotated[
 Background = Annotated[
     float, typer.Option("--background", min=0, max=1, help="GAP and GMP: threshold on the max-normalised activation.")
 ]
-Crf = Annotated[str, typer.Option("--crf", help="Dense CRF preset: none, psa, irn, deeplab or afa.")]
+Crf = Annotated[str, typer.Option("--crf", help="Refinement: none, a dense CRF (psa, irn, deeplab or afa) or pamr.")]
+Threshold = Annotated[
+    str, typer.Option("--threshold", help="Where to cut a map: fixed (s > 0), halfway, relative, otsu or oracle.")
+]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Number of CPU threads.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1; auto uses a GPU if available.")]
 
@@ -38,9 +41,20 @@ def read_settings(schema: Any, path: Path) -> Any:
 
 
 def preset(name: str) -> str | None:
-    """Return the CRF preset that --crf names, None for `none`. Raises ValueError if there is no such preset."""
-    from tseg.inference.crf import PRESETS
+    """Return the refinement that --crf names, None for `none`. Raises ValueError if it is unknown or not installed."""
+    from tseg.inference.refinement import check_refinement
+    from tseg.settings.validation import prefix_errors
 
-    if name != "none" and name not in PRESETS:
-        raise ValueError(f"--crf: there is no preset {name!r}; choose none, {', '.join(PRESETS)}")
-    return None if name == "none" else name
+    refinement = None if name == "none" else name
+    with prefix_errors("--crf"):
+        check_refinement(refinement)
+    return refinement
+
+
+def threshold_rule(name: str) -> str:
+    """Return the rule that --threshold names. Raises ValueError if there is no such rule."""
+    from tseg.inference.thresholds import FIXED, ORACLE, RULES
+    from tseg.settings.validation import check_known
+
+    check_known(name, [FIXED, *RULES, ORACLE], "--threshold: there is no rule")
+    return name

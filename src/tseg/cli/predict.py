@@ -4,21 +4,25 @@ from typing import Annotated
 
 import typer
 
-from tseg.cli.options import Device, Model, Output, Records, Threads, parse_text
+from tseg.cli.options import Device, Model, Output, Patches, Records, Threads, parse_text
 
 
 def predict(
     model: Model,
     records: Records,
     output: Output,
-    resolution: Annotated[int, typer.Option(min=1, help="Longer side of the encoder's input in pixels.")],
+    resolution: Annotated[int, typer.Option(min=1, help="Shorter side of the encoder's input in pixels.")],
     scales: Annotated[
-        list[float] | None, typer.Option(help="Factor of --resolution to average over; repeatable. Default: 1.")
+        list[float] | None, typer.Option(help="Factor of --resolution, a view each; repeatable. Default: 1.")
     ] = None,
-    flip: Annotated[bool, typer.Option(help="Also average over mirrored images.")] = False,
+    flip: Annotated[bool, typer.Option(help="A view of the mirrored image at every scale too.")] = False,
+    window: Annotated[
+        int | None, typer.Option(min=1, help="Side of square windows in pixels. Default: the whole image at once.")
+    ] = None,
     labels: Annotated[
         str | None, typer.Option(help="JSON object: class to its words. Required for a data set with classes.")
     ] = None,
+    patches: Patches = None,
     threads: Threads = 1,
     device: Device = "auto",
 ) -> None:
@@ -37,6 +41,8 @@ def predict(
         resolution=resolution,
         scales=scales or [1.0],
         flip=flip,
+        window=window,
+        patches=patches,
         labels=parse_text(dict[str, list[str]], labels, "--labels") if labels else None,
         device=select_device(device, threads),
     )

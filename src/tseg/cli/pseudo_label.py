@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tseg.cli.options import Background, Crf, Output, Records, preset
+from tseg.cli.options import Background, Crf, Output, Records, Threshold, preset, threshold_rule
 
 
 def pseudo_label(
@@ -31,7 +31,7 @@ def pseudo_label(
         records,
         output,
         background=background,
-        threshold=threshold,
+        threshold=threshold_rule(threshold),
         crf=preset(crf),
         ignore_band=ignore_band,
     )

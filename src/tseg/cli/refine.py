@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tseg.cli.options import Background, Crf, Output, Records, preset
+from tseg.cli.options import Background, Crf, Output, Records, Threshold, preset, threshold_rule
 
 
 def refine(
@@ -13,6 +13,10 @@ def refine(
     records: Records,
     output: Output,
     background: Background = 0.2,
+    overlapping: Annotated[
+        bool, typer.Option("--overlapping", help="GAP and GMP: let the masks of an image overlap.")
+    ] = False,
+    threshold: Threshold = "fixed",
     confidence: Annotated[
         float,
         typer.Option(
@@ -22,6 +26,10 @@ def refine(
         ),
     ] = 0.5,
     crf: Crf = "none",
+    crf_background: Annotated[
+        float | None,
+        typer.Option(min=0, help="Data sets with classes, GAP and GMP: psa's alpha. Default: --background."),
+    ] = None,
 ) -> None:
     """Turn similarities into masks at image resolution; --crf refines them.
 
@@ -30,4 +38,14 @@ def refine(
     """
     from tseg.inference.stages import refine_file
 
-    refine_file(predictions, records, output, background=background, confidence=confidence, crf=preset(crf))
+    refine_file(
+        predictions,
+        records,
+        output,
+        background=background,
+        exclusive_activations=not overlapping,
+        threshold=threshold_rule(threshold),
+        confidence=confidence,
+        crf=preset(crf),
+        crf_background=crf_background,
+    )

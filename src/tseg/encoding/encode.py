@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from tseg.encoding.tokens import Entry, Tokens, write_tokens
 from tseg.encoding.views import views_of
 from tseg.images import normalised, open_image
 from tseg.model.image_encoder import ImageEncoder, build_image_encoder
-from tseg.model.text_encoder import TextEncoder
+from tseg.model.text_encoder import ClassEncoder, TextEncoder, build_text_encoder
 from tseg.provenance import TokensProvenance
 from tseg.records import read_records
 from tseg.settings.encodings import CropViews, PatchEncoding, TextEncoding, WholeViews
@@ -31,10 +30,12 @@ def encode_split(encoding: PatchEncoding | TextEncoding, output: Path, device: t
     """
     records, _ = read_records(Path(encoding.records))
     if isinstance(encoding, PatchEncoding):
-        encoder = build_image_encoder(**encoding.encoder.model_dump()).to(device)
+        encoder = build_image_encoder(**encoding.encoder.model_dump()).eval().to(device)
         encode_images(encoder, records, encoding.views, output)
     else:
-        encode_expressions(build_language_model(encoding.encoder).to(device), records, encoding.mirrored, output)
+        text_encoder = build_text_encoder(encoding.encoder.model_dump(), None).eval().to(device)
+        assert isinstance(text_encoder, TextEncoder), "class encodings are not encoded"
+        encode_expressions(text_encoder, records, encoding.mirrored, output)
 
 
 @torch.inference_mode()
@@ -85,7 +86,9 @@ def encode_expressions(encoder: TextEncoder, records: pd.DataFrame, mirrored: bo
     write_tokens(output, [Entry(expression, 0, 1, 1) for expression in expressions], encode, provenance)
 
 
-def open_tokens(path: Path, encoder: nn.Module, views: CropViews | WholeViews | None) -> Tokens:
+def open_tokens(
+    path: Path, encoder: ImageEncoder | TextEncoder | ClassEncoder, views: CropViews | WholeViews | None
+) -> Tokens:
     """Open tokens. Raises ValueError if another encoder computed them, or if they are of other `views`."""
     tokens = Tokens(path)
     if tokens.provenance.encoder != fingerprint(encoder):
@@ -99,10 +102,13 @@ def _digest(texts: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
 
 
-def fingerprint(encoder: nn.Module) -> str:
-    """A hash of what determines an encoder's tokens: its class, its normalisation and its weights."""
-    normalisation = [getattr(encoder, name, None) for name in ("mean", "std")]
-    digest = hashlib.sha256(f"{type(encoder).__name__} {normalisation}".encode())
+def fingerprint(encoder: ImageEncoder | TextEncoder | ClassEncoder) -> str:
+    """A hash of what determines an encoder's tokens: its weights, and how it sees images or expressions."""
+    names = ("mean", "std", "positions", "pooling")
+    seen = {name: getattr(encoder, name) for name in names if hasattr(encoder, name)}
+    if isinstance(encoder, TextEncoder):
+        seen["tokenizer"] = encoder.tokenizer.to_str()
+    digest = hashlib.sha256(f"{type(encoder).__name__} {seen}".encode())
     for name, weight in encoder.state_dict().items():
         digest.update(name.encode() + weight.cpu().numpy().tobytes())
     return digest.hexdigest()[:32]

@@ -52,6 +52,10 @@ class Tokens:
         for key, view, *span in zip(keys, *columns, strict=True):
             self.spans.setdefault(key, {})[view] = tuple(span)
 
+    def views(self, key: str) -> list[np.ndarray]:
+        """The tokens, float16 (height, width, D), of all views of a key, in order."""
+        return [self[key, view] for view in sorted(self.spans.get(key, [0]))]
+
     def __getitem__(self, entry: tuple[str, int]) -> np.ndarray:
         """Tokens, float16 (height, width, D), of a key and a view. Raises ValueError if there are none."""
         key, view = entry

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from tseg.settings.encodings import CropViews, WholeViews
-from tseg.transforms import Crop, Whole, random_crop
+from tseg.transforms import Crop, Whole, random_crop, whole_view
 
 
 def views_of(

@@ -26,7 +26,7 @@ class Summary(FrozenModel):
     """Name to value in [0, 1], in the order of the tables; mIoU and its interval come first."""
     num_images: int
     num_records: int | None = None
-    """Records with a true mask; like the next two fields, None for a data set with classes."""
+    """Records with a true mask; like the next two fields, None for label maps."""
     num_without_mask: int | None = None
     """Records without a true mask, which have no score."""
     subsets: dict[str, dict[str, float | int]] | None = None
@@ -114,7 +114,7 @@ def _score(
 ) -> tuple[pa.Table, dict[str, Any]]:
     """The rows, of records or (for a data set with classes) of images, and the measured fields of the summary."""
     classes = provenance.predictions.evaluated_on.classes
-    if classes is None:
+    if classes is None or provenance.predictions.labels is None:
         scores = score_records(truth, found)
         measured = summarise_records(scores, num_bootstrap, seed=0) | {"subsets": summarise_subsets(scores, truth)}
         return pa.Table.from_pandas(scores, SCORES, preserve_index=False), measured

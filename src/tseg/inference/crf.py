@@ -1,9 +1,9 @@
 """Dense CRF of Krähenbühl and Koltun: refines masks (section 4.5, "TSEG (CRF)") and label maps (section 4.3)."""
 
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
-from pydensecrf.densecrf import DenseCRF2D
 
 
 class Preset(NamedTuple):
@@ -27,26 +27,29 @@ NUM_ITERATIONS = 10
 SMALLEST_PROBABILITY = 1e-5
 
 
-def refine_masks(image: np.ndarray, probabilities: np.ndarray, preset: str) -> np.ndarray:
-    """Posterior foreground probabilities, float32 (L, H, W), one binary field per expression.
+def refine_masks(image: np.ndarray, probabilities: Iterable[np.ndarray], preset: str) -> Iterator[np.ndarray]:
+    """Posterior foreground probabilities, float32 (H, W), one binary field per expression, one by one.
 
-    `image` is uint8 (H, W, 3), `probabilities` float32 (L, H, W) in [0, 1]. The lattice depends only on the image, so
-    it is built once for all L fields.
+    `image` is uint8 (H, W, 3), each of the `probabilities` float32 (H, W) in [0, 1]. The lattice depends only on the
+    image, so it is built once for all fields.
     """
     field = _field(image, 2, preset)
-    return np.stack([_posterior(field, np.stack([1 - foreground, foreground]))[1] for foreground in probabilities])
+    for foreground in probabilities:
+        yield _posterior(field, np.stack([1 - foreground, foreground]))[1]
 
 
 def refine_labels(image: np.ndarray, probabilities: np.ndarray, preset: str) -> np.ndarray:
     """Posterior label probabilities, float32 (K + 1, H, W), of one field with mutually exclusive labels.
 
-    `image` is uint8 (H, W, 3), `probabilities` float32 (K + 1, H, W) that sum to 1 at every pixel.
+    `image` is uint8 (H, W, 3), `probabilities` float32 (K + 1, H, W) in [0, 1]; those of a pixel need not sum to 1.
     """
     return _posterior(_field(image, len(probabilities), preset), probabilities)
 
 
-def _field(image: np.ndarray, num_labels: int, preset: str) -> DenseCRF2D:
-    """A field with the pairwise terms of `preset` on an image, before any unary energy is set."""
+def _field(image: np.ndarray, num_labels: int, preset: str) -> Any:
+    """A DenseCRF2D with the pairwise terms of `preset` on an image, before any unary energy is set."""
+    from pydensecrf.densecrf import DenseCRF2D  # compiled; imported only where it is used
+
     terms = PRESETS[preset]
     height, width, _ = image.shape
     field = DenseCRF2D(width, height, num_labels)
@@ -60,7 +63,7 @@ def _field(image: np.ndarray, num_labels: int, preset: str) -> DenseCRF2D:
     return field
 
 
-def _posterior(field: DenseCRF2D, probabilities: np.ndarray) -> np.ndarray:
+def _posterior(field: Any, probabilities: np.ndarray) -> np.ndarray:
     """Label probabilities after mean-field inference, given those of the unary term; both float32 (labels, H, W)."""
     unary = -np.log(probabilities.reshape(len(probabilities), -1).clip(SMALLEST_PROBABILITY, 1))
     field.setUnaryEnergy(unary.astype(np.float32, order="C"))

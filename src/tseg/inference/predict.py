@@ -1,7 +1,8 @@
 """Patch-level similarities of images and their expressions (section 3.3, "Inference")."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Sequence
+from itertools import product
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -9,12 +10,21 @@ import pyarrow as pa
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
+from tseg.encoding.tokens import Tokens
 from tseg.images import normalised, open_image
 from tseg.model.tseg import TSEG
 from tseg.records import PREDICTIONS, images_of
-from tseg.transforms import mirror_words
+from tseg.transforms import mirror_words, whole_view
+
+
+class View(NamedTuple):
+    """The similarities of one image at one scale, or of its mirror image."""
+
+    scale: float
+    flipped: bool
+    similarities: Tensor
+    """s_ij, float32 (L, h, w), in the orientation of the image."""
 
 
 def predict_records(
@@ -26,75 +36,95 @@ def predict_records(
     scales: Sequence[float],
     flip: bool,
     flip_words: Literal["swap", "keep"],
+    window: int | None = None,
+    patches: Tokens | None = None,
 ) -> pa.Table:
     """The similarities of every image to each of its expressions, as a table of `PREDICTIONS`.
 
     With `words`, every image is compared to all of them instead; as in training with classes, a flip leaves them
-    unchanged. `flip_words`: whether a flip swaps left and right in the expressions. Raises ValueError for an image that
-    cannot be read, and for an expression that is not a class of a model with class encoding.
+    unchanged. `patches` holds the tokens of all views of every image. For the other arguments see `predict_views`.
+    Raises ValueError for an image that cannot be read, and for an expression that is not a class of a model with class
+    encoding.
     """
     rows: list[dict[str, Any]] = []
     for file_name, image_records, own_expressions in images_of(records, "predict"):
         expressions = own_expressions if words is None else list(dict.fromkeys(words))
-        maps = predict_similarities(
+        image_id: str = image_records["image_id"].iloc[0]
+        views = predict_views(
             model,
-            open_image(file_name),
+            open_image(file_name) if patches is None else patches.views(image_id),
             expressions,
             resolution=resolution,
             scales=scales,
             flip=flip,
             flip_words=flip_words if words is None else "keep",
+            window=window,
         )
-        image_id: str = image_records["image_id"].iloc[0]
-        for expression, similarities in zip(expressions, maps, strict=True):
-            values = similarities.numpy().astype(np.float16).ravel()
-            row = (image_id, expression, *similarities.shape, values)
-            rows.append(dict(zip(PREDICTIONS.names, row, strict=True)))
+        for scale, flipped, maps in views:
+            for expression, similarities in zip(expressions, maps, strict=True):
+                values = similarities.numpy().astype(np.float16).ravel()
+                row = (image_id, expression, scale, flipped, *similarities.shape, values)
+                rows.append(dict(zip(PREDICTIONS.names, row, strict=True)))
     return pa.Table.from_pylist(rows, schema=PREDICTIONS)
 
 
-def grid_size(image: Image.Image, resolution: float, patch_size: int) -> tuple[int, int]:
-    """Grid of patches (rows, columns) of an image whose longer side is resized to `resolution` pixels."""
-    scale = resolution / max(image.size) / patch_size
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    return height, width
-
-
 @torch.inference_mode()
-def predict_similarities(
+def predict_views(
     model: TSEG,
-    image: Image.Image,
+    image: Image.Image | Sequence[np.ndarray],
     expressions: list[str],
     *,
     resolution: int,
     scales: Sequence[float],
     flip: bool,
     flip_words: Literal["swap", "keep"],
-) -> Tensor:
-    """s_ij of one image, float32 (L, h, w), averaged over `scales` and, with `flip`, their mirror images.
+    window: int | None = None,
+) -> list[View]:
+    """The similarities of one image to L expressions at all `scales` and, with `flip`, those of its mirror images.
 
-    The grid (h, w) is that of scale 1, at which the image's longer side has `resolution` pixels; the similarities at
-    other scales are resized to it bilinearly. With `flip_words` "swap", expressions are mirrored with the image.
-
-    ASSUME: scales are averaged as similarities, before masks; the paper does not say where they are combined.
+    `image` is an RGB image, or the tokens (h, w, D_I) of its views in order: each scale, and then its mirror image.
+    At scale 1, the image's shorter side has `resolution` pixels. With `flip_words` "swap", expressions swap left and
+    right for a mirror image. `window`: pixels of the side of the windows that the encoder sees one by one, as
+    Segmenter's; None for the whole image at once.
     """
-    grid = grid_size(image, resolution, model.patch_size)
-    total = torch.zeros(len(expressions), *grid)
-    views = [(scale, mirrored) for scale in scales for mirrored in ([False, True] if flip else [False])]
-    for scale, mirrored in views:
-        view = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else image
-        swapped = mirrored and flip_words == "swap"
+    views: list[View] = []
+    for number, (scale, flipped) in enumerate(product(scales, [False, True] if flip else [False])):
+        swapped = flipped and flip_words == "swap"
         texts = [mirror_words(expression) for expression in expressions] if swapped else expressions
-        similarities = _similarities(model, view, texts, grid_size(image, resolution * scale, model.patch_size))
-        similarities = similarities.flip(-1) if mirrored else similarities
-        total += interpolate(similarities[None], size=grid, mode="bilinear", align_corners=False)[0]
-    return total / len(views)
+        if isinstance(image, Image.Image):
+            size = resolution * scale
+            view = whole_view(*image.size, resolution=size, patch_size=model.patch_size, flipped=flipped)
+            similarities = _similarities(model, view(image), texts, window)
+        else:
+            tokens = torch.from_numpy(image[number]).to(model.log_tau.device)
+            similarities = model(tokens.flatten(0, 1)[None], texts)[0].T.unflatten(1, tokens.shape[:2]).float().cpu()
+        views.append(View(scale, flipped, similarities.flip(-1) if flipped else similarities))
+    return views
 
 
-def _similarities(model: TSEG, image: Image.Image, expressions: list[str], grid: tuple[int, int]) -> Tensor:
-    """S of one image resized to a `grid` (h, w) of patches: float32 (L, h, w) on the CPU."""
-    height, width = (side * model.patch_size for side in grid)
-    resized = image.resize((width, height), Image.Resampling.BILINEAR)
-    values = normalised(resized, model.image_encoder.mean, model.image_encoder.std)
+def _similarities(model: TSEG, image: Image.Image, expressions: list[str], window: int | None) -> Tensor:
+    """S of one image, whose sides are multiples of the patch size: float32 (L, h, w) on the CPU.
+
+    Where windows overlap, the similarities of a patch are averaged.
+    """
+    grid = image.height // model.patch_size, image.width // model.patch_size
+    values = normalised(image, model.image_encoder.mean, model.image_encoder.std)
     images = torch.from_numpy(values)[None].to(model.log_tau.device)
-    return model(images, expressions)[0].T.unflatten(1, grid).float().cpu()
+    side = max(1, round(window / model.patch_size)) if window else max(grid)
+    total, count = torch.zeros(len(expressions), *grid), torch.zeros(grid)
+    for rows, columns in product(*(_windows(length, side) for length in grid)):
+        pixels = (slice(part.start * model.patch_size, part.stop * model.patch_size) for part in (rows, columns))
+        inside = images[:, :, *pixels]
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        total[:, rows, columns] += model(inside, expressions)[0].T.unflatten(1, shape).float().cpu()
+        count[rows, columns] += 1
+    return total / count
+
+
+def _windows(length: int, side: int) -> Iterable[slice]:
+    """Cover `length` patches by windows of `side`: one beside the other, the last one moved back to the border.
+
+    ASSUME: a stride of `side`, Segmenter's default.
+    """
+    last = max(0, length - side)
+    return [slice(start, min(start + side, length)) for start in [*range(0, last, side), last]]

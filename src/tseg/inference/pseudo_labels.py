@@ -1,4 +1,4 @@
-"""Self-training: the masks that a weak run makes of its own training images teach a second run. No true mask is read."""
+"""Self-training: the masks that a weak run makes of its training images teach a second run. No true mask is read."""
 
 from pathlib import Path
 
@@ -15,7 +15,14 @@ from tseg.records import RECORDS, encode_mask, images_of, read, read_records, wr
 
 
 def pseudo_label_file(
-    predictions: Path, records: Path, output: Path, *, background: float, threshold: str, crf: str | None, ignore_band: float
+    predictions: Path,
+    records: Path,
+    output: Path,
+    *,
+    background: float,
+    threshold: str,
+    crf: str | None,
+    ignore_band: float,
 ) -> None:
     """Write `records` with the teacher's masks in place of their own; leave out, and count, those with an empty mask.
 
@@ -29,7 +36,9 @@ def pseudo_label_file(
     num_empty = len(rows) - len(labelled)
     print(f"{predicted.model.run}: {len(labelled):,} masks; {num_empty:,} records left out because theirs is empty")
     if labelled.empty:
-        raise ValueError(f"{predictions}: every mask is empty; choose another threshold, or train the teacher for longer")
+        raise ValueError(
+            f"{predictions}: every mask is empty; choose another threshold, or train the teacher for longer"
+        )
     provenance = provenance.model_copy(
         update={
             "teacher": predicted.model.run,
@@ -58,7 +67,11 @@ def pseudo_label_records(
             mask, unsure = probability > FOREGROUND, np.abs(probability - FOREGROUND) < ignore_band
             if mask.any():
                 counts = encode_mask(mask)
-                found[image_id, expression] = counts, mask_box(counts, size), encode_mask(unsure) if unsure.any() else None
+                found[image_id, expression] = (
+                    counts,
+                    mask_box(counts, size),
+                    encode_mask(unsure) if unsure.any() else None,
+                )
     keys = list(zip(records["image_id"], records["expression"], strict=True))
     labelled = records.loc[[key in found for key in keys]].reset_index(drop=True)
     masks = pd.DataFrame([found[key] for key in keys if key in found], columns=["mask", "box", "ignore"])

@@ -7,9 +7,12 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from tseg.inference.masks import segment_masks
-from tseg.inference.predict import predict_similarities
+from tseg.inference.masks import MaskRules, segment_masks
+from tseg.inference.predict import predict_views
+from tseg.inference.refinement import check_refinement
+from tseg.inference.thresholds import FIXED, RULES
 from tseg.model.tseg import TSEG, load_model
+from tseg.settings.validation import check_known
 
 
 class Segmenter:
@@ -27,22 +30,35 @@ class Segmenter:
         resolution: int,
         flip_words: Literal["swap", "keep"] = "keep",
         background: float = 0.2,
+        exclusive_activations: bool = True,
+        threshold: str = "fixed",
         crf: str | None = None,
+        window: int | None = None,
     ):
         """Segment with `model`.
 
         `pooling`: the pooling that trained the model; None after full supervision. `resolution`: pixels to which the
-        longer side of an image is resized. `flip_words`: whether a flip swaps left and right in the phrases, as in
-        training. `background`: the activation that a pixel must exceed (GAP and GMP only). `crf`: a name in
-        `crf.PRESETS`; None for no refinement.
+        shorter side of an image is resized. `flip_words`: whether a flip swaps left and right in the phrases, as in
+        training. `background`: the activation that a pixel must exceed (GAP and GMP only), and `exclusive_activations`:
+        whether their masks exclude each other. `threshold`: a rule of `thresholds`. `crf`: a name in
+        `refinement.REFINEMENTS`; None for no refinement. `window`: pixels of the side of the windows that the encoder
+        sees; None for the whole image. Raises ValueError for an unknown rule or refinement, and for the oracle.
         """
-        self.model, self.pooling, self.resolution = model, pooling, resolution
+        check_refinement(crf)
+        check_known(threshold, [FIXED, *RULES], "threshold: there is no rule")
+        self.model, self.resolution, self.window = model, resolution, window
         self.flip_words: Literal["swap", "keep"] = flip_words
-        self.background, self.crf = background, crf
+        self.rules = MaskRules(pooling, background, exclusive_activations, threshold, crf)
 
     @classmethod
     def load(
-        cls, path: Path, *, device: str = "cpu", resolution: int | None = None, crf: str | None = None
+        cls,
+        path: Path,
+        *,
+        device: str = "cpu",
+        resolution: int | None = None,
+        threshold: str = "fixed",
+        crf: str | None = None,
     ) -> "Segmenter":
         """Load the model that `tseg train` wrote to `path`. Default `resolution`: that of its training."""
         model, trained = load_model(path)
@@ -51,6 +67,7 @@ class Segmenter:
             pooling=trained.pooling,
             resolution=resolution or trained.resolution,
             flip_words=trained.flip_words,
+            threshold=threshold,
             crf=crf,
         )
 
@@ -65,7 +82,7 @@ class Segmenter:
         """Masks, bool (L, H, W), of L phrases in an RGB image of W x H pixels."""
         if not all(expression.strip() for expression in expressions):
             raise ValueError("an expression is empty; name what to look for")
-        similarities = predict_similarities(
+        views = predict_views(
             self.model,
             image,
             list(expressions),
@@ -73,5 +90,9 @@ class Segmenter:
             scales=scales,
             flip=flip,
             flip_words=self.flip_words,
+            window=self.window,
         )
-        return segment_masks(similarities, image, pooling=self.pooling, background=self.background, crf=self.crf)
+        masks = np.zeros((len(expressions), image.height, image.width), bool)
+        for j, mask in enumerate(segment_masks([view.similarities for view in views], image, self.rules)):
+            masks[j] = mask
+        return masks

@@ -1,7 +1,7 @@
 """Label maps, one class per pixel, from the similarities of all class names to an image's patches (section 4.6)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,33 +11,58 @@ from PIL import Image
 from torch import Tensor
 
 from tseg.images import open_image
-from tseg.inference.crf import refine_labels
-from tseg.inference.masks import Maps, foreground_probabilities, pixel_masks, similarity_maps, stack_maps
+from tseg.inference.masks import (
+    Maps,
+    MaskRules,
+    activation,
+    each_probability,
+    margins,
+    mean_pixels,
+    patch_masks,
+    rule_in_words,
+    similarity_maps,
+    stack_maps,
+)
+from tseg.inference.refinement import refine_labels
+from tseg.inference.thresholds import FIXED, ORACLE
 from tseg.model.pooling import POOLINGS
 from tseg.records import BACKGROUND_LABEL, LABELS, encode_mask, images_of
 
 
-def comparison(confidence: float) -> str:
+class LabelRules(NamedTuple):
+    """How the similarities of words become label maps."""
+
+    masks: MaskRules
+    """Their `exclusive_activations` has no effect: labels always exclude each other."""
+    options: dict[str, Any]
+    """Keyword arguments of the pooling."""
+    confidence: float = 0.5
+    """Words with at most this confidence are left out."""
+    crf_background: float | None = None
+    """Poolings without masks: psa's alpha, see `segment_labels`."""
+
+    @property
+    def pooling(self) -> str:
+        """The pooling that trained the model."""
+        assert self.masks.pooling is not None, "only weak supervision scores words"
+        return self.masks.pooling
+
+
+def comparison(confidence: float, threshold: str) -> str:
     """When a pixel has a label; summaries and tables state it."""
-    return f"argmax of the background and the words of confidence > {confidence}"
+    return f"argmax of the background and the words of confidence > {confidence}{rule_in_words(threshold)}"
 
 
 def label_records(
-    records: pd.DataFrame,
-    predictions: pd.DataFrame,
-    *,
-    labels: dict[str, list[str]],
-    pooling: str,
-    options: dict[str, Any],
-    confidence: float,
-    background: float,
-    crf: str | None,
+    records: pd.DataFrame, predictions: pd.DataFrame, *, labels: dict[str, list[str]], rules: LabelRules
 ) -> pa.Table:
     """Compute the label map of every image from the rows of `predict_records` for all words: a table of `LABELS`.
 
-    `labels` maps a class to its words: its own name, or several words (label engineering). For the other arguments see
-    `segment_labels`. Raises ValueError if an image lacks the prediction of a word, or a word belongs to two classes.
+    `labels` maps a class to its words: its own name, or several words (label engineering). Raises ValueError if an
+    image lacks the prediction of a word, a word belongs to two classes, or the rule for thresholds is the oracle.
     """
+    if rules.masks.threshold == ORACLE:
+        raise ValueError("the threshold oracle cuts the masks of records; a data set with classes has label maps")
     maps = similarity_maps(predictions)
     numbers = _class_of_each_word(labels)
     _check_predicted(set(records["image_id"]), maps, list(numbers))
@@ -45,16 +70,8 @@ def label_records(
     rows = []
     for file_name, of_image, _ in images_of(records, "refine"):
         image_id = of_image["image_id"].iloc[0]
-        found = segment_labels(
-            stack_maps(maps, image_id, list(numbers)),
-            open_image(file_name),
-            list(numbers.values()),
-            pooling=pooling,
-            options=options,
-            confidence=confidence,
-            background=background,
-            crf=crf,
-        )
+        views = stack_maps(maps, image_id, list(numbers))
+        found = segment_labels(views, open_image(file_name), list(numbers.values()), rules)
         # Always write the background, so that an image in which nothing was found differs from one left out.
         rows += [
             {"image_id": image_id, "label": names[number], "mask": encode_mask(found == number)}
@@ -64,59 +81,69 @@ def label_records(
 
 
 def segment_labels(
-    similarities: Tensor,
-    image: Image.Image,
-    numbers: Sequence[int],
-    *,
-    pooling: str,
-    options: dict[str, Any],
-    confidence: float,
-    background: float,
-    crf: str | None,
+    views: Sequence[Tensor], image: Image.Image, numbers: Sequence[int], rules: LabelRules
 ) -> np.ndarray:
     """Label each pixel of an RGB image of W x H pixels: class indices, int64 (H, W), 0 for the background.
 
-    `similarities` is float32 (L, h, w) of L words, from a model trained with `pooling` and its `options`; `numbers` is
-    the class index, 1 to K, of each word. Words with at most `confidence` are left out; the classes of the others
-    compete for each pixel. For `background` and `crf` see `masks.segment_masks`.
+    `views` holds the similarities, float32 (L, h, w), of L words in each view; `numbers` is the class index, 1 to K, of
+    each word. The classes of the confident words compete for each pixel, with the probabilities of
+    `label_probabilities`; they are the unary of the CRF too. With psa's alpha, `rules.crf_background`, the unary of a
+    pooling without masks is its activations and, for the background, (1 - their maximum) to the power of alpha.
     """
     size = image.height, image.width
-    confident = confidences(similarities, pooling, options) > confidence
+    confident = confidences(views, rules.pooling, rules.options) > rules.confidence
     if not confident.any():
         return np.zeros(size, np.int64)
     # ASSUME: exclusive masks are a softmax over the remaining words, as if the others did not exist.
-    probabilities = label_probabilities(similarities[confident], pooling, size, background)
-    classes, probabilities = merge_words(probabilities, torch.tensor(numbers)[confident])
-    if crf is None:
+    remaining, numbers_left = [view[confident] for view in views], torch.tensor(numbers)[confident]
+    masks = rules.masks
+    if masks.crf and rules.crf_background and masks.threshold == FIXED and not masks.has_masks:
+        activations = torch.stack([activation(remaining, j, size) for j in range(len(numbers_left))])
+        background = (1 - activations.amax(dim=0, keepdim=True)) ** rules.crf_background
+        classes, probabilities = _strongest_words(torch.cat([background, activations]), numbers_left)
+    else:
+        classes, probabilities = merge_words(label_probabilities(remaining, size, masks), numbers_left)
+    if masks.crf is None:
         return classes[probabilities.argmax(dim=0)].numpy()
     # ASSUME: the CRF has the remaining labels only, and takes their probabilities as its unary.
-    refined = refine_labels(np.asarray(image), probabilities.float().numpy(), crf)
+    refined = refine_labels(np.asarray(image), probabilities.float().numpy(), masks.crf)
     return classes.numpy()[refined.argmax(axis=0)]
 
 
-def confidences(similarities: Tensor, pooling: str, options: dict[str, Any]) -> Tensor:
-    """sigmoid(z), (L), of similarities (L, h, w): the probability, as trained, that each word is present.
+def confidences(views: Sequence[Tensor], pooling: str, options: dict[str, Any]) -> Tensor:
+    """sigmoid(z), (L), of similarities (L, h, w), averaged over views: the probability, as trained, of each word.
 
-    ASSUME: this is section 4.6's "confidence score"; each word of a class has its own.
+    ASSUME: this is section 4.6's "confidence score"; each word of a class has its own. Ref. [3] takes the maximum over
+    views, with a threshold of 0.1; a threshold of one half is meant for the probability of one view.
     """
-    patches = similarities.flatten(1).T
-    return POOLINGS[pooling].score(patches[None], **options)[0].sigmoid()
+    score = POOLINGS[pooling].score
+    scores = [score(view.flatten(1).T[None], **options)[0].sigmoid() for view in views]
+    return torch.stack(scores).mean(dim=0)
 
 
-def label_probabilities(similarities: Tensor, pooling: str, size: tuple[int, int], background: float) -> Tensor:
-    """Probabilities, float64 (L + 1, H, W), of the background and L words, from similarities (L, h, w); they sum to 1.
+def label_probabilities(views: Sequence[Tensor], size: tuple[int, int], rules: MaskRules) -> Tensor:
+    """Probabilities, float64 (L + 1, H, W), of the background and L words, from their similarities; they sum to 1.
 
     - poolings with exclusive masks, such as spa: the interpolated masks; the background has the rest.
     - other poolings: the odds f / (1 - f) of each word against the background, normalised, with f of
-      `foreground_probabilities`. A single word has the probability f. Of several words, the one with the largest f is
-      the most probable where that f exceeds 1/2; elsewhere the background is.
+      `each_probability`, not exclusive. A single word has the probability f. Of several words, the one with the largest
+      f is the most probable where that f exceeds 1/2; elsewhere the background is.
+    - with a rule for thresholds other than `fixed`, for every pooling: the softmax of 0, for the background, and u of
+      `masks.margins`.
     """
-    similarities = similarities.double()  # in float32, two nearly certain words would have equal probabilities
-    if POOLINGS[pooling].exclusive:
-        masks = pixel_masks(similarities, pooling, size)
+    views = [view.double() for view in views]  # in float32, two nearly certain words would have equal probabilities
+    words = range(len(views[0]))
+    if rules.threshold != FIXED:
+        margin = margins(views, size, rules.threshold)
+        log_odds = torch.stack([margin(j) for j in words])
+    elif POOLINGS[rules.pooling or ""].exclusive:
+        pixels = mean_pixels(patch_masks(views, rules.pooling or ""), size)
+        masks = torch.stack([pixels(j) for j in words])
         return torch.cat([(1 - masks.sum(dim=0, keepdim=True)).clamp(min=0), masks])
-    foreground = foreground_probabilities(similarities, pooling, size, background)
-    log_odds = torch.logit(foreground, eps=torch.finfo(foreground.dtype).eps)
+    else:
+        independent = rules._replace(exclusive_activations=False)
+        foreground = torch.stack(list(each_probability(views, size, independent)))
+        log_odds = torch.logit(foreground, eps=torch.finfo(foreground.dtype).eps)
     return torch.cat([torch.zeros_like(log_odds[:1]), log_odds]).softmax(dim=0)
 
 
@@ -127,10 +154,15 @@ def merge_words(probabilities: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]
 
     ASSUME: a class is as probable as its most probable word, so that its mask is the union of its words' masks.
     """
+    classes, merged = _strongest_words(probabilities, numbers)
+    return classes, merged / merged.sum(dim=0)
+
+
+def _strongest_words(values: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Class indices (C), the background's 0 first, and the maximum (C, H, W) of the values (L + 1, H, W) of a class."""
     numbers = torch.cat([torch.zeros(1, dtype=torch.int64), numbers])
     classes = numbers.unique()
-    merged = torch.stack([probabilities[numbers == number].amax(dim=0) for number in classes])
-    return classes, merged / merged.sum(dim=0)
+    return classes, torch.stack([values[numbers == number].amax(dim=0) for number in classes])
 
 
 def _class_of_each_word(labels: dict[str, list[str]]) -> dict[str, int]:

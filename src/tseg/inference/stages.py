@@ -5,12 +5,16 @@ from pathlib import Path
 
 import torch
 
-from tseg.inference.masks import COMPARISON, mask_records
+from tseg.encoding.encode import open_tokens
+from tseg.inference.masks import MaskRules, comparison, mask_records
 from tseg.inference.predict import predict_records
-from tseg.inference.semantic import comparison, label_records
+from tseg.inference.refinement import check_refinement
+from tseg.inference.semantic import LabelRules, label_records
+from tseg.inference.semantic import comparison as label_comparison
 from tseg.model.tseg import load_model
 from tseg.provenance import MasksProvenance, PredictionsProvenance
 from tseg.records import read, read_records, write
+from tseg.settings.encodings import WholeViews
 
 
 def predict_file(
@@ -21,18 +25,25 @@ def predict_file(
     resolution: int,
     scales: Sequence[float],
     flip: bool,
+    window: int | None,
     labels: dict[str, list[str]] | None,
+    patches: Path | None = None,
     device: torch.device,
 ) -> None:
     """Write the similarities, float16, of every image of `records` to its expressions or to the words of `labels`.
 
-    `labels` maps each class to its words; None for a data set without classes. For `resolution`, `scales` and `flip`,
-    see `predict_similarities`. Raises ValueError if `labels` and the data set do not match.
+    `labels` maps each class to its words; None for a data set without classes, and to ask each image for its own
+    classes alone. `patches` are the tokens of the images, if the image encoder is frozen. For `resolution`, `scales`,
+    `flip` and `window` see `predict_views`. Raises ValueError if the data set has no classes to label, or if the tokens
+    belong to another encoder or other views.
     """
     loaded, trained = load_model(model)
     rows, evaluated_on = read_records(records)
-    if (labels is None) != (evaluated_on.classes is None):
-        raise ValueError(f"{records}: a data set with classes needs --labels, and any other data set takes none")
+    if labels is not None and evaluated_on.classes is None:
+        raise ValueError(f"{records}: the data set has no classes; leave out --labels")
+    views = WholeViews(resolution=resolution, scales=list(scales), flip=flip)
+    if patches and window:
+        raise ValueError("--window: tokens are of whole images; leave out --patches")
     words = None if labels is None else list(dict.fromkeys(word for of_class in labels.values() for word in of_class))
     similarities = predict_records(
         loaded.to(device),
@@ -42,6 +53,8 @@ def predict_file(
         scales=scales,
         flip=flip,
         flip_words=trained.flip_words,
+        window=window,
+        patches=open_tokens(patches, loaded.image_encoder, views) if patches else None,
     )
     provenance = PredictionsProvenance(
         model=trained,
@@ -49,39 +62,52 @@ def predict_file(
         resolution=resolution,
         scales=list(scales),
         flip=flip,
+        window=window,
         labels=labels,
     )
     write(output, similarities, provenance)
 
 
 def refine_file(
-    predictions: Path, records: Path, output: Path, *, background: float, confidence: float, crf: str | None
+    predictions: Path,
+    records: Path,
+    output: Path,
+    *,
+    background: float,
+    exclusive_activations: bool,
+    threshold: str,
+    confidence: float,
+    crf: str | None,
+    crf_background: float | None,
 ) -> None:
     """Write the mask of every record, or the label map of every image, at the image's own resolution.
 
-    For `background`, `confidence` and `crf` see `masks.segment_masks` and `semantic.segment_labels`. Raises ValueError
-    for a data set with classes and a model that was not trained with weak supervision.
+    For the options see `masks.MaskRules` and `semantic.LabelRules`. Raises ValueError for a data set with classes and a
+    model that was not trained with weak supervision, and for a refinement that cannot be computed here.
     """
+    check_refinement(crf)
     similarities, predicted = read(predictions, PredictionsProvenance)
     rows, _ = read_records(records)
     model, labels = predicted.model, predicted.labels
+    rules = MaskRules(model.pooling, background, exclusive_activations, threshold, crf)
     if labels is None:
-        masks = mask_records(rows, similarities, pooling=model.pooling, background=background, crf=crf)
-        compared = COMPARISON
+        masks = mask_records(rows, similarities, rules)
+        compared = comparison(threshold)
     elif model.pooling is None:
         raise ValueError(
             f"{predictions}: a model of {model.supervision} supervision cannot score classes; use a weakly trained one"
         )
     else:
-        masks = label_records(
-            rows,
-            similarities,
-            labels=labels,
-            pooling=model.pooling,
-            options=model.pooling_options,
-            confidence=confidence,
-            background=background,
-            crf=crf,
-        )
-        compared = comparison(confidence)
-    write(output, masks, MasksProvenance(predictions=predicted, crf=crf, background=background, comparison=compared))
+        of_words = LabelRules(rules, model.pooling_options, confidence, crf_background)
+        masks = label_records(rows, similarities, labels=labels, rules=of_words)
+        compared = label_comparison(confidence, threshold)
+    provenance = MasksProvenance(
+        predictions=predicted,
+        crf=crf,
+        crf_background=crf_background,
+        background=background,
+        exclusive_activations=exclusive_activations,
+        threshold=threshold,
+        comparison=compared,
+    )
+    write(output, masks, provenance)

@@ -41,7 +41,8 @@ class Encoder(nn.Module):
                 raise ArgumentError("trainable", "this encoder has no blocks to count; choose all or heads")
             if not 1 <= trainable <= len(blocks):
                 raise ArgumentError(
-                    "trainable", f"{trainable} blocks cannot learn, as there are {len(blocks)}; choose 1 to {len(blocks)}"
+                    "trainable",
+                    f"{trainable} blocks cannot learn, as there are {len(blocks)}; choose 1 to {len(blocks)}",
                 )
             learning = [*blocks[len(blocks) - trainable :], *last]
         self._learning = learning

@@ -171,7 +171,10 @@ def _with_last_norm(vit: nn.Module, found: Mapping[str, object]) -> dict[str, ob
     here, there = ("fc_norm", "norm") if "fc_norm.weight" in needed else ("norm", "fc_norm")
     if f"{there}.weight" in needed or f"{here}.weight" in found:
         return dict(found)
-    return {name.replace(f"{there}.", f"{here}.", 1) if name.startswith(f"{there}.") else name: found[name] for name in found}
+    return {
+        name.replace(f"{there}.", f"{here}.", 1) if name.startswith(f"{there}.") else name: found[name]
+        for name in found
+    }
 
 
 def _create(name: str, options: dict[str, int], drop_path: float) -> VisionTransformer | Eva:

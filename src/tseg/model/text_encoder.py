@@ -98,7 +98,9 @@ class TextEncoder(Encoder):
         truncated = sum(bool(encoding.overflowing) for encoding in encodings)
         unknown_id = self.tokenizer.token_to_id(getattr(self.tokenizer.model, "unk_token", None) or "<unk>")
         unknown = sum(
-            any(id == unknown_id and not special for id, special in zip(each.ids, each.special_tokens_mask, strict=True))
+            any(
+                id == unknown_id and not special for id, special in zip(each.ids, each.special_tokens_mask, strict=True)
+            )
             for each in encodings
         )
         total = f"of {len(encodings):,} expressions"
@@ -114,7 +116,9 @@ class TextEncoder(Encoder):
 
     def last_norm(self) -> list[nn.Module]:
         """The norm after the blocks, if there is one."""
-        return [each for name, each in self.transformer.named_modules() if re.fullmatch(r"(\w+\.)?final_layer_norm", name)]
+        return [
+            each for name, each in self.transformer.named_modules() if re.fullmatch(r"(\w+\.)?final_layer_norm", name)
+        ]
 
 
 class ClassEncoder(Encoder):
@@ -186,7 +190,8 @@ def build_language_model(
     num_positions = _num_positions(transformer)
     if max_tokens is not None and num_positions is not None and max_tokens > num_positions:
         raise ArgumentError(
-            "max_tokens", f"{max_tokens} tokens are more than the {num_positions} positions of the weights {weights!r}; lower it"
+            "max_tokens",
+            f"{max_tokens} tokens are more than the {num_positions} positions of the weights {weights!r}; lower it",
         )
     limits = [each for each in (max_tokens, num_positions, limit if max_tokens is None else None) if each is not None]
     if not limits:
@@ -226,7 +231,8 @@ def _random_bert(
 ) -> PreTrainedModel:
     if hidden_size % num_heads:
         raise ArgumentError(
-            "random", f"hidden_size is {hidden_size}, which {num_heads} heads cannot share; choose a multiple of num_heads"
+            "random",
+            f"hidden_size is {hidden_size}, which {num_heads} heads cannot share; choose a multiple of num_heads",
         )
     config = BertConfig(
         hidden_size=hidden_size,
@@ -276,9 +282,13 @@ def _load_transformer(weights: str, dropout: float) -> PreTrainedModel:
     values, _ = _pretrained(weights, PreTrainedConfig.get_config_dict)
     # The config.json of older folders does not name the model's type, and is a BERT's.
     model_type = values.get("model_type", "bert")
-    kind_of_config = _TEXT_TOWERS.get(model_type) or (CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None)
+    kind_of_config = _TEXT_TOWERS.get(model_type) or (
+        CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None
+    )
     if kind_of_config is None:
-        raise ArgumentError("weights", f"the weights {weights!r} are of the type {model_type!r}, which transformers lacks")
+        raise ArgumentError(
+            "weights", f"the weights {weights!r} are of the type {model_type!r}, which transformers lacks"
+        )
     config = _pretrained(weights, kind_of_config.from_pretrained)
     for key in _DROPOUTS:
         if hasattr(config, key):
@@ -325,7 +335,9 @@ def _load_tokenizer(weights: str, config: PreTrainedConfig) -> tuple[Tokenizer, 
         )
     # Without a vocabulary file transformers makes a tokenizer of the special tokens alone.
     if tokenizer.get_vocab_size() <= len(_SPECIAL_TOKENS):
-        raise ArgumentError("weights", f"the weights {weights!r} have no vocabulary; add a vocab.txt or a tokenizer.json")
+        raise ArgumentError(
+            "weights", f"the weights {weights!r} have no vocabulary; add a vocab.txt or a tokenizer.json"
+        )
     # transformers writes 10^30 where there is no limit.
     limit = loaded.model_max_length if loaded.model_max_length < 1_000_000 else None
     return tokenizer, loaded.pad_token_id, loaded.pad_token, limit

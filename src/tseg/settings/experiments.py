@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from tseg.settings.run_schema import PoolingSettings, RunSettings
-from tseg.settings.runs import Evaluation, make_run, pretraining_run, vary
-from tseg.settings.schema import Settings, StrictModel
+from tseg.settings.runs import Evaluation, Refinement, make_run, pretraining_run, vary
+from tseg.settings.schema import RefinementName, Settings, StrictModel, ThresholdRule
 from tseg.settings.validation import check_known, prefix_errors
 
 
@@ -39,8 +39,11 @@ class CellSettings(StrictModel):
     """Data set to evaluate on. Default: `dataset`."""
     multiscale: bool | None = None
     """Average over scales and flips. Default: no."""
-    crf: bool | None = None
-    """Refine the masks with a dense CRF. Default: no."""
+    crf: bool | RefinementName | None = None
+    """Refine the masks by the configuration's `inference.crf`, or by the refinement named here. Default: no."""
+    threshold: ThresholdRule | Literal["calibrated"] | None = None
+    """Rule that turns a map into a mask; calibrated: the configuration's `inference.threshold`. Default: fixed, the
+    paper's."""
     labels: str | None = None
     """A label set, whose expressions replace class names."""
     given: bool | None = None
@@ -110,7 +113,7 @@ class Cell(NamedTuple):
     pretraining: RunSettings | None
     teacher: RunSettings | None
     evaluation: Evaluation
-    crf: bool
+    refinement: Refinement
     metric: str
 
 
@@ -160,8 +163,8 @@ def _check_figure(origin: str, kind: str, columns: list[Cell], settings: Setting
     of_classes = settings.datasets[datasets.pop()].classes is not None and not columns[0].evaluation.given
     if (kind == "classes") != of_classes:
         raise ValueError(
-            f"{origin}: kind classes is for data sets whose classes are not given, and only for them; change the kind or "
-            "the data set"
+            f"{origin}: kind classes is for data sets whose classes are not given, and only for them; change the kind "
+            "or the data set"
         )
 
 
@@ -279,7 +282,11 @@ def _cell(
         )
     split = settings.datasets[evaluation_dataset].evaluation
     evaluation = Evaluation(evaluation_dataset, split, bool(cell.multiscale), cell.labels, given)
-    return Cell(*labels, run, pretraining, teacher, evaluation, bool(cell.crf), cell.metric or "mIoU")
+    threshold = settings.inference.threshold if cell.threshold == "calibrated" else cell.threshold or "fixed"
+    if threshold == "oracle" and classes and not given:
+        raise ValueError(f"{origin}: threshold: the oracle cuts masks of records; choose another for label maps")
+    crf = "crf" if cell.crf is True else cell.crf or None
+    return Cell(*labels, run, pretraining, teacher, evaluation, Refinement(threshold, crf), cell.metric or "mIoU")
 
 
 def _check_labels(origin: str, label_set: dict[str, list[str]], dataset: str, settings: Settings) -> None:

@@ -12,7 +12,7 @@ from tseg.settings.encodings import PatchEncoding, TextEncoding, WholeViews, cro
 from tseg.settings.experiments import Cell, Experiments, LabelSets, figure_cells, labels_of, runs_of, table_cells
 from tseg.settings.layout import CellLayout, TableLayout
 from tseg.settings.run_schema import RunSettings
-from tseg.settings.runs import Evaluation
+from tseg.settings.runs import REFINEMENTS, Evaluation
 from tseg.settings.schema import (
     ClassEncodingSettings,
     DatasetSettings,
@@ -118,7 +118,7 @@ class Plan:
     def view_encoding(self, run: str, evaluation: str) -> tuple[str, PatchEncoding] | None:
         """The tokens of a run's images of an evaluation, as `crop_encoding`."""
         settings = self.runs[run].model.image_encoder
-        if settings.trainable != "heads":
+        if settings.trainable != "heads" or self.settings.inference.window:
             return None
         views = WholeViews(resolution=self.resolution(run), **{"scales": [1.0], "flip": False} | self.views(evaluation))
         encoding = PatchEncoding(records=self.records(evaluation), encoder=settings, views=views)
@@ -172,6 +172,12 @@ class Plan:
         folder = f"{self.settings.results_dir}/predictions/{student.teacher}/seed{seed}"
         return f"{folder}/{self.taught[student.dataset].name}.parquet"
 
+    def pseudo_label_options(self, run: str) -> dict[str, Any]:
+        """The options that turn the predictions of a run's teacher into pseudo labels."""
+        settings = self.runs[run].training.pseudo_labels
+        assert settings is not None, "make_run gives every student its pseudo labels"
+        return settings.model_dump() | {"crf": settings.crf or "none", "background": self.settings.inference.background}
+
     def _seed_dir(self, run: str, seed: int | str) -> str:
         return f"{self.settings.results_dir}/runs/{run}/seed{seed}"
 
@@ -188,31 +194,40 @@ class Plan:
         ]
 
     def resolution(self, run: str) -> int:
-        """The inference resolution of a run: the longer side of an image in pixels."""
-        return getattr(self.settings.inference.resolution, self.runs[run].supervision)
+        """The inference resolution of a run: the shorter side of an image in pixels."""
+        return getattr(self.settings.inference.resolution, "weak" if self.runs[run].supervision == "weak" else "full")
 
     def views(self, evaluation: str) -> dict[str, Any]:
-        """The options `scales` and `flip` of an evaluation with multi-scale processing; empty for another."""
-        multiscale = self.evaluations[evaluation].multiscale
-        return {"scales": self.settings.inference.multiscale, "flip": True} if multiscale else {}
+        """The options `scales` and `flip` of an evaluation with multi-scale processing, and `window`, if it is set."""
+        inference, multiscale = self.settings.inference, self.evaluations[evaluation].multiscale
+        views = {"scales": inference.multiscale, "flip": True} if multiscale else {}
+        return views | ({"window": inference.window} if inference.window else {})
 
     def labels(self, evaluation: str) -> dict[str, Any]:
         """The option `labels`, class to words, for a data set with classes; empty for another."""
         labels = labels_of(self.settings, self.label_sets, self.evaluations[evaluation])
         return {"labels": labels} if labels else {}
 
-    def thresholds(self, run: str, evaluation: str) -> dict[str, float]:
-        """The options `background`, for poolings without masks, and `confidence`, for data sets with classes."""
-        pooling = self.runs[run].pooling
-        inference = self.settings.inference
-        background = {"background": inference.background} if pooling and POOLINGS[pooling.name].masks is None else {}
-        confidence = {"confidence": inference.confidence} if self.labels(evaluation) else {}
-        return background | confidence
+    def mask_options(self, run: str, evaluation: str, refinement: str) -> dict[str, Any]:
+        """The options that turn similarities into masks, without those that do not apply."""
+        pooling, how = self.runs[run].pooling, REFINEMENTS[refinement]
+        inference, classes = self.settings.inference, bool(self.labels(evaluation))
+        options: dict[str, Any] = {}
+        if pooling and POOLINGS[pooling.name].masks is None:
+            options["background"] = inference.background
+            if not inference.exclusive_activations:
+                options["overlapping"] = True
+            if classes and how.crf and inference.crf_background:
+                options["crf_background"] = inference.crf_background
+        if classes:
+            options["confidence"] = inference.confidence
+        crf = inference.crf if how.crf == "crf" else how.crf or "none"
+        return options | {"threshold": how.threshold, "crf": crf}
 
     def cell_file(self, cell: Cell, kind: Literal["predictions", "masks", "scores"], seed: int) -> str:
         """The file of a cell: its predictions or masks (.parquet), or the summary of its scores (.json)."""
         folder = f"{self.settings.results_dir}/{kind}/{cell.run.run}/seed{seed}"
-        refinement = "" if kind == "predictions" else "-crf" if cell.crf else "-plain"
+        refinement = "" if kind == "predictions" else f"-{cell.refinement.name}"
         return f"{folder}/{cell.evaluation.name}{refinement}.{'json' if kind == 'scores' else 'parquet'}"
 
     def summaries(self, table: str) -> list[str]:

@@ -1,9 +1,18 @@
 """A run is one training, with a name and complete settings. An evaluation is what a run is evaluated on, and how."""
 
-from typing import Any, NamedTuple, cast
+from itertools import product
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 from tseg.settings.run_schema import PoolingSettings, RunModelSettings, RunSettings, RunTrainingSettings
-from tseg.settings.schema import ClassEncodingSettings, LanguageModelSettings, Settings, Supervision, records_path
+from tseg.settings.schema import (
+    ClassEncodingSettings,
+    LanguageModelSettings,
+    RefinementName,
+    Settings,
+    Supervision,
+    ThresholdRule,
+    records_path,
+)
 from tseg.settings.validation import hint, parse
 
 VARIED = ("model", "image_encoders", "language_model", "training")
@@ -32,6 +41,26 @@ class Evaluation(NamedTuple):
             + ("+multiscale" if self.multiscale else "")
             + (f"+labels={self.labels}" if self.labels else "")
         )
+
+
+class Refinement(NamedTuple):
+    """How the similarities of an evaluation become masks."""
+
+    threshold: ThresholdRule = "fixed"
+    crf: RefinementName | Literal["crf"] | None = None
+    """crf: the refinement that the configuration names."""
+
+    @property
+    def name(self) -> str:
+        """What differs from plain masks, such as halfway-crf; plain if nothing does."""
+        return "-".join(filter(None, ["" if self.threshold == "fixed" else self.threshold, self.crf])) or "plain"
+
+
+REFINEMENTS = {
+    refinement.name: refinement
+    for refinement in map(Refinement._make, product(get_args(ThresholdRule), (None, "crf", *get_args(RefinementName))))
+}
+"""Every refinement by name."""
 
 
 def make_run(
@@ -166,7 +195,9 @@ def _run_model(settings: Settings, dataset: str) -> RunModelSettings:
         if not classes:
             raise ValueError(f"model.text_encoder: the data set {dataset} has no classes; choose language_model")
         if model.class_features is None:
-            raise ValueError("model.class_features is missing; text_encoder: classes needs the size of a class's vector")
+            raise ValueError(
+                "model.class_features is missing; text_encoder: classes needs the size of a class's vector"
+            )
         text_encoder = ClassEncodingSettings(classes=classes, num_features=model.class_features)
     return RunModelSettings(
         image_encoder=settings.image_encoders[model.image_encoder],

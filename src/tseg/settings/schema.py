@@ -26,6 +26,10 @@ Channels = tuple[float, float, float]
 """A number for each of red, green and blue."""
 Trainable = Literal["all", "heads"] | PositiveInt
 """all: the whole encoder learns. heads: nothing of it does, only the projections and tau. A number: its last blocks."""
+ThresholdRule = Literal["fixed", "halfway", "relative", "otsu", "oracle"]
+"""How a map of similarities becomes a mask: the paper's s > 0, or a rule of `tseg.inference.thresholds`."""
+RefinementName = Literal["psa", "irn", "deeplab", "afa", "pamr"]
+"""A preset of the dense CRF, or PAMR, which needs no compiler."""
 
 
 class StrictModel(BaseModel):
@@ -107,6 +111,8 @@ class ImageEncoderSettings(StrictModel):
             raise ValueError("mean and std belong together; set both or neither")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"std: {self.std} is not positive; give the standard deviations of RGB values in [0, 1]")
+        if self.trainable == "heads" and self.weights is None:
+            raise ValueError("trainable: an encoder with random weights must learn; name weights, or choose all")
         return self
 
 
@@ -139,6 +145,8 @@ class LanguageModelSettings(StrictModel):
     def _sizes_are_known(self) -> Self:
         if self.weights is None and self.random is None:
             raise ValueError("without weights it needs sizes; add random, or name weights")
+        if self.trainable == "heads" and self.weights is None:
+            raise ValueError("trainable: an encoder with random weights must learn; name weights, or choose all")
         return self
 
 
@@ -219,9 +227,9 @@ class BoxTrainingSettings(TrainingSettings):
 class PseudoLabelSettings(StrictModel):
     """How a weak run's masks of its own training images become the masks of a second run."""
 
-    threshold: str
-    """Rule that cuts the teacher's maps: a name in `tseg.inference.thresholds`."""
-    crf: str | None
+    threshold: Literal["fixed", "halfway", "relative", "otsu"]
+    """Rule that cuts the teacher's maps."""
+    crf: RefinementName | None
     """Refinement of the teacher's masks; null: none."""
     ignore_band: Annotated[float, Field(ge=0, lt=0.5)]
     """Pixels whose probability is closer to 0.5 than this are ignored."""
@@ -243,7 +251,7 @@ class Trainings(StrictModel):
 
 
 class ResolutionSettings(StrictModel):
-    """Longer side of the encoder's input in pixels, for each kind of supervision."""
+    """Shorter side of the encoder's input in pixels, for each kind of supervision."""
 
     weak: PositiveInt
     full: PositiveInt
@@ -253,14 +261,24 @@ class InferenceSettings(StrictModel):
     """From a trained model to masks."""
 
     resolution: ResolutionSettings
+    window: PositiveInt | None = None
+    """Side in pixels of the square windows that the encoder sees, as Segmenter's; null: the whole image at once."""
     multiscale: Annotated[list[PositiveFloat], Field(min_length=1)]
     """Factors of the resolution for multi-scale inference; each scale is also flipped."""
     background: Annotated[float, Field(gt=0, lt=1)]
     """Poolings without masks (GAP, GMP): threshold on the max-normalised activation."""
+    exclusive_activations: bool = True
+    """Poolings without masks: whether a pixel belongs to at most one expression of an image, the one with the largest
+    activation."""
+    threshold: Literal["fixed", "halfway", "relative", "otsu"] = "fixed"
+    """The rule of cells with `threshold: calibrated`; all other cells are cut as the paper does."""
     confidence: Annotated[float, Field(ge=0, lt=1)]
     """Data sets with classes: threshold on the sigmoid of a class's score; classes below it are ignored."""
-    crf: Literal["psa", "irn", "deeplab", "afa"]
-    """Preset of the dense CRF."""
+    crf: RefinementName
+    """The refinement of cells with `crf: true`: a preset of the dense CRF, or pamr."""
+    crf_background: PositiveFloat | None = 4.0
+    """Data sets with classes and poolings without masks: alpha of psa's background (1 - max activation)^alpha in the
+    refinement; null: the constant `background`."""
 
 
 class ResourceSettings(StrictModel):

@@ -44,8 +44,8 @@ def draw_assignment(
 ) -> None:
     """Write a PNG with a row per expression of a pair: its true mask, and its mask weights by eq. 5 and eq. 6.
 
-    `predictions` has the columns image_id, expression, grid_height, grid_width and similarities (row-major). The
-    caption states how the pair is chosen. Raises ValueError if no record has a true mask, no two masks overlap, or a
+    `predictions` has the columns of `PREDICTIONS`; of several views, the first is drawn. The caption states how the
+    pair is chosen. Raises ValueError if no record has a true mask, no two masks overlap, or a
     similarity is missing.
     """
     maps = _maps(predictions)
@@ -74,7 +74,8 @@ def draw_assignment(
 
 
 def _maps(predictions: pd.DataFrame) -> Maps:
-    columns = predictions[["image_id", "expression", "grid_height", "grid_width", "similarities"]].to_numpy()
+    names = ["image_id", "expression", "grid_height", "grid_width", "similarities"]
+    columns = predictions[names].drop_duplicates(["image_id", "expression"]).to_numpy()
     return {(image, text): np.asarray(values, np.float32).reshape(grid) for image, text, *grid, values in columns}
 
 

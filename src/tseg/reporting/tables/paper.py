@@ -112,6 +112,8 @@ def _details(summary: Summary) -> dict[str, Any]:
         "pooling": model.pooling,
         "scales": predictions.scales,
         "flip": predictions.flip,
+        "window": predictions.window,
+        "threshold": summary.masks.threshold,
         "crf": summary.masks.crf,
         **({"num_records": summary.num_records} if of_records else {}),
         "num_images": summary.num_images,
