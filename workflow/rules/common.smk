@@ -19,6 +19,7 @@ RESOURCES = {
 }
 
 
+# Wildcards stay out of these: Snakemake would not constrain them.
 pathvars:
     raw=PLAN.raw_dir,
     records=f"{SETTINGS.data_dir}/records",
@@ -26,9 +27,6 @@ pathvars:
     results=SETTINGS.results_dir,
     logs="<results>/logs",
     benchmarks="<results>/benchmarks",
-    seed_dir="<results>/runs/{run}/seed{seed}",
-    # Path of the files of one run, one seed and one evaluation.
-    cell="{run}/seed{seed}/{evaluation}",
 
 
 def one_of(names):

@@ -111,9 +111,7 @@ rule encode:
     resources:
         **RESOURCES["encode"],
     params:
-        settings=lambda wildcards: PLAN.encodings[
-            wildcards.encoding
-        ].model_dump_json(),
+        settings=lambda wildcards: PLAN.encodings[wildcards.encoding].model_dump_json(),
         device=device("encode"),
     shell:
         "tseg encode --settings {params.settings:q} --device {params.device} --threads {threads} "

@@ -1,16 +1,16 @@
 rule predict:
     input:
-        model="<seed_dir>/model.safetensors",
+        model="<results>/runs/{run}/seed{seed}/model.safetensors",
         records=lambda wildcards: PLAN.records(wildcards.evaluation),
         tokens=lambda wildcards: PLAN.tokens(
             wildcards.run, wildcards.evaluation
         ).values(),
     output:
-        "<results>/predictions/<cell>.parquet",
+        "<results>/predictions/{run}/seed{seed}/{evaluation}.parquet",
     log:
-        "<logs>/predict/<cell>.log",
+        "<logs>/predict/{run}/seed{seed}/{evaluation}.log",
     benchmark:
-        "<benchmarks>/predict/<cell>.tsv"
+        "<benchmarks>/predict/{run}/seed{seed}/{evaluation}.tsv"
     conda:
         "../envs/tseg.yml"
     threads: THREADS["predict"]
@@ -31,14 +31,14 @@ rule predict:
 
 rule refine:
     input:
-        predictions="<results>/predictions/<cell>.parquet",
+        predictions="<results>/predictions/{run}/seed{seed}/{evaluation}.parquet",
         records=lambda wildcards: PLAN.records(wildcards.evaluation),
     output:
-        "<results>/masks/<cell>-{refinement}.parquet",
+        "<results>/masks/{run}/seed{seed}/{evaluation}-{refinement}.parquet",
     log:
-        "<logs>/refine/<cell>-{refinement}.log",
+        "<logs>/refine/{run}/seed{seed}/{evaluation}-{refinement}.log",
     benchmark:
-        "<benchmarks>/refine/<cell>-{refinement}.tsv"
+        "<benchmarks>/refine/{run}/seed{seed}/{evaluation}-{refinement}.tsv"
     conda:
         "../envs/tseg.yml"
     threads: THREADS["refine"]
@@ -57,18 +57,18 @@ rule refine:
 
 rule evaluate:
     input:
-        masks="<results>/masks/<cell>-{refinement}.parquet",
+        masks="<results>/masks/{run}/seed{seed}/{evaluation}-{refinement}.parquet",
         records=lambda wildcards: PLAN.records(wildcards.evaluation),
-        model="<seed_dir>/model.safetensors",
-        images="<seed_dir>/images.csv",
+        model="<results>/runs/{run}/seed{seed}/model.safetensors",
+        images="<results>/runs/{run}/seed{seed}/images.csv",
         tracking=ancient("<results>/tracking.json"),
     output:
-        scores="<results>/scores/<cell>-{refinement}.parquet",
-        summary="<results>/scores/<cell>-{refinement}.json",
+        scores="<results>/scores/{run}/seed{seed}/{evaluation}-{refinement}.parquet",
+        summary="<results>/scores/{run}/seed{seed}/{evaluation}-{refinement}.json",
     log:
-        "<logs>/evaluate/<cell>-{refinement}.log",
+        "<logs>/evaluate/{run}/seed{seed}/{evaluation}-{refinement}.log",
     benchmark:
-        "<benchmarks>/evaluate/<cell>-{refinement}.tsv"
+        "<benchmarks>/evaluate/{run}/seed{seed}/{evaluation}-{refinement}.tsv"
     conda:
         "../envs/tseg.yml"
     threads: THREADS["evaluate"]

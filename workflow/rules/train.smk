@@ -49,9 +49,9 @@ rule train:
         # A new address of the store must not cause a new training.
         tracking=ancient("<results>/tracking.json"),
     output:
-        model="<seed_dir>/model.safetensors",
-        history="<seed_dir>/history.csv",
-        images="<seed_dir>/images.csv",
+        model="<results>/runs/{run}/seed{seed}/model.safetensors",
+        history="<results>/runs/{run}/seed{seed}/history.csv",
+        images="<results>/runs/{run}/seed{seed}/images.csv",
     log:
         "<logs>/train/{run}-seed{seed}.log",
     benchmark:
