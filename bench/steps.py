@@ -1,6 +1,6 @@
 """Time the costly steps at the default scale on one thread: medians over repetitions, in milliseconds.
 
-python bench/steps.py            a training step per method and image encoder, and the CRF of four expressions
+python bench/steps.py            a training step per method and image encoder, and the refinement of four expressions
 To compare two versions, run both on the same machine at the same time and report ratios: timings are noisy.
 """
 
@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from tseg.inference.crf import PRESETS, refine_masks
+from tseg.inference.refinement import REFINEMENTS, refine_masks
 from tseg.settings.plan import Plan
 from tseg.settings.run_schema import RunSettings
 from tseg.settings.runs import make_run
@@ -41,6 +41,11 @@ def weak_step(run: RunSettings, batch: Batch) -> Callable[[], object]:
     return partial(training_step, model, batch, objective, optimizer, torch.float32)
 
 
+def refine_all(image: np.ndarray, probabilities: np.ndarray, name: str) -> None:
+    for _ in refine_masks(image, probabilities, name):
+        pass
+
+
 def main() -> None:
     torch.set_num_threads(1)
     plan = Plan.read(["config/config.yaml"])
@@ -63,9 +68,9 @@ def main() -> None:
     for height, width in ((128, 128), (480, 640)):
         image = generator.integers(0, 256, (height, width, 3), dtype=np.uint8)
         unary = generator.random((4, height, width), dtype=np.float32)
-        for preset in PRESETS:
-            milliseconds = median_milliseconds(partial(refine_masks, image, unary, preset), 3)
-            print(f"CRF {preset}, {width} x {height}, 4 expressions: {milliseconds:.0f} ms")
+        for name in REFINEMENTS:
+            milliseconds = median_milliseconds(partial(refine_all, image, unary, name), 3)
+            print(f"refinement {name}, {width} x {height}, 4 expressions: {milliseconds:.0f} ms")
 
 
 if __name__ == "__main__":

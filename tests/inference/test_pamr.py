@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tseg.inference.pamr import refine
+from tseg.inference.pamr import refine_maps
 from tseg.inference.refinement import refine_labels, refine_masks
 
 HEIGHT, WIDTH = 13, 17
@@ -54,7 +54,7 @@ def by_definition(values: np.ndarray) -> np.ndarray:
 
 
 def test_refinement_equals_the_definition() -> None:
-    for found, values in zip(refine(image(), probabilities()), probabilities(), strict=True):
+    for found, values in zip(refine_maps(image(), probabilities()), probabilities(), strict=True):
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, by_definition(values), rtol=1e-4)
 
@@ -71,7 +71,7 @@ def test_a_mask_and_its_complement_stay_complementary() -> None:
 def test_a_constant_stays_and_a_uniform_image_is_no_error(value: float) -> None:
     constant = np.full((HEIGHT, WIDTH), value, np.float32)
     for pixels in (image(), np.full((HEIGHT, WIDTH, 3), 7, np.uint8)):
-        np.testing.assert_allclose(next(refine(pixels, [constant])), value, rtol=1e-5)
+        np.testing.assert_allclose(next(refine_maps(pixels, [constant])), value, rtol=1e-5)
 
 
 def test_refinement_follows_the_images_edges() -> None:
@@ -81,4 +81,4 @@ def test_refinement_follows_the_images_edges() -> None:
     guess[4:9, 6:11] = 0.9
     guess[0, 0] = 0.9
     wrong = ((guess > 0.5) != disc).sum()
-    assert ((next(refine(image(), [guess])) > 0.5) != disc).sum() < wrong / 2
+    assert ((next(refine_maps(image(), [guess])) > 0.5) != disc).sum() < wrong / 2

@@ -6,29 +6,29 @@ import random
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
 import torch
 from tokenizers import Tokenizer
 
-from tseg.model.text_encoder import ClassEncoder, TextEncoder, build_text_encoder, learn_wordpiece, load_tokenizer
-from tseg.model.weights import MissingWeightsError
+from tseg.model.text_encoder import ClassEncoder, TextEncoder, build_language_model, build_text_encoder, learn_wordpiece
+from tseg.model.weights import ArgumentError, MissingWeightsError
 
 from transformers import BertConfig, BertForPreTraining, BertModel, BertTokenizerFast  # isort: skip  (after the encoder)
 
-SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "vocabulary_size": 60, "max_tokens": 12, "dropout": 0.1}
+SIZES = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "vocabulary_size": 60}
 EXPRESSIONS = ["red circle", "the small blue square on the left", "a star", "Red Circle above the star"]
 
 
 CLASSES = ["circle", "square", "sign"]
 
 
-def build(weights: str | None = None, tokenizer: Tokenizer | None = None, **changed: float) -> TextEncoder:
+def build(weights: str | None = None, **changed: Any) -> TextEncoder:
     torch.manual_seed(0)
-    encoder = build_text_encoder(SIZES | {"weights": weights} | changed, tokenizer or learnt())
-    assert isinstance(encoder, TextEncoder)
-    return encoder.eval()
+    arguments: dict[str, Any] = {"pooling": "first", "max_tokens": 12, "dropout": 0.1, "random": SIZES, "learnt": learnt()}
+    return build_language_model(**arguments | {"weights": weights} | changed).eval()
 
 
 def learnt() -> Tokenizer:
@@ -59,19 +59,17 @@ def test_expression_is_the_first_token_of_the_pretrained_bert(tmp_path: Path) ->
     torch.testing.assert_close(ours(EXPRESSIONS), expected)
 
 
-@pytest.mark.parametrize(
-    ("size", "key"),
-    [
-        ("hidden_size", "hidden_size"),
-        ("num_layers", "num_hidden_layers"),
-        ("num_heads", "num_attention_heads"),
-        ("vocabulary_size", "vocab_size"),
-    ],
-)
-def test_a_pretrained_bert_of_other_sizes_is_refused(tmp_path: Path, size: str, key: str) -> None:
+def test_the_sizes_of_pretrained_weights_are_read_from_their_folder(tmp_path: Path) -> None:
     pretrained(tmp_path)
-    with pytest.raises(ValueError, match=rf"^the weights '\S+' have a {key} of \d+, not 64"):
-        build(str(tmp_path), **{size: 64})
+    encoder = build_language_model(weights=str(tmp_path), pooling="first", max_tokens=None, dropout=0.0)
+    assert (encoder.num_features, len(encoder.blocks() or []), encoder.max_tokens) == (32, 2, 512)
+
+
+def test_more_tokens_than_positions_are_refused(tmp_path: Path) -> None:
+    pretrained(tmp_path)
+    with pytest.raises(ArgumentError, match=r"^513 tokens are more than the 512 positions of the weights '\S+'; lower it") as no:
+        build(str(tmp_path), max_tokens=513)
+    assert no.value.argument == "max_tokens"
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -123,7 +121,7 @@ def test_a_published_bert_is_the_same_from_the_hub_and_from_a_folder(
     monkeypatch.setattr(socket.socket, "connect", connect)
     monkeypatch.setattr(socket, "getaddrinfo", connect)
     weights = "lab/bert" if from_hub else str(tmp_path / "bert")
-    ours = build(weights, load_tokenizer(weights))
+    ours = build(weights)
     token_ids, mask = ours.tokenize(["red circle", "Red"])
     assert token_ids.tolist() == [[2, 5, 6, 3], [2, 5, 3, 0]]
     expected = theirs(input_ids=token_ids, attention_mask=mask).last_hidden_state[:, 0]
@@ -187,7 +185,7 @@ def test_weights_of_another_net_are_refused(tmp_path: Path) -> None:
 def test_half_precision_weights_are_converted_to_float32(tmp_path: Path) -> None:
     halves = {name: weight.half() for name, weight in published(tmp_path).state_dict().items()}
     torch.save(halves, tmp_path / "pytorch_model.bin")
-    bert = build(str(tmp_path)).bert
+    bert = build(str(tmp_path)).transformer
     assert {weight.dtype for weight in bert.parameters()} == {torch.float32}
     assert all(torch.equal(weight, halves[f"bert.{name}"].float()) for name, weight in bert.state_dict().items())
 
@@ -236,7 +234,7 @@ def test_a_damaged_tokenizer_is_refused(tmp_path: Path, name: str, damage: str) 
     pretrained(tmp_path)
     DAMAGES[damage](tmp_path / name)
     with pytest.raises(ValueError, match=r"^the weights '\S+' cannot be loaded: [^\n]*$"):
-        load_tokenizer(str(tmp_path))
+        build(str(tmp_path))
 
 
 @pytest.mark.parametrize("content", [None, b"", bytes(range(256))])
@@ -246,36 +244,46 @@ def test_a_folder_without_a_vocabulary_is_refused(tmp_path: Path, content: bytes
     if content is not None:
         (tmp_path / "vocab.txt").write_bytes(content)
     with pytest.raises(ValueError, match=r"^the weights '\S+' (have no vocabulary|cannot be loaded)[^\n]*$"):
-        load_tokenizer(str(tmp_path))
+        build(str(tmp_path))
 
 
 def test_a_vocabulary_of_more_words_than_the_bert_has_is_refused(tmp_path: Path) -> None:
     published(tmp_path)
     with (tmp_path / "vocab.txt").open("a") as file:
         file.writelines(f"\nword{number}" for number in range(60))
-    with pytest.raises(ValueError, match=r"^the tokenizer has 67 pieces, more than the vocabulary_size of 60"):
-        build(str(tmp_path), load_tokenizer(str(tmp_path)))
+    with pytest.raises(ValueError, match=r"^the tokenizer has 67 pieces, more than the vocabulary of 60; use the tokenizer "):
+        build(str(tmp_path))
 
 
-@pytest.mark.parametrize("load", [load_tokenizer, build])
+def test_a_learnt_vocabulary_of_more_words_than_the_bert_has_is_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"pieces, more than the vocabulary of 20; raise vocabulary_size") as refused:
+        build(random=SIZES | {"vocabulary_size": 20})
+    assert refused.value.argument == "random"
+
+
+def test_features_that_the_heads_cannot_share_are_refused() -> None:
+    with pytest.raises(ArgumentError, match=r"^hidden_size is 32, which 5 heads cannot share") as refused:
+        build(random=SIZES | {"num_heads": 5})
+    assert refused.value.argument == "random"
+
+
 @pytest.mark.parametrize("weights", ["lab/another", "data/raw/paper/bert", "lab"])
-def test_without_the_hub_weights_are_missing(hub: Path, load: Callable[[str], object], weights: str) -> None:
+def test_without_the_hub_weights_are_missing(hub: Path, weights: str) -> None:
     with pytest.raises(MissingWeightsError, match=rf"^the weights '{weights}' cannot be loaded: [^\n]*$"):
-        load(weights)
+        build(weights)
 
 
-@pytest.mark.parametrize("load", [load_tokenizer, build])
-def test_a_file_of_weights_is_refused_where_a_folder_is_expected(tmp_path: Path, load: Callable[[str], object]) -> None:
+def test_a_file_of_weights_is_refused_where_a_folder_is_expected(tmp_path: Path) -> None:
     published(tmp_path)
     with pytest.raises(
         ValueError, match=r"pytorch_model\.bin' cannot be loaded: they are not a folder with a config\.json"
     ):
-        load(str(tmp_path / "pytorch_model.bin"))
+        build(str(tmp_path / "pytorch_model.bin"))
 
 
 def test_a_pretrained_tokenizer_is_used_as_it_is(tmp_path: Path) -> None:
     pretrained(tmp_path)
-    token_ids, mask = build(tokenizer=load_tokenizer(str(tmp_path))).tokenize(["red circle", "Red"])
+    token_ids, mask = build(str(tmp_path)).tokenize(["red circle", "Red"])
     assert token_ids.tolist() == [[2, 5, 6, 3], [2, 5, 3, 0]]
     assert mask.tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
 
@@ -295,7 +303,7 @@ def test_every_word_matters_to_the_first_token() -> None:
 
 def test_expressions_start_and_end_with_their_special_tokens() -> None:
     tokenizer = learnt()
-    token_ids, mask = build(tokenizer=tokenizer).tokenize(EXPRESSIONS)
+    token_ids, mask = build(learnt=tokenizer).tokenize(EXPRESSIONS)
     for row, length in zip(token_ids.tolist(), mask.sum(dim=1).tolist(), strict=True):
         assert tokenizer.id_to_token(row[0]) == "[CLS]"
         assert tokenizer.id_to_token(row[length - 1]) == "[SEP]"

@@ -26,12 +26,14 @@ LABEL_SETS = read(LabelSets, "label_sets.yaml")
 COLUMNS = {"PhraseCut": {"dataset": "phrasecut"}}
 
 
-def grid(rows: dict[str, Any], columns: dict[str, Any] = COLUMNS, **table: Any) -> list[Cell]:
+def grid(
+    rows: dict[str, Any], columns: dict[str, Any] = COLUMNS, *, settings: Settings = SETTINGS, **table: Any
+) -> list[Cell]:
     """The cells of one table with three of the repository's methods."""
     methods = {name: METHODS[name] for name in ("GAP", "SPA", "TSEG")}
     described = {"number": "0", "title": "", "rows": rows, "columns": columns} | table
     experiments = {"methods": methods, "tables": {"own": described}, "figures": {}}
-    return table_cells(parse(Experiments, experiments, "own.yaml"), SETTINGS, LABEL_SETS)["own"]
+    return table_cells(parse(Experiments, experiments, "own.yaml"), settings, LABEL_SETS)["own"]
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "paper.yaml"])
@@ -66,7 +68,7 @@ def test_table_1_has_the_papers_eight_rows() -> None:
         *(("gmp", vit, False), ("gmp", resnet, False)),
         *(("spa", vit, False), ("spa", resnet, False), ("spa", resnet, True)),
     }
-    assert all(cell.crf and cell.evaluation.multiscale for cell in cells)
+    assert all(cell.refinement.name == "crf" and cell.evaluation.multiscale for cell in cells)
 
 
 def test_a_label_with_method_stands_for_every_method_not_excluded() -> None:
@@ -79,6 +81,44 @@ def test_a_label_with_method_stands_for_every_method_not_excluded() -> None:
     assert [cell.row for cell in cells] == ["GAP narrow", "GAP", "SPA narrow", "SPA", "TSEG", "TSEG (CRF)"]
     assert [cell.run.run for cell in cells][:2] == ["phrasecut-gap+embed_dim=8", "phrasecut-gap"]
     assert [cell.row for cell in grid({"{method}": {"methods": ["SPA"]}})] == ["SPA"]
+
+
+def test_tables_of_the_paper_are_cut_at_the_papers_threshold() -> None:
+    """Whatever the configuration calibrates."""
+    inference = SETTINGS.inference.model_copy(update={"threshold": "otsu"})
+    calibrating = SETTINGS.model_copy(update={"inference": inference})
+    tables = table_cells(read(Experiments, "experiments.yaml"), calibrating, LABEL_SETS)
+    cells = [cell for name, of_table in tables.items() if name.startswith("table") for cell in of_table]
+    assert {cell.refinement.threshold for cell in cells} == {"fixed"}
+
+
+def test_columns_may_differ_in_threshold_and_refinement_and_share_a_run() -> None:
+    inference = SETTINGS.inference.model_copy(update={"threshold": "otsu"})
+    columns = {
+        "fixed": {},
+        "CRF": {"crf": True},
+        "PAMR": {"crf": "pamr"},
+        "halfway": {"threshold": "halfway"},
+        "halfway, CRF": {"threshold": "halfway", "crf": True},
+        "calibrated": {"threshold": "calibrated"},
+        "calibrated, IRN's CRF": {"threshold": "calibrated", "crf": "irn"},
+        "oracle": {"threshold": "oracle", "crf": False},
+    }
+    cells = grid(
+        {"TSEG": {"method": "TSEG"}},
+        columns,
+        cells={"dataset": "phrasecut"},
+        settings=SETTINGS.model_copy(update={"inference": inference}),
+    )
+    names = ["plain", "crf", "pamr", "halfway", "halfway-crf", "otsu", "otsu-irn", "oracle"]
+    assert [cell.refinement.name for cell in cells] == names
+    assert {cell.run.run for cell in cells} == {"phrasecut-mpa"}
+
+
+def test_the_oracle_is_not_for_label_maps() -> None:
+    columns = {"oracle": {"dataset": "phrasecut", "evaluate": "voc", "threshold": "oracle"}}
+    with pytest.raises(ValueError, match=r"own: TSEG, oracle: threshold: the oracle cuts masks of records"):
+        grid({"TSEG": {"method": "TSEG"}}, columns)
 
 
 def test_a_label_with_class_stands_for_every_class_evaluated_on() -> None:

@@ -152,13 +152,35 @@ def test_inference_options_are_those_that_apply(make_plan: MakePlan) -> None:
     plan = make_plan(rows)
     inference, on_voc = plan.settings.inference, "voc-val+multiscale+labels=better_words"
     assert set(plan.evaluations) == {"phrasecut-val", on_voc}
-    assert plan.thresholds("phrasecut-gap", "phrasecut-val") == {"background": inference.background}
-    assert plan.thresholds("phrasecut-mpa", on_voc) == {"confidence": inference.confidence}
-    assert plan.thresholds("phrasecut-full", "phrasecut-val") == {}
+    plain: dict[str, Any] = {"threshold": "fixed", "crf": "none"}
+    activations = {"background": inference.background}
+    assert plan.mask_options("phrasecut-gap", "phrasecut-val", "plain") == activations | plain
+    psa = activations | {"confidence": inference.confidence, "threshold": "fixed", "crf": "psa", "crf_background": 4}
+    assert plan.mask_options("phrasecut-gap", on_voc, "crf") == psa
+    assert plan.mask_options("phrasecut-mpa", on_voc, "plain") == {"confidence": inference.confidence} | plain
+    refined = {"threshold": "halfway", "crf": "pamr"}
+    assert plan.mask_options("phrasecut-full", "phrasecut-val", "halfway-pamr") == refined
     assert plan.views(on_voc) == {"scales": inference.multiscale, "flip": True}
     assert plan.views("phrasecut-val") == plan.labels("phrasecut-val") == {}
     assert plan.labels(on_voc)["labels"]["cool thing"] == ["cyan thing", "blue thing"]
     assert plan.resolution("phrasecut-full") == inference.resolution.full
+
+
+def test_inference_may_use_windows_overlapping_activations_and_a_constant_background(make_plan: MakePlan) -> None:
+    changed = {"window": 96, "exclusive_activations": False, "crf_background": None}
+    rows = {"GAP": {"method": "GAP"}, "on classes": {"method": "GAP", "evaluate": "voc"}}
+    plan = make_plan(rows, inference=default()["inference"] | changed)
+    assert plan.views("phrasecut-val") == {"window": 96}
+    options = plan.mask_options("phrasecut-gap", "voc-val", "crf")
+    assert options["overlapping"] is True
+    assert "crf_background" not in options
+
+
+def test_any_row_may_use_several_views(make_plan: MakePlan) -> None:
+    rows = {"TSEG": {"method": "TSEG"}, "TSEG, several scales": {"method": "TSEG", "multiscale": True}}
+    plan = make_plan(rows | {"full": {"supervision": "full", "multiscale": True}})
+    assert plan.views("phrasecut-val") == {}
+    assert plan.views("phrasecut-val+multiscale") == {"scales": plan.settings.inference.multiscale, "flip": True}
 
 
 def test_a_layout_has_a_summary_of_every_seed_in_each_cell(make_plan: MakePlan) -> None:

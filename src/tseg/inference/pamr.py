@@ -27,7 +27,7 @@ _OFFSETS = [
 
 
 @torch.inference_mode()
-def refine(image: np.ndarray, maps: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def refine_maps(image: np.ndarray, maps: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Refine maps, float32 (H, W), one by one; a map and 1 minus it stay complementary.
 
     `image` is uint8 (H, W, 3). The weights depend only on the image and are computed once: 48 float32 per pixel.

@@ -28,7 +28,7 @@ def refine_masks(image: np.ndarray, probabilities: Iterable[np.ndarray], name: s
     if name is None:
         yield from probabilities
     elif name == PAMR:
-        yield from pamr.refine(image, probabilities)
+        yield from pamr.refine_maps(image, probabilities)
     else:
         yield from crf.refine_masks(image, probabilities, name)
 
@@ -36,5 +36,5 @@ def refine_masks(image: np.ndarray, probabilities: Iterable[np.ndarray], name: s
 def refine_labels(image: np.ndarray, probabilities: np.ndarray, name: str) -> np.ndarray:
     """Refine the probabilities, float32 (K + 1, H, W), of mutually exclusive labels."""
     if name == PAMR:
-        return np.stack(list(pamr.refine(image, probabilities)))
+        return np.stack(list(pamr.refine_maps(image, probabilities)))
     return crf.refine_labels(image, probabilities, name)

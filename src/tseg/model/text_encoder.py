@@ -22,6 +22,7 @@ from transformers import (
     CLIPTextConfig,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
     SiglipTextConfig,
     SiglipTextModel,
 )
@@ -98,9 +99,7 @@ class TextEncoder(Encoder):
         truncated = sum(bool(encoding.overflowing) for encoding in encodings)
         unknown_id = self.tokenizer.token_to_id(getattr(self.tokenizer.model, "unk_token", None) or "<unk>")
         unknown = sum(
-            any(
-                id == unknown_id and not special for id, special in zip(each.ids, each.special_tokens_mask, strict=True)
-            )
+            any(id == unknown_id and not special for id, special in zip(each.ids, each.special_tokens_mask, strict=True))
             for each in encodings
         )
         total = f"of {len(encodings):,} expressions"
@@ -116,9 +115,7 @@ class TextEncoder(Encoder):
 
     def last_norm(self) -> list[nn.Module]:
         """The norm after the blocks, if there is one."""
-        return [
-            each for name, each in self.transformer.named_modules() if re.fullmatch(r"(\w+\.)?final_layer_norm", name)
-        ]
+        return [each for name, each in self.transformer.named_modules() if re.fullmatch(r"(\w+\.)?final_layer_norm", name)]
 
 
 class ClassEncoder(Encoder):
@@ -190,8 +187,7 @@ def build_language_model(
     num_positions = _num_positions(transformer)
     if max_tokens is not None and num_positions is not None and max_tokens > num_positions:
         raise ArgumentError(
-            "max_tokens",
-            f"{max_tokens} tokens are more than the {num_positions} positions of the weights {weights!r}; lower it",
+            "max_tokens", f"{max_tokens} tokens are more than the {num_positions} positions of the weights {weights!r}; lower it"
         )
     limits = [each for each in (max_tokens, num_positions, limit if max_tokens is None else None) if each is not None]
     if not limits:
@@ -231,8 +227,7 @@ def _random_bert(
 ) -> PreTrainedModel:
     if hidden_size % num_heads:
         raise ArgumentError(
-            "random",
-            f"hidden_size is {hidden_size}, which {num_heads} heads cannot share; choose a multiple of num_heads",
+            "random", f"hidden_size is {hidden_size}, which {num_heads} heads cannot share; choose a multiple of num_heads"
         )
     config = BertConfig(
         hidden_size=hidden_size,
@@ -279,16 +274,11 @@ def _tokens_only(transformer: PreTrainedModel) -> PreTrainedModel:
 
 def _load_transformer(weights: str, dropout: float) -> PreTrainedModel:
     """The text encoder with all of its `weights`, converted to float32."""
-    values, _ = _pretrained(weights, PreTrainedConfig.get_config_dict)
     # The config.json of older folders does not name the model's type, and is a BERT's.
-    model_type = values.get("model_type", "bert")
-    kind_of_config = _TEXT_TOWERS.get(model_type) or (
-        CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None
-    )
+    model_type = _pretrained(weights, lambda name: PreTrainedConfig.get_config_dict(name)[0].get("model_type", "bert"))
+    kind_of_config = _TEXT_TOWERS.get(model_type) or (CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None)
     if kind_of_config is None:
-        raise ArgumentError(
-            "weights", f"the weights {weights!r} are of the type {model_type!r}, which transformers lacks"
-        )
+        raise ArgumentError("weights", f"the weights {weights!r} are of the type {model_type!r}, which transformers lacks")
     config = _pretrained(weights, kind_of_config.from_pretrained)
     for key in _DROPOUTS:
         if hasattr(config, key):
@@ -325,9 +315,16 @@ def _num_positions(transformer: PreTrainedModel) -> int | None:
     return None
 
 
+def _read_tokenizer(weights: str, config: PreTrainedConfig) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(weights, config=config, trust_remote_code=False)
+    except ImportError:  # SigLIP's own class needs SentencePiece; its tokenizer.json does not
+        return PreTrainedTokenizerFast.from_pretrained(weights)
+
+
 def _load_tokenizer(weights: str, config: PreTrainedConfig) -> tuple[Tokenizer, int, str, int | None]:
     """The tokenizer of pretrained `weights`, id and text of its padding, and its limit of tokens, if it has one."""
-    loaded: Any = _pretrained(weights, AutoTokenizer.from_pretrained, config=config, trust_remote_code=False)
+    loaded: Any = _pretrained(weights, _read_tokenizer, config=config)
     tokenizer: Tokenizer | None = getattr(loaded, "backend_tokenizer", None)
     if tokenizer is None or loaded.pad_token is None:
         raise ArgumentError(
@@ -335,9 +332,7 @@ def _load_tokenizer(weights: str, config: PreTrainedConfig) -> tuple[Tokenizer, 
         )
     # Without a vocabulary file transformers makes a tokenizer of the special tokens alone.
     if tokenizer.get_vocab_size() <= len(_SPECIAL_TOKENS):
-        raise ArgumentError(
-            "weights", f"the weights {weights!r} have no vocabulary; add a vocab.txt or a tokenizer.json"
-        )
+        raise ArgumentError("weights", f"the weights {weights!r} have no vocabulary; add a vocab.txt or a tokenizer.json")
     # transformers writes 10^30 where there is no limit.
     limit = loaded.model_max_length if loaded.model_max_length < 1_000_000 else None
     return tokenizer, loaded.pad_token_id, loaded.pad_token, limit

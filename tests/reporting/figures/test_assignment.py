@@ -39,6 +39,8 @@ def predict(records: pd.DataFrame, means: dict[str, float]) -> pd.DataFrame:
         {
             "image_id": record.image_id,
             "expression": record.expression,
+            "scale": 1.0,
+            "flipped": False,
             "grid_height": GRID,
             "grid_width": GRID,
             "similarities": (means[str(record.image_id)] + rng.normal(size=GRID**2)).astype(np.float16),
@@ -110,6 +112,16 @@ def test_pairs_are_chosen_among_records_with_masks(records: pd.DataFrame, tmp_pa
     assert corners[0] == corners[1]
     with pytest.raises(ValueError, match="the records have no masks, and this figure needs true masks"):
         draw_assignment(records.assign(mask=None), predictions, tmp_path / "assignment.png", **HOW)
+
+
+def test_of_several_views_the_first_is_drawn(records: pd.DataFrame, tmp_path: Path, shown: list) -> None:
+    one = predict(records, {"a": 5, "b": 0, "c": 9})
+    other = predict(records, {"a": 0, "b": 5, "c": 1}).assign(scale=2.0)
+    several = pd.concat([one, other]).sort_values("image_id", kind="stable")
+    for predictions in (one, several):
+        draw_assignment(records, predictions, tmp_path / "assignment.png", **HOW)
+    corners = [[panel.corner for row in figure.rows for panel in row.panels] for figure in shown]
+    assert corners[0] == corners[1]
 
 
 def test_the_figure_is_drawn_the_same_twice(records: pd.DataFrame, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def draw_assignment(
 
 def _maps(predictions: pd.DataFrame) -> Maps:
     names = ["image_id", "expression", "grid_height", "grid_width", "similarities"]
-    columns = predictions[names].drop_duplicates(["image_id", "expression"]).to_numpy()
+    columns = predictions.drop_duplicates(["image_id", "expression"])[names].to_numpy()
     return {(image, text): np.asarray(values, np.float32).reshape(grid) for image, text, *grid, values in columns}
 
 
