@@ -72,6 +72,7 @@ def architecture() -> dict[str, Any]:
             "random": {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "vocabulary_size": 128},
         },
         "embed_dim": 24,
+        "patch_hidden": None,
         "tau": 10.0,
     }
 

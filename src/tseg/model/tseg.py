@@ -27,12 +27,14 @@ class TSEG(nn.Module):
         text_encoder: TextEncoder | ClassEncoder,
         *,
         embed_dim: int,
+        patch_hidden: int | None = None,
         tau: float,
     ):
+        """Project to `embed_dim` dimensions. `patch_hidden`: hidden units of the projection of patches; None: linear."""
         super().__init__()
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
-        self.project_patches = nn.Linear(image_encoder.num_features, embed_dim)
+        self.project_patches = _projection(image_encoder.num_features, patch_hidden, embed_dim)
         self.project_expressions = nn.Linear(text_encoder.num_features, embed_dim)
         # Learning the logarithm keeps tau positive.
         self.log_tau = nn.Parameter(torch.tensor(math.log(tau)))
@@ -67,10 +69,17 @@ class TSEG(nn.Module):
             return self.tau * patches @ texts.T
 
 
+def _projection(num_features: int, hidden: int | None, embed_dim: int) -> nn.Module:
+    """The paper's linear projection or, beyond the paper, two linear maps with `hidden` units between them."""
+    if hidden is None:
+        return nn.Linear(num_features, embed_dim)
+    return nn.Sequential(nn.Linear(num_features, hidden), nn.GELU(), nn.Linear(hidden, embed_dim))
+
+
 def save_model(path: Path, model: TSEG, architecture: dict[str, Any], provenance: ModelProvenance) -> None:
     """Write weights, tokenizer, `architecture` and `provenance` to one safetensors file.
 
-    `architecture` has the arguments of `build_image_encoder` and `build_text_encoder`, embed_dim and tau.
+    `architecture` has the arguments of `build_image_encoder` and `build_text_encoder`, embed_dim, patch_hidden and tau.
     """
     text_encoder = model.text_encoder
     language = isinstance(text_encoder, TextEncoder)
@@ -109,6 +118,7 @@ def load_model(path: Path) -> tuple[TSEG, ModelProvenance]:
             build_image_encoder(**described | channels | {"weights": None}),
             rebuild_text_encoder(architecture["text_encoder"], header["language_model"], header["tokenizer"]),
             embed_dim=architecture["embed_dim"],
+            patch_hidden=architecture["patch_hidden"],
             tau=architecture["tau"],
         )
         model.load_state_dict(weights)

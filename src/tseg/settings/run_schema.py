@@ -27,6 +27,7 @@ class RunModelSettings(StrictModel):
     image_encoder: ImageEncoderSettings
     text_encoder: LanguageModelSettings | ClassEncodingSettings
     embed_dim: PositiveInt
+    patch_hidden: PositiveInt | None
     tau: PositiveFloat
 
 

@@ -203,5 +203,6 @@ def _run_model(settings: Settings, dataset: str) -> RunModelSettings:
         image_encoder=settings.image_encoders[model.image_encoder],
         text_encoder=text_encoder,
         embed_dim=model.embed_dim,
+        patch_hidden=model.patch_hidden,
         tau=model.tau,
     )

@@ -167,6 +167,8 @@ class ModelSettings(StrictModel):
     class_features: PositiveInt | None = None
     """Size of a class's vector; needed if text_encoder is classes."""
     embed_dim: PositiveInt
+    patch_hidden: PositiveInt | None = None
+    """Hidden units of the projection of patches; null: a linear projection, as in the paper."""
     tau: PositiveFloat
     """Initial value of the learnt temperature (eq. 1)."""
 

@@ -117,7 +117,13 @@ def build_model(settings: RunModelSettings, expressions: Sequence[str]) -> TSEG:
             assert settings.text_encoder.random is not None, "the schema requires sizes without weights"
             tokenizer = learn_wordpiece(expressions, settings.text_encoder.random.vocabulary_size)
         text_encoder = build_text_encoder(settings.text_encoder.model_dump(), tokenizer)
-    return TSEG(image_encoder, text_encoder, embed_dim=settings.embed_dim, tau=settings.tau)
+    return TSEG(
+        image_encoder,
+        text_encoder,
+        embed_dim=settings.embed_dim,
+        patch_hidden=settings.patch_hidden,
+        tau=settings.tau,
+    )
 
 
 @contextmanager
