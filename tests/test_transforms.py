@@ -59,6 +59,87 @@ def test_padding_is_nearly_zero_once_normalised() -> None:
     assert np.abs(values).max() < 0.01
 
 
+def rescaled_first(crop: Crop, pixels: np.ndarray) -> np.ndarray:
+    """The definition of a crop, in float64: rescale the whole image (H, W, 3) bilinearly, then cut the square."""
+
+    def weights(original: int, rescaled: int) -> np.ndarray:
+        factor = original / rescaled
+        distances = (np.arange(rescaled) + 0.5)[:, None] * factor - (np.arange(original) + 0.5)
+        triangle = (1 - np.abs(distances) / max(1, factor)).clip(min=0)
+        return triangle / triangle.sum(axis=1, keepdims=True)
+
+    rows, columns = weights(pixels.shape[0], crop.height), weights(pixels.shape[1], crop.width)
+    rescaled = np.einsum("yi,ijc,xj->yxc", rows, pixels, columns, optimize=True)
+    side = crop.resolution
+    padded = np.pad(rescaled, ((side, side), (side, side), (0, 0)), constant_values=PADDING)
+    square = padded[side + crop.top : 2 * side + crop.top, side + crop.left : 2 * side + crop.left]
+    return square[:, ::-1] if crop.flipped else square
+
+
+@pytest.mark.parametrize(("width", "height"), [(120, 80), (33, 200), (64, 64), (500, 7), (1, 90)])
+def test_a_crop_is_the_square_of_the_rescaled_image(width: int, height: int) -> None:
+    """To the rounding of its two passes to 8 bits."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    for crop in crops(width, height, number=40):
+        difference = np.asarray(crop(Image.fromarray(pixels)), float) - rescaled_first(crop, pixels)
+        assert np.abs(difference).max() < 1.01
+
+
+@pytest.mark.parametrize(("width", "height"), [(120, 80), (33, 200), (64, 64), (500, 7), (1, 90)])
+def test_a_mask_has_the_original_pixel_at_every_centre(width: int, height: int) -> None:
+    """A centre on the edge between two pixels may take either."""
+    mask = np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+    for crop in crops(width, height, number=40):
+        seen = np.asarray(crop(Image.fromarray(mask)))
+        seen = seen[:, ::-1] if crop.flipped else seen
+        centres = [
+            (np.arange(RESOLUTION) + start + 0.5) * original / rescaled
+            for start, original, rescaled in ((crop.top, height, crop.height), (crop.left, width, crop.width))
+        ]
+        rows, columns = (
+            slice(max(0, -start), min(RESOLUTION, rescaled - start))
+            for start, rescaled in ((crop.top, crop.height), (crop.left, crop.width))
+        )
+        candidates = [
+            mask[np.ix_(*(np.floor(axis + shift).clip(0, side - 1).astype(int) for axis, side, shift in axes))]
+            for dy in (-1e-4, 1e-4)
+            for dx in (-1e-4, 1e-4)
+            for axes in [((centres[0][rows], height, dy), (centres[1][columns], width, dx))]
+        ]
+        assert np.any([seen[rows, columns] == candidate for candidate in candidates], axis=0).all()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 5000), (5000, 1), (1, 1), (3000, 2000)])
+def test_a_crop_never_computes_more_than_the_image_and_the_square(
+    monkeypatch: pytest.MonkeyPatch, width: int, height: int
+) -> None:
+    """An image of 1 x 5000 pixels once became one of 768 x 3,840,000, before it was cropped."""
+    sizes: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def recorded(self: Image.Image, size: tuple[int, int], *arguments: object) -> Image.Image:
+        sizes.append(size)
+        return resize(self, size, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image.Image, "resize", recorded)
+    for crop in crops(width, height, number=20, resolution=384):
+        assert crop(Image.new("RGB", (width, height))).size == (384, 384)
+        assert crop(Image.new("L", (width, height))).size == (384, 384)
+    assert len(sizes) == 40
+    assert max(side for size in sizes for side in size) <= 384
+
+
+def test_a_crop_at_the_far_end_of_a_long_image_shows_its_last_pixels() -> None:
+    """float32, in which Pillow keeps a box, cannot tell pixels beyond 2^24 apart."""
+    length = 2**25 + 3
+    pixels = np.zeros((1, length), np.uint8)
+    pixels[0, -2:] = (1, 2)
+    crop = Crop(width=8 * length, height=8, left=8 * (length - 2), top=-4, resolution=16, flipped=False)
+    seen = np.asarray(crop(Image.fromarray(pixels)))
+    assert (seen[4:12] == np.repeat([1, 2], 8)).all()
+    assert not seen[:4].any() and not seen[12:].any()
+
+
 @pytest.mark.parametrize(("width", "height"), [(120, 80), (33, 200), (64, 64), (500, 7)])
 def test_random_crops_keep_the_aspect_and_overlap_the_image_most(width: int, height: int) -> None:
     for crop in crops(width, height):
@@ -71,9 +152,13 @@ def test_random_crops_keep_the_aspect_and_overlap_the_image_most(width: int, hei
 
 
 def test_random_crops_vary_in_scale_position_and_flip() -> None:
+    """The scale is uniform in 0.5 to 2, as Segmenter's, not its logarithm: a third of the crops shrink the image."""
     drawn = crops(120, 80, number=2000)
-    factors = np.log([crop.height / RESOLUTION for crop in drawn]) / np.log(2)  # uniform in -1 to 1
-    assert np.histogram(factors, bins=4, range=(-1.02, 1.02))[0].min() > 2000 / 4 * 0.8
+    factors = np.array([crop.height / RESOLUTION for crop in drawn])
+    counts = np.histogram(factors, bins=5, range=(0.5, 2.0))[0]
+    assert counts.sum() > 1980  # all but those that rounding to whole pixels moves beyond the range
+    assert 2000 / 5 * 0.85 < counts.min() <= counts.max() < 2000 / 5 * 1.15
+    assert np.mean(factors < 1) == pytest.approx(1 / 3, abs=0.03)
     larger = [crop for crop in drawn if crop.width > RESOLUTION]
     positions = [crop.left / (crop.width - RESOLUTION) for crop in larger]
     assert np.mean(positions) == pytest.approx(0.5, abs=0.05)

@@ -1,8 +1,10 @@
 """Random rescaling, cropping and flipping of images, masks, boxes and expressions (section 4.2)."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -57,13 +59,44 @@ class Crop:
         return self.resolution, self.resolution
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """Crop an image (mode RGB, bilinear) or its mask (mode L, nearest neighbour; 0 beyond the image)."""
+        """Crop an image (mode RGB, bilinear) or its mask (mode L, nearest neighbour; 0 beyond the image).
+
+        Only the visible part is rescaled, so that time and memory beyond the image's own are bounded by `resolution`.
+        """
         is_mask = image.mode == "L"
         filtering = Image.Resampling.NEAREST if is_mask else Image.Resampling.BILINEAR
-        rescaled = image.resize((self.width, self.height), filtering)
+        columns = _visible(self.left, self.resolution, self.width, image.width)
+        rows = _visible(self.top, self.resolution, self.height, image.height)
+        window = image.crop((columns.window[0], rows.window[0], columns.window[1], rows.window[1]))
+        box = (columns.box[0], rows.box[0], columns.box[1], rows.box[1])
         canvas = Image.new(image.mode, (self.resolution, self.resolution), 0 if is_mask else (PADDING,) * 3)
-        canvas.paste(rescaled, (-self.left, -self.top))
+        canvas.paste(window.resize((columns.length, rows.length), filtering, box), (columns.start, rows.start))
         return canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flipped else canvas
+
+
+class _Visible(NamedTuple):
+    """What a square shows of one axis of a rescaled image."""
+
+    start: int
+    """Where the visible part starts in the square."""
+    length: int
+    """Its length, in pixels of the rescaled image."""
+    window: tuple[int, int]
+    """First pixel, and the one after the last, of the original image that it depends on."""
+    box: tuple[float, float]
+    """Its bounds inside the window, in pixels of the original image."""
+
+
+def _visible(first: int, resolution: int, rescaled: int, original: int) -> _Visible:
+    """What `resolution` pixels from `first` on show of an axis of `original` pixels that becomes `rescaled` pixels."""
+    start, end = max(first, 0), min(first + resolution, rescaled)
+    factor = original / rescaled
+    # A bilinear pixel depends on originals within one pixel of it, or within `factor` where the image shrinks.
+    reach = math.ceil(max(1, factor))
+    window = max(0, math.floor(start * factor) - reach), min(original, math.ceil(end * factor) + reach)
+    # Pillow keeps a box in float32: a long image needs one that is relative to the window.
+    box = start * factor - window[0], min(end * factor, original) - window[0]
+    return _Visible(start - first, end - start, window, box)
 
 
 @dataclass(frozen=True)
@@ -108,10 +141,10 @@ def random_crop(
 ) -> Crop:
     """Draw a random crop for an image of (width, height) pixels.
 
-    The shorter side becomes `resolution` times a factor drawn log-uniformly from `scale`. The position is uniform among
+    The shorter side becomes `resolution` times a factor drawn uniformly from `scale`. The position is uniform among
     those with the largest overlap with the image. With `flip`, half of the crops are flipped.
     """
-    factor = np.exp(generator.uniform(*np.log(scale))) * resolution / min(width, height)
+    factor = generator.uniform(*scale) * resolution / min(width, height)
     rescaled = [max(1, round(side * factor)) for side in (width, height)]
     left, top = (int(generator.integers(min(0, side - resolution), max(0, side - resolution) + 1)) for side in rescaled)
     flipped = bool(generator.random() < 0.5) and flip

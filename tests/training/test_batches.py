@@ -78,15 +78,9 @@ def test_batches_of_another_seed_or_iteration_differ(records: pd.DataFrame, make
 
 
 def test_images_come_in_the_same_order_and_crops_whatever_the_supervision(records: pd.DataFrame) -> None:
-    """With one image per batch, no expression is drawn before the crop is."""
     for iteration in range(8):
         weak, *others = (
-            batches[iteration]
-            for batches in (
-                make(records, batch_size=1),
-                make_pixels(records, "mask", batch_size=1),
-                make_pixels(records, "box", batch_size=1),
-            )
+            batches[iteration] for batches in (make(records), make_pixels(records, "mask"), make_pixels(records, "box"))
         )
         for other in others:
             assert torch.equal(weak.images, other.images)
@@ -234,8 +228,94 @@ def test_records_per_image_are_drawn_from_its_own(records: pd.DataFrame, number:
     twice = pd.concat([records, records], ignore_index=True)
     batch = make_pixels(twice, **PLAIN, expressions_per_image=number)[0]
     assert batch.pairs is not None
-    expected = [min(number, 2 * len(own)) for own in batch.positives]
-    assert batch.pairs[:, 0].bincount().tolist() == expected
+    numbers = batch.pairs[:, 0].bincount().tolist()
+    assert sum(numbers) == min(4 * number, len(twice))
+    assert all(1 <= drawn <= 2 * len(own) for drawn, own in zip(numbers, batch.positives, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("available", "average", "drawn"),
+    [
+        ([3, 3, 3], 3, [[3, 3, 3]]),
+        ([1, 9, 9], 3, [[1, 4, 4]]),
+        ([1, 1, 9], 3, [[1, 1, 7]]),
+        ([2, 3, 9], 3, [[2, 3, 4]]),
+        ([2, 9, 9], 3, [[2, 3, 4], [2, 4, 3]]),  # the images take turns in a random order
+        ([1, 2, 1], 3, [[1, 2, 1]]),
+        ([9, 1, 9], 1, [[1, 1, 1]]),
+        ([9], 4, [[4]]),
+    ],
+)
+def test_a_batch_draws_the_average_times_its_images_where_it_can(
+    available: list[int], average: int, drawn: list[list[int]]
+) -> None:
+    """Images with many expressions make up for images with few, as evenly as possible."""
+    items = [[f"{image}-{index}" for index in range(number)] for image, number in enumerate(available)]
+    chosen = sampling(expressions_per_image=average)
+    seen = set()
+    for iteration in range(20):
+        own = chosen.draw(chosen.generator(iteration), items)
+        assert own == chosen.draw(chosen.generator(iteration), items)
+        assert all(len(set(some)) == len(some) and set(some) <= set(of) for some, of in zip(own, items, strict=True))
+        seen.add(tuple(map(len, own)))
+    assert seen == set(map(tuple, drawn))
+
+
+def test_images_average_three_expressions_exactly_if_the_batch_has_enough(records: pd.DataFrame) -> None:
+    """The images have 4, 4, 2 and 4 records: 12 are drawn of 14, by every kind of supervision."""
+    distinct = records.assign(expression=[f"{row} red square" for row in range(len(records))])
+    for iteration in range(8):
+        weak = plain(distinct, expressions_per_image=3)[iteration]
+        assert len(weak.expressions) == 12
+        pairs = make_pixels(distinct, **PLAIN, expressions_per_image=3)[iteration].pairs
+        assert pairs is not None
+        assert sorted(pairs[:, 0].bincount().tolist()) == [2, 3, 3, 4]
+
+
+def test_expressions_of_different_regions_are_apart_in_every_image(records: pd.DataFrame) -> None:
+    """Also if an expression was drawn for another image; two expressions of one region are never apart."""
+    groups = {
+        name: of_image.groupby("expression")["group_id"].agg(set) for name, of_image in records.groupby("image_id")
+    }
+    num_triples = 0
+    for iteration in range(20):
+        batch = WeakBatches(records, sampling(**PLAIN, flip_words="keep"), apart=True)[iteration]
+        assert batch.apart is not None and batch.apart.dtype == torch.int64
+        names = [next(name for name in groups if set(groups[name].index) == own) for own in batch.positives]
+        expected = {
+            (image, frozenset((one, other)))
+            for image, name in enumerate(names)
+            for one in batch.positives[image] & set(batch.expressions)
+            for other in batch.positives[image] & set(batch.expressions)
+            if not groups[name][one] & groups[name][other]
+        }
+        found = [
+            (image, frozenset((batch.expressions[one], batch.expressions[other])))
+            for image, one, other in batch.apart.tolist()
+        ]
+        assert len(set(found)) == len(found)
+        assert set(found) == expected
+        num_triples += len(found)
+    assert num_triples > 40
+
+
+def test_an_expression_of_two_regions_is_not_apart_from_either(records: pd.DataFrame) -> None:
+    """In image d, "thing" describes both squares. A flip mirrors the other expressions, not what they describe."""
+    of_d = records[records["image_id"] == "d"]
+    both = pd.concat([of_d, of_d.assign(expression="thing")], ignore_index=True)
+    batches = WeakBatches(both, sampling(batch_size=1, expressions_per_image=9), apart=True)
+    upright = {
+        frozenset({"green square", "red square"}),
+        frozenset({"green square", "square on the right"}),
+        frozenset({"square on the left", "red square"}),
+        frozenset({"square on the left", "square on the right"}),
+    }
+    seen = set()
+    for iteration in range(12):
+        batch = batches[iteration]
+        assert batch.apart is not None and len(batch.expressions) == 5
+        seen.add(frozenset(frozenset(batch.expressions[index] for index in pair) for _, *pair in batch.apart.tolist()))
+    assert seen == {frozenset(upright), frozenset(frozenset(map(mirror_words, pair)) for pair in upright)}
 
 
 def test_each_region_is_that_of_the_records_expression(records: pd.DataFrame) -> None:

@@ -190,9 +190,9 @@ def test_the_first_loss_is_that_of_the_papers_equations_on_the_first_batch(train
 
 @pytest.mark.parametrize("pooling", list(POOLINGS))
 def test_a_few_iterations_lower_the_weak_loss_on_four_images(training: Callable[[str], Training], pooling: str) -> None:
-    run = training("run")(optimizer="AdamW", rate=3e-3, objective=weak(pooling), iterations=48)
+    run = training("run")(optimizer="AdamW", rate=3e-3, objective=weak(pooling), iterations=48, seed=1)
     losses = [row["loss"] for row in run.history]
-    assert sum(losses[-6:]) < 0.8 * sum(losses[:6])
+    assert sum(losses[-6:]) < 0.7 * sum(losses[:6])
 
 
 @pytest.mark.parametrize("supervision", SUPERVISIONS[1:])

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, create_model, field_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationInfo, create_model, field_validator
 
 from tseg.files import atomic_write
 from tseg.model.pooling import POOLINGS
@@ -14,6 +14,7 @@ from tseg.settings.schema import (
     ImageEncoderSettings,
     LanguageModelSettings,
     PseudoLabelSettings,
+    Share,
     StrictModel,
     Supervision,
     TrainingSettings,
@@ -85,7 +86,10 @@ class RunTrainingSettings(TrainingSettings):
     iterations: PositiveInt  # type: ignore[assignment]
     batch_size: PositiveInt  # type: ignore[assignment]
     targets: Literal["identity", "tf-idf"] | None
-    """Weak supervision only."""
+    """Weak supervision only, as the keys below."""
+    loss: Literal["mean", "sum"] | None = None
+    same_image_weight: NonNegativeFloat | None = None
+    ignore_similar: Share | None = None
     pseudo_labels: PseudoLabelSettings | None
     """Supervision by pseudo labels only."""
 

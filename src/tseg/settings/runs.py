@@ -3,6 +3,7 @@
 from itertools import product
 from typing import Any, Literal, NamedTuple, cast, get_args
 
+from tseg.model.pooling import POOLINGS
 from tseg.settings.run_schema import PoolingSettings, RunModelSettings, RunSettings, RunTrainingSettings
 from tseg.settings.schema import (
     ClassEncodingSettings,
@@ -106,6 +107,8 @@ def _unnamed_run(
         for key in ("iterations", "batch_size")
     }
     values = training.model_dump(exclude={"pretraining", "exclude_evaluation"})
+    if pooling and training.same_image_weight:
+        _check_overlap(pooling)
     excludes = supervision == "boxes" and training.exclude_evaluation
     start = training.pretraining if supervision == "weak" else None
     return RunSettings(
@@ -131,6 +134,16 @@ def _for_dataset(key: str, value: int | dict[str, int], dataset: str) -> int:
     if dataset not in value:
         raise ValueError(f"{key} lacks the data set {dataset}; add it")
     return value[dataset]
+
+
+def _check_overlap(pooling: PoolingSettings) -> None:
+    """Raise ValueError unless the pooling has masks that may overlap, which `same_image_weight` pushes apart."""
+    overlapping = [name for name, other in POOLINGS.items() if other.masks and not other.exclusive]
+    if pooling.name not in overlapping:
+        raise ValueError(
+            f"training.weak.same_image_weight: the pooling {pooling.name} has no masks that could overlap; set it only "
+            f"in the settings of rows with {' or '.join(overlapping)}"
+        )
 
 
 def pretraining_run(settings: Settings, dataset: str, varied: dict[str, Any]) -> RunSettings:

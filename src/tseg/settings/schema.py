@@ -173,6 +173,15 @@ class ModelSettings(StrictModel):
     """Initial value of the learnt temperature (eq. 1)."""
 
 
+class PartRates(StrictModel):
+    """Factors of the learning rate for the parts of a model."""
+
+    image_encoder: PositiveFloat = 1.0
+    text_encoder: PositiveFloat = 1.0
+    heads: PositiveFloat = 1.0
+    """The projections and tau."""
+
+
 class OptimizerSettings(StrictModel):
     """SGD or AdamW with the poly schedule."""
 
@@ -184,6 +193,10 @@ class OptimizerSettings(StrictModel):
     warmup: NonNegativeInt
     """Iterations over which the learning rate rises to `learning_rate`."""
     poly_power: NonNegativeFloat
+    rates: PartRates = PartRates()
+    """Factors of `learning_rate`."""
+    decay: Literal["all", "matrices"] = "all"
+    """Weights that decay. matrices: not biases, norms, tau, position embeddings, and class and register tokens."""
 
 
 class TrainingSettings(StrictModel):
@@ -194,6 +207,7 @@ class TrainingSettings(StrictModel):
     batch_size: PositiveInt | dict[str, PositiveInt]
     """For all data sets, or per data set."""
     expressions_per_image: PositiveInt
+    """On average over a batch; images with more make up for images with fewer."""
     share: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the training images (Table 2d). Smaller shares are subsets of larger ones."""
     optimizer: OptimizerSettings
@@ -203,7 +217,7 @@ class TrainingSettings(StrictModel):
     """Number of fixed crops per image; the tokens of a frozen image encoder are then computed once. Default: a new crop
     each time."""
     scale: tuple[PositiveFloat, PositiveFloat]
-    """Range of the random scale: the shorter side is resized to `resolution` times this scale."""
+    """Range of the random scale, drawn uniformly: the shorter side is resized to `resolution` times this scale."""
     flip: bool
     flip_words: Literal["swap", "keep"]
     """Whether a flip swaps left and right in the expressions."""
@@ -215,6 +229,12 @@ class WeakTrainingSettings(TrainingSettings):
 
     targets: Literal["identity", "tf-idf"] = "identity"
     """Kind of targets (Table 2c)."""
+    loss: Literal["mean", "sum"] = "mean"
+    """Mean or sum of the loss over the expressions of a batch (section 3.3, L_cls)."""
+    same_image_weight: NonNegativeFloat = 0.0
+    """Weight of the overlap of an image's masks of different regions, for poolings such as `mpa`; 0: none."""
+    ignore_similar: Share | None = None
+    """Tf-idf score above which an image and another image's expression count neither way; null: all pairs count."""
     pretraining: str | None = None
     """Data set for box pretraining (Table 2e); null: none."""
 

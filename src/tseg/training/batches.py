@@ -1,8 +1,9 @@
 """Batches of images and expressions (section 3.3)."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain, combinations, repeat
 from pathlib import Path
 from typing import Generic, Literal, NamedTuple, TypeVar
 
@@ -41,11 +42,13 @@ class Batch:
     """bool (P, resolution, resolution): the mask of each drawn record, or its filled box."""
     counted: Tensor | None = None
     """bool (P, resolution, resolution): False for pixels that the record ignores."""
+    apart: Tensor | None = None
+    """int64 (Q, 3): an image and two of its expressions that describe different regions, for every such pair."""
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """The order of the images, their crops, and how many expressions are drawn for each (section 4.2).
+    """The order of the images, their crops, and how many expressions are drawn for them (section 4.2).
 
     A batch depends only on the seed and its `iteration`. A resumed training therefore sees the same batches as an
     uninterrupted one, with any number of worker processes.
@@ -96,10 +99,20 @@ class Sampling:
                 tokens = self.patches[image.image_id, view]
                 yield image.items, crop, tokens.reshape(-1, tokens.shape[-1])
 
-    def draw(self, generator: np.random.Generator, items: Sequence[T]) -> list[T]:
-        """Draw up to `expressions_per_image` of an image's `items`, all equally likely."""
-        num_drawn = min(len(items), self.expressions_per_image)
-        return [items[index] for index in generator.choice(len(items), num_drawn, replace=False)]
+    def draw(self, generator: np.random.Generator, items: Sequence[Sequence[T]]) -> list[list[T]]:
+        """Draw some of the `items` of each of B images; those of an image are equally likely.
+
+        The images share a budget of B times `expressions_per_image`. They give one item each in turn, in a random order
+        of images, until the budget is spent: each gives at least one, and some give more than the average only if
+        others have fewer.
+        """
+        orders = [generator.permutation(len(own)) for own in items]
+        ranks = generator.permutation(len(items)).tolist()
+        turns = sorted((turn, ranks[image], image) for image, own in enumerate(items) for turn in range(len(own)))
+        drawn: list[list[T]] = [[] for _ in items]
+        for turn, _, image in turns[: len(items) * self.expressions_per_image]:
+            drawn[image].append(items[image][orders[image][turn]])
+        return drawn
 
     def text_tokens(self, expressions: Iterable[str]) -> Tensor | None:
         """The tokens, (L, D_T), of L expressions; None if the model encodes them itself."""
@@ -116,30 +129,42 @@ class WeakBatches(Dataset[Batch]):
     """Batches for weak supervision: images and expressions, without masks.
 
     With `classes`, those of a semantic data set, the expressions of every batch are all classes in order. A flip does
-    not swap left and right in their names.
+    not swap left and right in their names. With `apart`, batches say which expressions of an image describe different
+    regions: those that share no `group_id`. Otherwise, no `group_id` is read.
     """
 
-    def __init__(self, records: pd.DataFrame, sampling: Sampling, *, classes: Sequence[str] | None = None):
+    def __init__(
+        self,
+        records: pd.DataFrame,
+        sampling: Sampling,
+        *,
+        classes: Sequence[str] | None = None,
+        apart: bool = False,
+    ):
+        groups: Iterable[str] = records["group_id"] if apart else repeat("", len(records))
+        items = zip(records["expression"], groups, strict=True)
         self.images = [
-            image._replace(items=list(dict.fromkeys(image.items)))
-            for image in _by_image(records, records["expression"])
+            image._replace(items=list(dict.fromkeys(image.items))) for image in _by_image(records, items)
         ]
         self.sampling = sampling if classes is None else replace(sampling, flip_words="keep")
         self.classes = classes
+        self.apart = apart
 
     def __getitem__(self, iteration: int) -> Batch:
-        generator = self.sampling.generator(iteration)
+        sampling, generator = self.sampling, self.sampling.generator(iteration)
         images: list[np.ndarray] = []
-        drawn: list[str] = []
-        positives: list[frozenset[str]] = []
-        for originals, crop, image in self.sampling.crops(self.images, iteration, generator):
-            expressions = list(dict.fromkeys(self.sampling.as_seen(expression, crop) for expression in originals))
-            drawn += self.sampling.draw(generator, expressions)
+        regions: list[dict[str, set[str]]] = []
+        for originals, crop, image in sampling.crops(self.images, iteration, generator):
             images.append(image)
-            positives.append(frozenset(expressions))
+            regions.append({})
+            for expression, group in originals:
+                regions[-1].setdefault(sampling.as_seen(expression, crop), set()).add(group)
+        drawn = chain(*sampling.draw(generator, [list(own) for own in regions]))
         expressions = list(self.classes or dict.fromkeys(drawn))
-        texts = self.sampling.text_tokens(expressions)
-        return Batch(torch.from_numpy(np.stack(images)), expressions, positives, texts)
+        apart = _different_regions(regions, expressions) if self.apart else None
+        positives = [frozenset(own) for own in regions]
+        texts = sampling.text_tokens(expressions)
+        return Batch(torch.from_numpy(np.stack(images)), expressions, positives, texts, apart=apart)
 
 
 class PixelBatches(Dataset[Batch]):
@@ -168,8 +193,10 @@ class PixelBatches(Dataset[Batch]):
         pairs: list[tuple[int, int]] = []
         masks: list[np.ndarray] = []
         counted: list[np.ndarray] = []
-        for records, crop, image in sampling.crops(self.images, iteration, generator):
-            for record in sampling.draw(generator, records):
+        views = list(sampling.crops(self.images, iteration, generator))
+        drawn = sampling.draw(generator, [records for records, _, _ in views])
+        for (records, crop, image), chosen in zip(views, drawn, strict=True):
+            for record in chosen:
                 expression = sampling.as_seen(record.expression, crop)
                 pairs.append((len(images), indices.setdefault(expression, len(indices))))
                 masks.append(_cropped(record.mask(), crop))
@@ -245,6 +272,18 @@ def _by_image(records: pd.DataFrame, items: Iterable[T]) -> list[ImageItems[T]]:
         image = images.setdefault(file_name, ImageItems(Path(file_name), image_id, int(width), int(height), []))
         image.items.append(item)
     return list(images.values())
+
+
+def _different_regions(regions: Sequence[Mapping[str, Set[str]]], expressions: Sequence[str]) -> Tensor:
+    """`Batch.apart` of images whose `regions` map each expression to the groups that it describes."""
+    indices = {expression: index for index, expression in enumerate(expressions)}
+    triples = [
+        (image, indices[one], indices[other])
+        for image, own in enumerate(regions)
+        for one, other in combinations([expression for expression in own if expression in indices], 2)
+        if own[one].isdisjoint(own[other])
+    ]
+    return torch.tensor(triples, dtype=torch.int64).reshape(-1, 3)
 
 
 @lru_cache(maxsize=2)  # a batch may span two epochs

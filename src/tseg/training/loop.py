@@ -1,11 +1,13 @@
 """The training loop."""
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
@@ -15,12 +17,21 @@ from tseg.progress import progress
 from tseg.settings.validation import prefix_errors
 from tseg.training.batches import Batch, load_batches
 from tseg.training.checkpoint import History, load_checkpoint, save_checkpoint
-from tseg.training.objectives import Objective
+from tseg.training.objectives import Objective, coverage
 
 NUM_LOGGED = 200
 """Rows logged per training."""
 LOGGED_PER_CHECKPOINT = 10
 """Rows logged per checkpoint."""
+NUM_EMPTY = 20
+"""Rows logged, a tenth of a training, after which masks that stay empty are a reason to warn."""
+NEARLY_ALL = 0.95
+"""Share of empty masks that is nearly all."""
+EMPTY_MASKS = (
+    "nearly all masks stay empty: hardly any patch has a similarity above 0 with its image's own expressions. With MPA "
+    "and SPA, such a training has hardly any gradient left: try a lower learning_rate, a longer warmup, loss: mean or "
+    "another pooling. GMP may only need more iterations"
+)
 
 
 def optimise(
@@ -42,12 +53,14 @@ def optimise(
 
     The encoders run in `precision`; S is always float32. Resumes from `checkpoint` if its `fingerprint` is the same.
     Returns about `NUM_LOGGED` rows and passes each to `log`: iteration (from 1), loss (mean since the last row),
-    learning_rate and tau (of this iteration). Raises ValueError at the first loss that is not finite.
+    learning_rate, tau, foreground and empty (`coverage`; all of this iteration). Warns once if nearly all masks stay
+    empty. Raises ValueError at the first loss that is not finite.
     """
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     start, history = load_checkpoint(checkpoint, fingerprint, parts)
     log_every = max(1, iterations // NUM_LOGGED)
     losses: list[float] = []
+    warned = False
     model.train()
     loader = load_batches(batches, start, iterations, num_workers)
     bar = progress(loader, "train", "iterations", iterations, initial=start)
@@ -57,24 +70,34 @@ def optimise(
         # Reading tau here would wait for the previous step on a GPU.
         learning_rate, tau = float(schedule.get_last_lr()[0]), model.tau.detach()
         with prefix_errors(f"iteration {iteration}, learning rate {learning_rate:.2g}"):
-            losses.append(training_step(model, batch, objective, optimizer, precision))
+            loss, similarities = training_step(model, batch, objective, optimizer, precision)
+        losses.append(loss)
         schedule.step()
 
         bar.set_postfix(loss=f"{losses[-1]:.4f}", rate=f"{learning_rate:.1e}", refresh=False)
         if iteration % log_every == 0 or iteration == iterations:
             row = {"iteration": iteration, "loss": fmean(losses), "learning_rate": learning_rate, "tau": float(tau)}
+            row |= coverage(similarities, batch)
             losses.clear()
             history.append(row)
             log(row)
+            if not warned and (warned := _stays_empty(history)):
+                warnings.warn(f"iteration {iteration}: {EMPTY_MASKS}", stacklevel=2)
             if len(history) % LOGGED_PER_CHECKPOINT == 0:
                 save_checkpoint(checkpoint, fingerprint, parts, iteration, history)
     return history
 
 
+def _stays_empty(history: History) -> bool:
+    """Whether nearly all masks are empty in the latest rows."""
+    latest = history[-NUM_EMPTY:]
+    return len(latest) == NUM_EMPTY and all(row["empty"] >= NEARLY_ALL for row in latest)
+
+
 def training_step(
     model: TSEG, batch: Batch, objective: Objective, optimizer: Optimizer, precision: torch.dtype
-) -> float:
-    """Update the weights by one batch, with the encoders in `precision`, and return its loss.
+) -> tuple[float, Tensor]:
+    """Update the weights by one batch, with the encoders in `precision`; return its loss and its S (B, N, L).
 
     Raises ValueError if the loss is not finite, and then leaves the weights unchanged.
     """
@@ -92,4 +115,4 @@ def training_step(
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    return value
+    return value, similarities.detach()

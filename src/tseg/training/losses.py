@@ -1,6 +1,7 @@
 """Loss functions; each returns a scalar to minimise."""
 
 import math
+from typing import Literal
 
 from torch import Tensor
 from torch.nn.functional import (
@@ -15,13 +16,36 @@ INSIDE = 0.5
 """A patch lies in a box if at least this share of its pixels does."""
 
 
-def classification_loss(scores: Tensor, targets: Tensor) -> Tensor:
+def classification_loss(
+    scores: Tensor,
+    targets: Tensor,
+    counted: Tensor | None = None,
+    *,
+    over_expressions: Literal["mean", "sum"] = "mean",
+) -> Tensor:
     """Multi-label soft margin of scores z and targets zbar, both (B, L) (section 3.3, L_cls), averaged over images.
 
-    ASSUME: averaged over expressions too, where the paper writes a sum, so that the gradient does not grow with the
-    number of distinct expressions in a batch. PyTorch's loss and refs. [2, 3] do the same.
+    `over_expressions`: the mean over all pairs of an image and an expression, or the paper's sum over the expressions.
+    Pairs with a 0 in `counted`, (B, L) of 0 and 1, have no part in either.
+
+    ASSUME: the default is the mean, where the paper writes a sum, so that the gradient does not grow with the number of
+    distinct expressions in a batch. PyTorch's loss and refs. [2, 3] do the same.
     """
-    return multilabel_soft_margin_loss(scores, targets)
+    loss = multilabel_soft_margin_loss(scores, targets, counted)
+    if over_expressions == "sum":
+        return loss * scores.shape[1]
+    return loss if counted is None else loss / counted.mean()
+
+
+def overlap_loss(ones: Tensor, others: Tensor) -> Tensor:
+    """2 sum_i m_ij m_ik / (sum_i m_ij + sum_i m_ik): Dice (eq. 9) of two masks m_j and m_k, averaged over Q such pairs.
+
+    `ones` and `others`: soft masks, (Q, N) in [0, 1]. The value is 1 for equal masks of zeros and ones, and 0 for masks
+    without a common patch or if Q is 0. As it is relative to the masks' sizes, shrinking both does not lower it.
+    """
+    # Masks of a positive sigmoid are never all 0, but float32 rounds some to 0.
+    sizes = (ones + others).sum(dim=1).clamp(min=1e-6)
+    return (2 * (ones * others).sum(dim=1) / sizes).sum() / max(1, len(ones))
 
 
 def dice_loss(similarities: Tensor, masks: Tensor, counted: Tensor) -> Tensor:

@@ -1,16 +1,20 @@
 """Objectives: from the similarities of a batch to its loss, one per kind of supervision.
 
-Each is a function of S, float32 (B, N, L), and the batch; `weak` also takes its pooling and its targets.
+Each is a function of S, float32 (B, N, L), and the batch; those of weak supervision also take what the settings choose.
 """
 
 from collections.abc import Callable, Sequence, Set
+from typing import Literal
 
 from torch import Tensor
 
 from tseg.training.batches import Batch
-from tseg.training.losses import box_loss, classification_loss, dice_loss
+from tseg.training.losses import box_loss, classification_loss, dice_loss, overlap_loss
+from tseg.training.targets import identity_targets
 
 Objective = Callable[[Tensor, Batch], Tensor]
+OfPairs = Callable[[Sequence[Set[str]], Sequence[str]], Tensor]
+"""Maps the images' positives and the batch's expressions to a value for each pair of the two, (B, L)."""
 
 
 def weak(
@@ -18,13 +22,34 @@ def weak(
     batch: Batch,
     *,
     score: Callable[[Tensor], Tensor],
-    targets: Callable[[Sequence[Set[str]], Sequence[str]], Tensor],
+    targets: OfPairs,
+    counted: OfPairs | None = None,
+    over_expressions: Literal["mean", "sum"] = "mean",
 ) -> Tensor:
     """`classification_loss` of every image against every expression (section 3.3, "Weakly-supervised learning").
 
-    `score` maps S to z (B, L); `targets` maps the images' positives and the batch's expressions to zbar (B, L).
+    `score` maps S to z (B, L), `targets` gives zbar, and `counted` is 0 for pairs that the loss leaves out.
     """
-    return classification_loss(score(similarities), targets(batch.positives, batch.expressions).to(similarities.device))
+    zbar, *counts = (
+        of_pairs(batch.positives, batch.expressions).to(similarities.device)
+        for of_pairs in (targets, counted)
+        if of_pairs is not None
+    )
+    return classification_loss(score(similarities), zbar, *counts, over_expressions=over_expressions)
+
+
+def weak_apart(
+    similarities: Tensor, batch: Batch, *, weak: Objective, masks: Callable[[Tensor], Tensor], weight: float
+) -> Tensor:
+    """`weak` plus `weight` times `overlap_loss` of the masks of different regions of an image (not in the paper).
+
+    `masks` maps S to m (B, N, L), as in `tseg.model.pooling`.
+    """
+    assert batch.apart is not None, "WeakBatches with apart=True only"
+    image, one, other = batch.apart.to(similarities.device).unbind(dim=1)
+    of_images = masks(similarities)
+    overlap = overlap_loss(of_images[image, :, one], of_images[image, :, other])
+    return weak(similarities, batch) + weight * overlap
 
 
 def full(similarities: Tensor, batch: Batch) -> Tensor:
@@ -35,6 +60,18 @@ def full(similarities: Tensor, batch: Batch) -> Tensor:
 def boxes(similarities: Tensor, batch: Batch) -> Tensor:
     """`box_loss` of the batch's pairs against their boxes (section 4.4; Table 2e)."""
     return box_loss(*_of_pairs(similarities, batch))
+
+
+def coverage(similarities: Tensor, batch: Batch) -> dict[str, float]:
+    """What inference would mark in the batch's images for their own expressions: patches with s > 0.
+
+    `foreground` is the share of such patches, averaged over the pairs of an image and an expression that it has (with
+    pixels: over the batch's pairs); `empty` is the share of the pairs without any.
+    """
+    pairs = identity_targets(batch.positives, batch.expressions).nonzero() if batch.pairs is None else batch.pairs
+    image, expression = pairs.to(similarities.device).unbind(dim=1)
+    shares = (similarities[image, :, expression] > 0).float().mean(dim=1)
+    return {"foreground": float(shares.mean()), "empty": float((shares == 0).float().mean())}
 
 
 def _of_pairs(similarities: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:

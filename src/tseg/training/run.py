@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch.nn import Parameter
 from torch.optim import SGD, AdamW, Optimizer
 from torch.utils.data import Dataset
 
@@ -28,18 +29,18 @@ from tseg.provenance import EncoderProvenance, ModelProvenance, RecordsProvenanc
 from tseg.records import read_records
 from tseg.settings.encodings import crop_views
 from tseg.settings.run_schema import RunModelSettings, RunSettings, RunTrainingSettings
-from tseg.settings.schema import LanguageModelSettings
+from tseg.settings.schema import LanguageModelSettings, OptimizerSettings
 from tseg.tracking import Tracker
 from tseg.training import objectives
 from tseg.training.batches import Batch, PixelBatches, Sampling, WeakBatches, share_of
 from tseg.training.loop import optimise
 from tseg.training.objectives import Objective
 from tseg.training.schedule import poly_schedule
-from tseg.training.targets import TfidfTargets, identity_targets
+from tseg.training.targets import TfidfTargets, WithoutSimilar, identity_targets
 
 IMAGES_FILE = "images.csv"
 """The file beside a model that lists its training images, those of its pretraining first."""
-LOGGED = ("loss", "learning_rate", "tau")
+LOGGED = ("loss", "learning_rate", "tau", "foreground", "empty")
 
 
 def train_run(
@@ -141,26 +142,67 @@ def build_objective(run: RunSettings, expressions: Sequence[str]) -> Objective:
     """Build the loss that `run` minimises. tf-idf targets learn word weights from the training `expressions`."""
     match run.supervision:
         case "weak":
-            assert run.pooling is not None, "make_run gives weak supervision a pooling"
-            score = partial(POOLINGS[run.pooling.name].score, **run.pooling.options)
-            soft = run.training.targets == "tf-idf"
-            targets = TfidfTargets(expressions) if soft else identity_targets
-            return partial(objectives.weak, score=score, targets=targets)
+            return _weak_objective(run, expressions)
         case "full" | "pseudo":
             return objectives.full
         case "boxes":
             return objectives.boxes
 
 
+def _weak_objective(run: RunSettings, expressions: Sequence[str]) -> Objective:
+    assert run.pooling is not None, "make_run gives weak supervision a pooling"
+    pooling, training = POOLINGS[run.pooling.name], run.training
+    objective = partial(
+        objectives.weak,
+        score=partial(pooling.score, **run.pooling.options),
+        targets=TfidfTargets(expressions) if training.targets == "tf-idf" else identity_targets,
+        counted=None if training.ignore_similar is None else WithoutSimilar(expressions, training.ignore_similar),
+        over_expressions=training.loss or "mean",
+    )
+    if not training.same_image_weight:
+        return objective
+    assert pooling.masks is not None, "make_run refuses same_image_weight for such poolings"
+    return partial(objectives.weak_apart, weak=objective, masks=pooling.masks, weight=training.same_image_weight)
+
+
 def build_optimizer(settings: RunTrainingSettings, model: TSEG) -> Optimizer:
-    """SGD or AdamW over all parameters of `model` that learn."""
-    learning = [weight for weight in model.parameters() if weight.requires_grad]
-    rate: dict[str, Any] = {"lr": settings.optimizer.learning_rate, "weight_decay": settings.optimizer.weight_decay}
+    """SGD or AdamW over the parameters of `model` that require gradients, each at the rate of its part.
+
+    The first parameter group is empty and has the base rate, which is thus the first that a schedule reports.
+    """
+    base: dict[str, Any] = {"lr": settings.optimizer.learning_rate, "weight_decay": settings.optimizer.weight_decay}
+    groups = [{"params": []}, *_parameter_groups(settings.optimizer, model)]
     match settings.optimizer.name:
         case "sgd":
-            return SGD(learning, momentum=settings.optimizer.momentum, **rate)
+            return SGD(groups, momentum=settings.optimizer.momentum, **base)
         case "adamw":
-            return AdamW(learning, fused=True, **rate)
+            return AdamW(groups, fused=True, **base)
+
+
+def _parameter_groups(settings: OptimizerSettings, model: TSEG) -> list[dict[str, Any]]:
+    """The parameters of `model` that require gradients, by their part and by whether their weights decay."""
+    groups: dict[tuple[str, bool], list[Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            part = next((part for part in ("image_encoder", "text_encoder") if name.startswith(f"{part}.")), "heads")
+            decays = settings.decay == "all" or _is_matrix(name, parameter)
+            groups.setdefault((part, decays), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": settings.learning_rate * getattr(settings.rates, part),
+            "weight_decay": settings.weight_decay if decays else 0.0,
+        }
+        for (part, decays), parameters in groups.items()
+    ]
+
+
+def _is_matrix(name: str, parameter: Parameter) -> bool:
+    """Whether a parameter is a layer's weights: no bias, norm, scale, tau, position embedding, class or register token.
+
+    timm's position embeddings and tokens (`pos_embed`, `cls_token`) are no layers; transformers' are an Embedding.
+    """
+    return parameter.ndim > 1 and name.endswith(".weight") and "position" not in name
 
 
 def build_batches(
@@ -190,7 +232,7 @@ def build_batches(
         **tokens,
     )
     if run.supervision == "weak":
-        return WeakBatches(records, sampling, classes=classes)
+        return WeakBatches(records, sampling, classes=classes, apart=bool(settings.same_image_weight))
     return PixelBatches(records, sampling, region="box" if run.supervision == "boxes" else "mask")
 
 

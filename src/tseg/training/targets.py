@@ -36,3 +36,21 @@ class TfidfTargets:
         similarities = np.asarray((rows @ columns.T).todense(), np.float32).clip(max=1)
         largest = [similarities[:, [indices[positive] for positive in own]].max(axis=1, initial=0) for own in positives]
         return torch.maximum(torch.from_numpy(np.stack(largest)), identity_targets(positives, expressions))
+
+
+class WithoutSimilar:
+    """Pairs that count if those whose words nearly agree count neither way (not in the paper).
+
+    An image of a tabby cat need not lack the "cat" of another image. A pair of an image and an expression that it has
+    always counts.
+    """
+
+    def __init__(self, expressions: Iterable[str], threshold: float):
+        """Learn the weights of words from the training `expressions`, as `TfidfTargets` does."""
+        self.cosines = TfidfTargets(expressions)
+        self.threshold = threshold
+
+    def __call__(self, positives: Sequence[Set[str]], expressions: Sequence[str]) -> Tensor:
+        """1 for pairs that count, float32 (B, L); 0 where the target of `TfidfTargets` is above the threshold."""
+        dissimilar = (self.cosines(positives, expressions) <= self.threshold).float()
+        return torch.maximum(dissimilar, identity_targets(positives, expressions))
