@@ -16,7 +16,7 @@ LAYERS = [
     {"datasets"},
     {"settings"},
     {"model"},
-    {"records", "images", "transforms", "tracking"},
+    {"records", "images", "transforms", "expressions", "tracking"},
     {"files", "progress", "provenance"},
 ]
 """The layers, topmost first; each name is a folder or a file of src/tseg."""

@@ -13,6 +13,19 @@ MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**27
 _MODES = {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"}
 """Modes of at most 8 bits per channel; Pillow clips 16-bit grey at 255."""
 
+UPRIGHT = 1
+"""The EXIF orientation of an image that viewers show as it is stored."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 
 class ImageError(Exception):
     """An image cannot be used; the message says why and how to fix it."""
@@ -49,21 +62,55 @@ def check_kind(image: Image.Image) -> None:
         raise ImageError(f"the image has Pillow's mode {image.mode}; save it with 8 bits per channel")
 
 
-def check_orientation(image: Image.Image) -> None:
-    """Raise ImageError for an opened image with an EXIF rotation flag, which viewers apply and Pillow does not."""
-    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    if orientation in range(2, 9):
-        hint = "save it upright, as `mogrify -auto-orient` does"
-        raise ImageError(f"the image is stored rotated or mirrored (EXIF orientation {orientation}); {hint}")
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation of an image whose pixels are loaded, 1 to 8; 1, upright, if it has none.
+
+    Raises ImageError if the EXIF data are damaged.
+    """
+    try:
+        # Reading `getexif` alone is not enough: Pillow forgets an error that occurred while it opened the file.
+        Image.Exif().load(image.info.get("exif", b""))
+        orientation = image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    except Exception as error:  # Pillow raises errors of many types
+        reason = f"the image has damaged EXIF data ({error}), which may say how to turn it"
+        raise ImageError(f"{reason}; remove the EXIF data or save the image again") from error
+    return orientation if orientation in _TURNS else UPRIGHT
+
+
+def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """Turn or mirror stored pixels as viewers do for an EXIF `orientation`, 1 to 8."""
+    return image if orientation == UPRIGHT else image.transpose(_TURNS[orientation])
+
+
+def turned_size(height: int, width: int, orientation: int) -> tuple[int, int]:
+    """Height and width of a turned image, from those of its stored pixels."""
+    return (height, width) if orientation < 5 else (width, height)
+
+
+def turned_box(box: Sequence[float], height: int, width: int, orientation: int) -> list[float]:
+    """Turn a box (x, y, width, height) with its image of `height` x `width` stored pixels."""
+    left, top, box_width, box_height = box
+    if orientation >= 5:
+        left, top, box_width, box_height, height, width = top, left, box_height, box_width, width, height
+    left = width - left - box_width if orientation in (2, 3, 6, 7) else left
+    top = height - top - box_height if orientation in (3, 4, 7, 8) else top
+    return [left, top, box_width, box_height]
 
 
 def open_image(path: Path | str) -> Image.Image:
-    """Read an image as RGB without applying its EXIF rotation. Raises ValueError if it cannot be used."""
+    """Read an image as RGB, turned as its EXIF orientation says and viewers show it.
+
+    Training, prediction and figures read every image here, so all see the same pixels. Raises ValueError if the image
+    cannot be used.
+    """
     try:
         with usable_image(path) as image:
-            return image.convert("RGB")
+            pixels = image.convert("RGB")
+            upright = turned(pixels, orientation_of(image))
     except ImageError as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    upright.info.clear()  # the orientation is applied
+    return upright
 
 
 def normalised(image: Image.Image, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

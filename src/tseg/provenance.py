@@ -64,6 +64,8 @@ class RecordsProvenance(Provenance):
     num_skipped: int
     """Records that could not be used."""
     num_images: int
+    name_ranks: str | None = None
+    """PhraseCut: the file by whose counts its category names are ranked."""
     published: dict[str, int | None] | None
     """Numbers of `expressions` and `images` that the authors publish."""
     teacher: str | None = None

@@ -109,10 +109,17 @@ def test_a_record_with_a_bad_image_is_skipped_and_listed(tmp_path, content, reas
     assert read_records(arguments["output"])[1].num_skipped == 1
 
 
-def test_the_exif_orientation_is_not_applied(tmp_path):
+def test_the_region_of_an_official_format_turns_with_its_image(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # rotated by 90 degrees
-    assert prepare_split(**write_phrasecut(tmp_path, {1: jpeg(exif=exif)})) == 1
+    records = []
+    for name, options in {"stored": {}, "turned": {"exif": exif}}.items():
+        (tmp_path / name).mkdir()
+        arguments = write_phrasecut(tmp_path / name, {1: jpeg(**options)})
+        assert prepare_split(**arguments) == 1
+        records.append(read_records(arguments["output"])[0].iloc[0])
+    stored, turned = (decode_mask(record["mask"], record["height"], record["width"]) for record in records)
+    np.testing.assert_array_equal(turned, np.rot90(stored, -1))
 
 
 def test_the_first_folder_that_has_an_image_wins(tmp_path):
@@ -264,11 +271,23 @@ def test_bad_annotations_are_listed(tmp_path):
 
 def test_a_split_without_usable_records_is_an_error_with_a_reason_and_a_list(tmp_path):
     arguments = write_phrasecut(tmp_path, {1: None, 2: jpeg()[:1000]})
-    message = r"phrasecut train in .*: all 2 records are skipped; the first, 1__0: the image is in none of .*; fetch"
+    message = (
+        r"phrasecut train in .*: all 2 records are skipped; the first, 1__0 \(1\.jpg\): the image is in none of .*; "
+        r"fetch .*\. By cause: 1: the image is in none of [^;]*/images; 1: the image cannot be read to its end"
+    )
     with pytest.raises(ValueError, match=message):
         prepare_split(**arguments)
     assert [row["record"] for row in read_skipped(arguments)] == ["1__0", "2__0"]
     assert not arguments["output"].exists()
+
+
+def test_skipped_records_are_counted_by_cause_whatever_their_names_and_numbers(tmp_path, capsys):
+    arguments = write_phrasecut(tmp_path, {1: None, 2: None, 3: jpeg(48, 64), 4: jpeg(24, 64), 5: jpeg()})
+    assert prepare_split(**arguments) == 1
+    causes = f"2: the image is in none of {tmp_path}/images; 2: its annotation is for an image of n x n pixels"
+    assert f"4 skipped, listed in {tmp_path}/out/train.skipped.csv ({causes}, but the image has n x n)\n" in (
+        capsys.readouterr().out
+    )
 
 
 def test_an_empty_split_is_an_error(tmp_path):

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tseg.datasets.readers.annotations import OpenSplit, Skipped, make_record
-from tseg.datasets.shards import CheckedImage, ShardReader, check_image, read_shards
+from tseg.datasets.check import CheckedImage, check_image
+from tseg.datasets.readers.annotations import OpenSplit, make_record
+from tseg.datasets.shards import ShardReader, read_shards
 from tseg.images import open_image
 
 COLOURS = np.array([[(255, 0, 0), (250, 240, 10), (0, 90, 200)], [(0, 0, 0), (255, 255, 255), (120, 120, 120)]])
@@ -51,7 +52,6 @@ READ = {
     "progressive JPEG": ("a.jpg", RGB, {"quality": 95, "subsampling": 0, "progressive": True}, RGB),
     "CMYK JPEG": ("a.jpg", RGB.convert("CMYK"), {"quality": 95}, RGB),
     "grey JPEG": ("a.jpg", GREY, {"quality": 95}, GREY),
-    "rotated JPEG": ("a.jpg", RGB, {"quality": 95, "subsampling": 0, "exif": rotated(6)}, RGB),
     "stereo MPO of a camera": (
         *("a.jpg", RGB, {"format": "MPO", "save_all": True, "append_images": [GREY.convert("RGB")], "subsampling": 0}),
         RGB,
@@ -120,7 +120,7 @@ def save(folder: Path, name: str, image: Image.Image | bytes, options: dict) -> 
 def test_an_image_of_this_kind_is_read_correctly(tmp_path, kind):
     name, image, options, expected = READ[kind]
     path = save(tmp_path, name, image, options)
-    assert check_image(name, [tmp_path], upright=False) == CheckedImage(str(path), (32, 48), "")
+    assert check_image(name, [tmp_path]) == CheckedImage(str(path), name, (32, 48))
     opened = open_image(path)
     assert (opened.mode, opened.size) == ("RGB", (48, 32))
     wanted = (image if expected is None else expected).convert("RGB")
@@ -132,7 +132,7 @@ def test_an_image_of_this_kind_is_read_correctly(tmp_path, kind):
 def test_an_image_of_this_kind_is_refused_by_preparation_and_by_later_steps(tmp_path, kind):
     name, image, options, reason = REFUSED[kind]
     path = save(tmp_path, name, image, options)
-    found = check_image(name, [tmp_path], upright=False)
+    found = check_image(name, [tmp_path])
     assert found.path == str(path)
     assert found.fault
     with pytest.raises(ValueError, match=rf"a\.\w+ cannot be read as an image: the image {reason}") as error:
@@ -140,28 +140,10 @@ def test_an_image_of_this_kind_is_refused_by_preparation_and_by_later_steps(tmp_
     assert found.fault in str(error.value)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
-def test_upright_images_are_refused_if_they_have_a_rotation_flag(tmp_path, orientation, suffix):
-    RGB.save(tmp_path / f"a.{suffix}", exif=rotated(orientation))
-    fault = check_image(f"a.{suffix}", [tmp_path], upright=True).fault
-    assert check_image(f"a.{suffix}", [tmp_path], upright=False) == (str(tmp_path / f"a.{suffix}"), (32, 48), "")
-    if orientation == 1:
-        assert not fault
-    else:
-        assert fault.startswith(f"the image is stored rotated or mirrored (EXIF orientation {orientation}); save it up")
-
-
-def test_an_image_without_an_orientation_is_upright(tmp_path):
-    for name in ("a.jpg", "a.png", "a.gif", "a.bmp"):
-        RGB.save(tmp_path / name)
-        assert not check_image(name, [tmp_path], upright=True).fault
-
-
 @pytest.mark.parametrize("name", ["absent.jpg", "", ".", "a\0b.jpg", "x" * 5000])
 def test_a_missing_image_is_a_fault_whatever_its_name(tmp_path, name):
-    fault = check_image(name, [tmp_path, tmp_path / "more"], upright=False).fault
-    wanted = f"the image is in none of {tmp_path}, {tmp_path}/more; fetch it into one of them"
+    fault = check_image(name, [tmp_path, tmp_path / "more"]).fault
+    wanted = f"the image is in none of {tmp_path}, {tmp_path}/more; fetch it into one of them or correct its path"
     assert fault == wanted or (len(name) > 255 and "File name too long" in fault)
 
 
@@ -179,14 +161,6 @@ def test_a_record_without_a_size_takes_the_size_of_its_image(tmp_path):
         ("cat", 32, 48),
     ]
     assert {row["mask"] for row in shard.records.to_pylist()} == {None}
-
-
-def test_only_upright_splits_are_checked_for_rotation_flags(tmp_path):
-    RGB.save(tmp_path / "a.jpg", exif=rotated(3))
-    shards = read_shards(OpenSplit(["dog"], make_pair, upright=True), [tmp_path], 1)
-    assert [(type(row), row.record) for shard in shards for row in shard.skipped] == [(Skipped, "dog")]
-    shards = read_shards(OpenSplit(["dog"], make_pair), [tmp_path], 1)
-    assert [shard.records["record_id"].to_pylist() for shard in shards] == [["dog"]]
 
 
 def test_items_are_streamed_shard_by_shard(tmp_path, monkeypatch):

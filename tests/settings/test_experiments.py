@@ -45,6 +45,15 @@ def test_both_scales_describe_every_table_and_figure_of_the_paper(name: str) -> 
     assert len(runs_of(cell for cells in (*tables.values(), *figures.values()) for cell in cells)) == 46
 
 
+def test_a_split_of_a_cell_replaces_that_of_its_data_set_and_shares_its_run() -> None:
+    columns = {"plain": {"dataset": "phrasecut"}, "test": {"dataset": "phrasecut", "split": "test"}}
+    plain, test = grid({"TSEG": {"method": "TSEG"}}, columns)
+    assert (plain.evaluation.name, test.evaluation.name) == ("phrasecut-val", "phrasecut-test")
+    assert plain.run == test.run
+    with pytest.raises(ValueError, match=r"own\.yaml: tables\.own\.rows\.TSEG\.split"):
+        grid({"TSEG": {"method": "TSEG", "split": "../val"}})
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "paper.yaml"])
 def test_the_22_cells_of_table_2_are_18_runs_and_one_pretraining(name: str) -> None:
     tables = table_cells(read(Experiments, "experiments.yaml"), read(Settings, name), LABEL_SETS)
@@ -256,6 +265,7 @@ def test_words_that_do_not_distinguish_classes_are_refused(words: dict[str, list
         ({"kind": "expressions", "columns": {"a": {}, "b": {"crf": True}}}, "shows one run, not 2"),
         ({"kind": "masks", "columns": {}}, "its columns have 0 data sets"),
         ({"kind": "masks", "columns": {"a": {}, "b": {"dataset": "refcoco"}}}, "its columns have 2 data sets"),
+        ({"kind": "masks", "columns": {"a": {}, "b": {"split": "test"}}}, "its columns have 2 splits"),
     ],
 )
 def test_a_figure_that_cannot_be_drawn_is_refused_before_any_training(figure: dict[str, Any], complaint: str) -> None:

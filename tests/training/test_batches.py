@@ -182,7 +182,8 @@ def test_a_repeated_expression_of_an_image_counts_once(records: pd.DataFrame) ->
 
 def test_no_mask_is_read_in_weak_supervision(records: pd.DataFrame) -> None:
     for iteration in range(4):
-        assert_same(make(records[["file_name", "expression"]])[iteration], make(records)[iteration])
+        without = records[["file_name", "image_id", "width", "height", "expression"]]
+        assert_same(make(without)[iteration], make(records)[iteration])
 
 
 CLASSES = ["square on the right", "blue square", "square on the left", "green square", "red square", "zebra"]

@@ -17,7 +17,7 @@ from tseg.records import read_provenance
 COLUMNS = ["dataset", "image_id", "coco_id"]
 """Columns of a list of images, one row per image; `coco_id` is null if the image is not known to be in COCO."""
 
-_COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})\.jpg")
+_COCO_NAME = re.compile(r"(?:COCO_(?:train|val|test)\d{4}_)?(\d{12})\.jpg", re.IGNORECASE)
 
 
 def coco_id_of(file_name: str) -> str | None:

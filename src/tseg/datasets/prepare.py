@@ -1,6 +1,8 @@
 """Prepare a split: official annotation files and images in, one checked table of records out."""
 
 import csv
+import re
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +30,12 @@ class SplitCounts(NamedTuple):
     num_images: int
     num_skipped: int
     first_skipped: Skipped | None
+    causes: dict[str, int]
+    """The number of skipped records by cause, most frequent first."""
+
+
+MAX_CAUSES = 5
+"""Causes that a message names."""
 
 
 def prepare_split(name: str, split: str, settings: DatasetSettings, output: Path, num_workers: int = 1) -> int:
@@ -49,11 +57,8 @@ def prepare_split(name: str, split: str, settings: DatasetSettings, output: Path
             with closing(read_shards(opened, [Path(dir) for dir in settings.images], num_workers)) as shards:
                 counts = write_shards(shards, writer, skipped_path)
             if not counts.num_records:
-                first = counts.first_skipped
-                reason = f"the first, {first.record}: {first.reason}" if first else "the split is empty"
-                raise ValueError(
-                    f"{name} {split} in {settings.annotations}: all {counts.num_skipped} records are skipped; {reason}"
-                )
+                origin = f"{name} {split} in {settings.annotations}"
+                raise ValueError(f"{origin}: all {counts.num_skipped} records are skipped; {why_skipped(counts)}")
             writer.finish(
                 RecordsProvenance(
                     dataset=name,
@@ -62,6 +67,7 @@ def prepare_split(name: str, split: str, settings: DatasetSettings, output: Path
                     classes=settings.classes,
                     num_skipped=counts.num_skipped,
                     num_images=counts.num_images,
+                    name_ranks=opened.name_ranks,
                     published=published.model_dump() if published else None,
                 )
             )
@@ -70,6 +76,7 @@ def prepare_split(name: str, split: str, settings: DatasetSettings, output: Path
     print(
         f"{name} {split}: {counts.num_records:,} records of {counts.num_images:,} images; "
         f"{counts.num_skipped:,} skipped, listed in {skipped_path}"
+        + (f" ({list_causes(counts)})" if counts.num_skipped else "")
     )
     if published:
         print(f"{name} {split}: {compare(counts, published)}")
@@ -93,7 +100,7 @@ def open_split(settings: DatasetSettings, split: str) -> OpenSplit:
 
 def write_shards(shards: Iterable[Shard], writer: RecordsWriter, skipped_path: Path) -> SplitCounts:
     """Write the records of all shards, and the list of skipped ones. Of records with the same id, keep the first."""
-    ids, images, num_skipped, first = DistinctStrings(), DistinctStrings(), 0, None
+    ids, images, first, causes = DistinctStrings(), DistinctStrings(), None, Counter[str]()
     with (
         atomic_write(skipped_path) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
@@ -107,9 +114,31 @@ def write_shards(shards: Iterable[Shard], writer: RecordsWriter, skipped_path: P
                 images.add(image_id)
             skipped = shard.skipped + repeated
             rows.writerows(skipped)
-            num_skipped += len(skipped)
+            causes.update(cause_of(each.reason) for each in skipped)
             first = first or next(iter(skipped), None)
-    return SplitCounts(len(ids), len(images), num_skipped, first)
+    return SplitCounts(len(ids), len(images), causes.total(), first, dict(causes.most_common()))
+
+
+def cause_of(reason: str) -> str:
+    """A reason without the fix, and without what differs between records: quoted text, parentheses and numbers."""
+    cause = reason.partition(";")[0]
+    return re.sub(r"\s*(\([^()]*\)|'[^']*')", "", re.sub(r"(?<!\S)\d[\d,.]*(?!\S)", "n", cause))[:99]
+
+
+def list_causes(counts: SplitCounts) -> str:
+    """The most frequent causes of skipped records, with their numbers."""
+    causes = [f"{number:,}: {cause}" for cause, number in counts.causes.items()]
+    more = ["other causes"] if len(causes) > MAX_CAUSES else []
+    return "; ".join(causes[:MAX_CAUSES] + more)
+
+
+def why_skipped(counts: SplitCounts) -> str:
+    """Name the first skipped record, its file and its reason, and count all by cause."""
+    first = counts.first_skipped
+    if first is None:
+        return "the split is empty"
+    several = f". By cause: {list_causes(counts)}" if len(counts.causes) > 1 else ""
+    return f"the first, {first.record} ({first.file}): {first.reason}{several}"
 
 
 def without_repeated(records: pa.Table, ids: DistinctStrings) -> tuple[pa.Table, list[Skipped]]:

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from tseg.datasets.check import check_image, with_image
 from tseg.datasets.readers.annotations import OpenSplit, Record, Skipped
-from tseg.images import ImageError, check_orientation, usable_image
 from tseg.records import RECORDS
 
 SHARD_SIZE = 256
@@ -33,19 +33,12 @@ class Shard(NamedTuple):
     skipped: list[Skipped]
 
 
-class CheckedImage(NamedTuple):
-    """A checked image: its path, its (height, width) in pixels, and its fault, or an empty string if it has none."""
-
-    path: str
-    size: tuple[int, int]
-    fault: str
-
-
 def read_shards(split: OpenSplit, images: Sequence[Path], num_workers: int) -> Generator[Shard, None, None]:
     """Yield the shards in order, whatever the number of processes; only a few are in memory at a time.
 
     Each image is taken from the first folder of `images` that has it. A record is kept if its image can be decoded and
-    has the record's size; its `file_name` becomes the path of the image. Raises ValueError if a process is killed.
+    has the record's size, as stored or as turned by EXIF (see `check.with_image`). Raises ValueError if a process is
+    killed.
     """
     # Items are pickled even for a single process: otherwise the garbage collector would scan their thousands of nested
     # lists again and again.
@@ -77,14 +70,16 @@ class ShardReader:
     """Reads shards of pickled items."""
 
     def __init__(self, read: Callable[[Any], Iterator[Record | Skipped]], images: Sequence[Path], upright: bool):
-        self.read = read
-        self.check = lru_cache(CACHED_IMAGES)(partial(check_image, images=images, upright=upright))
+        self.read, self.upright = read, upright
+        self.check = lru_cache(CACHED_IMAGES)(partial(check_image, images=images))
 
     def __call__(self, items: list[bytes]) -> Shard:
         """Read one shard and check the image of each record."""
         records, skipped = [], []
         for record in (record for item in items for record in self.read(pickle.loads(item))):
-            checked = record if isinstance(record, Skipped) else with_image(record, self.check(record["file_name"]))
+            checked = record
+            if not isinstance(record, Skipped):
+                checked = with_image(record, self.check(record["file_name"]), self.upright)
             (skipped if isinstance(checked, Skipped) else records).append(checked)
         return Shard(pa.Table.from_pylist(records, schema=RECORDS), skipped)
 
@@ -108,40 +103,3 @@ def _end_with_parent() -> None:
 
 def _read_shard(items: list[bytes]) -> Shard:
     return _WORKER["reader"](items)
-
-
-def with_image(record: Record, image: CheckedImage) -> Record | Skipped:
-    """Set the record's `file_name` to its image's path, and its size to the image's; or return why it is skipped."""
-    path, size, fault = image
-    height, width = record["height"], record["width"]
-    if not fault and (height, width) not in (size, (None, None)):
-        fault = f"its annotation is for an image of {width} x {height} pixels, but the image has "
-        fault += f"{size[1]} x {size[0]}; fetch the original image"
-    if fault:
-        return Skipped(Path(path), record["record_id"], fault)
-    return record | {"file_name": path, "height": size[0], "width": size[1]}
-
-
-def check_image(name: str, images: Sequence[Path], upright: bool) -> CheckedImage:
-    """Find the image `name` in the first folder of `images` that has it, and check that it can be decoded.
-
-    The size is that of the stored pixels, as official annotations ignore the EXIF orientation. With `upright`, an EXIF
-    rotation flag is a fault.
-    """
-    try:
-        path = next(images_dir / name for images_dir in images if (images_dir / name).is_file())
-    except StopIteration:
-        folders = ", ".join(map(str, images))
-        return CheckedImage(name, (0, 0), f"the image is in none of {folders}; fetch it into one of them")
-    except OSError as error:  # a name that is too long
-        return CheckedImage(name, (0, 0), f"the file system refuses the image's name ({error}); correct the name")
-    try:
-        with usable_image(path) as image:
-            width, height = image.size
-            if upright:
-                check_orientation(image)
-            image.draft("L", (1, 1))  # of a JPEG, all data is read but only a thumbnail decoded
-            image.load()
-    except ImageError as error:
-        return CheckedImage(str(path), (0, 0), str(error))
-    return CheckedImage(str(path), (height, width), "")

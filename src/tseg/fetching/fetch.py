@@ -74,7 +74,7 @@ def _fetch_files(name: str, source: FilesSource, raw_dir: Path, from_dir: Path |
     with exclusive(raw_dir / "downloads" / f".{name}.lock"):
         files = wanted_files(name, source, raw_dir, from_dir)
         _check_disk(name, files, raw_dir)
-        _obtain_all(name, source, files, raw_dir)
+        files = _obtain_all(name, source, files, raw_dir)
         sums = {file.name: sha256_of(file) for file in files}
         num_files = _build(name, source, files, raw_dir)
         _pin(name, {file.name: sums[file.name] for file in files if not file.checksum}, raw_dir)
@@ -104,18 +104,28 @@ def _check_disk(name: str, files: Sequence[Wanted], raw_dir: Path) -> None:
         )
 
 
-def _obtain_all(name: str, source: FilesSource, files: Sequence[Wanted], raw_dir: Path) -> None:
-    """Obtain all files. Raises ValueError with one line per file that failed."""
-    failures = []
+def _obtain_all(name: str, source: FilesSource, files: Sequence[Wanted], raw_dir: Path) -> list[Wanted]:
+    """Obtain all files; return those that were obtained, all but some optional ones.
+
+    Raises ValueError with one line per other file that failed.
+    """
+    failures: list[str] = []
+    obtained: list[Wanted] = []
     for file in files:
         try:
             origin = obtain(file)
         except ValueError as error:
-            failures.append(f"{error}; {manual_hint(file, source.page, pins_path(raw_dir, name))}")
+            failure = f"{error}; {manual_hint(file, source.page, pins_path(raw_dir, name))}"
+            if file.entry.optional:
+                print(f"{name}: goes on without the optional file {file.name}: {failure}", flush=True)
+            else:
+                failures.append(failure)
         else:
+            obtained.append(file)
             print(f"{name}: {file.name}, {file.path.stat().st_size:,} bytes, {origin}", flush=True)
     if failures:
         raise ValueError("\n".join(failures))
+    return obtained
 
 
 def _pin(name: str, sums: dict[str, str], raw_dir: Path) -> None:

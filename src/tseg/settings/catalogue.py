@@ -32,6 +32,8 @@ class SourceFile(StrictModel):
     """Number of entries, for a file that is a JSON list. Default: not checked."""
     max_unpacked: PositiveInt | None = None
     """Upper limit of the unpacked size in bytes, for an archive. Default: the file is not unpacked."""
+    optional: bool = False
+    """Whether the source is complete without it. Default: no. If it cannot be had, `tseg fetch` says so and goes on."""
     also_called: list[str] = Field(default_factory=list)
     """Other names of copies of the file; `tseg fetch --from` looks for them too."""
 

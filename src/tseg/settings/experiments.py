@@ -4,7 +4,7 @@ A cell merges the settings of its table, its column and its row. A row or column
 {class} is repeated for every method or class. Cells with the same run share it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -37,6 +37,8 @@ class CellSettings(StrictModel):
     """Overrides of the configuration, by dotted key, such as model.embed_dim: 384."""
     evaluate: str | None = None
     """Data set to evaluate on. Default: `dataset`."""
+    split: Annotated[str, Field(pattern="^[^/]+$")] | None = None
+    """Split to evaluate on, such as val+miniv. Default: the data set's `evaluation`."""
     multiscale: bool | None = None
     """Average over scales and flips. Default: no."""
     crf: bool | RefinementName | None = None
@@ -158,6 +160,8 @@ def _check_figure(origin: str, kind: str, columns: list[Cell], settings: Setting
     datasets = {cell.evaluation.dataset for cell in columns}
     if len(datasets) != 1:
         raise ValueError(f"{origin}: its columns have {len(datasets)} data sets; a figure needs exactly one")
+    if len(splits := {cell.evaluation.split for cell in columns}) > 1:
+        raise ValueError(f"{origin}: its columns have {len(splits)} splits; a figure needs exactly one")
     if kind in ("expressions", "assignment") and len(columns) > 1:
         raise ValueError(f"{origin}: a figure of kind {kind} shows one run, not {len(columns)}; keep one column")
     of_classes = settings.datasets[datasets.pop()].classes is not None and not columns[0].evaluation.given
@@ -176,6 +180,17 @@ def runs_of(cells: Iterable[Cell]) -> dict[str, RunSettings]:
             if runs.setdefault(run.run, run) != run:
                 raise ValueError(f"two different runs are called {run.run}; vary keys with different last parts")
     return runs
+
+
+def excluding(cells: dict[str, list[Cell]], records: Sequence[str]) -> dict[str, list[Cell]]:
+    """Return the cells; a box pretraining that excludes images also excludes those of the files `records`."""
+
+    def exclude(run: RunSettings | None) -> RunSettings | None:
+        if run is None or not run.excluded_records:
+            return run
+        return run.model_copy(update={"excluded_records": list(dict.fromkeys([*run.excluded_records, *records]))})
+
+    return {name: [cell._replace(pretraining=exclude(cell.pretraining)) for cell in of] for name, of in cells.items()}
 
 
 def labels_of(settings: Settings, label_sets: LabelSets, evaluation: Evaluation) -> dict[str, list[str]] | None:
@@ -280,7 +295,7 @@ def _cell(
         raise ValueError(
             f"{origin}: class encoding knows only its training classes; set model.text_encoder to language_model"
         )
-    split = settings.datasets[evaluation_dataset].evaluation
+    split = cell.split or settings.datasets[evaluation_dataset].evaluation
     evaluation = Evaluation(evaluation_dataset, split, bool(cell.multiscale), cell.labels, given)
     threshold = settings.inference.threshold if cell.threshold == "calibrated" else cell.threshold or "fixed"
     if threshold == "oracle" and classes and not given:

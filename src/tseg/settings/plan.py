@@ -9,7 +9,16 @@ from typing import Any, Literal, cast
 from tseg.model.pooling import POOLINGS
 from tseg.settings.catalogue import Catalogue, check_sources
 from tseg.settings.encodings import PatchEncoding, TextEncoding, WholeViews, crop_views
-from tseg.settings.experiments import Cell, Experiments, LabelSets, figure_cells, labels_of, runs_of, table_cells
+from tseg.settings.experiments import (
+    Cell,
+    Experiments,
+    LabelSets,
+    excluding,
+    figure_cells,
+    labels_of,
+    runs_of,
+    table_cells,
+)
 from tseg.settings.layout import CellLayout, TableLayout
 from tseg.settings.run_schema import RunSettings
 from tseg.settings.runs import REFINEMENTS, Evaluation
@@ -51,9 +60,13 @@ class Plan:
         with prefix_errors(self.settings.experiments):
             self.tables: dict[str, list[Cell]] = table_cells(self.experiments, self.settings, self.label_sets)
             self.figures: dict[str, list[Cell]] = figure_cells(self.experiments, self.settings, self.label_sets)
+            cells = [*chain(*self.tables.values(), *self.figures.values())]
+            self.evaluations: dict[str, Evaluation] = {cell.evaluation.name: cell.evaluation for cell in cells}
+            # A table may evaluate on splits that the settings of its data set do not name.
+            self.tables = excluding(self.tables, self.evaluation_records)
+            self.figures = excluding(self.figures, self.evaluation_records)
             self.cells: list[Cell] = [*chain(*self.tables.values(), *self.figures.values())]
             self.runs: dict[str, RunSettings] = runs_of(self.cells)
-        self.evaluations: dict[str, Evaluation] = {cell.evaluation.name: cell.evaluation for cell in self.cells}
         self.trained: set[str] = {run.dataset for run in self.runs.values()}
         """Data sets that a run is trained on."""
         taught = {run.dataset for run in self.runs.values() if run.teacher}

@@ -35,6 +35,8 @@ def test_a_record_without_a_mask_has_no_box_and_may_have_no_size():
     ("changes", "reason"),
     [
         ({"expression": " \t\n"}, "its expression is empty; write one"),
+        ({"expression": "\ufeff\u200b"}, "its expression has no letter, digit or symbol that can be seen; write one"),
+        ({"expression": "..."}, "its expression has no letter, digit or symbol that can be seen; write one"),
         ({"mask": encode_mask(np.zeros((3, 4), bool))}, "its mask is empty; draw the region inside the image"),
         ({"expression": "dog \ud83d"}, "has an unpaired surrogate; remove it"),
         ({"record_id": "\udc00"}, "has an unpaired surrogate; remove it"),

@@ -1,5 +1,8 @@
+import hashlib
 import json
+import random
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ from PIL import Image, ImageDraw
 
 from tseg.datasets.readers.annotations import OpenSplit, Skipped
 from tseg.datasets.readers.phrasecut import COCO_NAMES, open_phrasecut, subset_tags
+from tseg.datasets.readers.polygons import fill_polygons
 from tseg.datasets.shapes.draw import draw_shapes
 from tseg.records import decode_mask
 
@@ -47,15 +51,42 @@ def test_a_mask_includes_its_outline_and_truncates_coordinates(tmp_path):
     np.testing.assert_array_equal(read_masks(write(tmp_path, [task]))[0], expected)
 
 
-def test_masks_are_the_union_of_pillows_polygons_and_points_are_skipped(tmp_path):
-    random = np.random.default_rng(0)
-    polygons = [random.uniform(-5, 45, size=(n, 2)).tolist() for n in (0, 1, 2, 3, 5, 9)]
+def random_polygons() -> Iterator[tuple[tuple[int, int], list[list[tuple[int, int]]]]]:
+    """The height and width of an image, and polygons that cross themselves, each other and the image's border."""
+    seeded = random.Random(0)
+    for number in range(600):
+        sides = (1, 60) if number % 3 else (200, 500)
+        width, height = seeded.randint(*sides), seeded.randint(*sides)
+        polygons = [
+            [
+                (seeded.randint(-width // 4, 5 * width // 4), seeded.randint(-height // 4, 5 * height // 4))
+                for _ in range(seeded.randint(2, 30))
+            ]
+            for _ in range(seeded.choice([1, 1, 3]))
+        ]
+        yield (height, width), polygons
+
+
+def test_polygons_are_filled_as_by_the_pillow_that_the_evaluator_pins():
+    digest = hashlib.sha256()
+    for size, polygons in random_polygons():
+        digest.update(fill_polygons([np.array(polygon) for polygon in polygons], size).tobytes())
+    # Computed with Pillow 6.1.0: the bytes of each mode L image after ImageDraw.polygon(corners, fill=1, outline=1).
+    assert digest.hexdigest() == "0a8ab18b41a581bbdcc22e369407f74aba2554e3059ca6870bb0ddc940fd3a32"
+
+
+def test_a_polygon_is_filled_along_its_edges_as_drawn_by_hand():
+    drawn = ["....#.....", "..###.....", "#####.....", ".#####....", ".#####....", ".....#...."]
+    expected = np.array([[char == "#" for char in row] for row in drawn])
+    np.testing.assert_array_equal(fill_polygons([np.array([(0, 2), (4, 0), (5, 5), (1, 4)])], (6, 10)), expected)
+
+
+def test_a_mask_is_the_union_of_its_polygons_and_points_are_skipped(tmp_path):
+    seeded = np.random.default_rng(0)
+    polygons = [seeded.uniform(-5, 45, size=(n, 2)).tolist() for n in (0, 1, 2, 3, 5, 9)]
     expected = np.zeros((30, 40), dtype=bool)
-    for polygon in polygons:
-        if len(polygon) >= 2:
-            image = Image.new("1", (40, 30))
-            ImageDraw.Draw(image).polygon([(int(x), int(y)) for x, y in polygon], fill=1, outline=1)
-            expected |= np.asarray(image)
+    for polygon in polygons[2:]:
+        expected |= fill_polygons([np.array(polygon).astype(int)], (30, 40))
     task = make_task(Polygons=[polygons[:2], polygons[2:4], polygons[4:]])
     np.testing.assert_array_equal(read_masks(write(tmp_path, [task]))[0], expected)
 
@@ -134,6 +165,24 @@ def test_names_are_ranked_by_their_frequency_in_training(tmp_path):
     val = [make_task(name, phrase_structure={"name": name}) for name in ranks]
     records, _ = read(open_phrasecut(write(tmp_path, val, refer_train=train), "val"))
     assert [record["tags"][0] for record in records] == list(ranks.values())
+
+
+def test_the_data_sets_own_counts_rank_names_where_they_are_present(tmp_path):
+    write(tmp_path, [make_task(name, phrase_structure={"name": name}) for name in ("rare", "common", "other")])
+    assert open_phrasecut(tmp_path, "val").name_ranks == "refer_train.json"
+    names = ["common", *(f"name{rank}" for rank in range(498)), "rare", "other"]
+    counts = {"cat": [[name, 1000 - rank] for rank, name in enumerate(names)], "att": [], "rel": []}
+    (tmp_path / "name_att_rel_count.json").write_text(json.dumps(counts))
+    opened = open_phrasecut(tmp_path, "val")
+    assert opened.name_ranks == "name_att_rel_count.json"
+    assert [record["tags"][0] for record in read(opened)[0]] == ["c101-500", "c20", "c500+"]
+
+
+@pytest.mark.parametrize("content", ["<html>", "[]", "{}", '{"cat": [1]}', '{"cat": null}'])
+def test_damaged_counts_are_named(tmp_path, content):
+    (write(tmp_path, [make_task()]) / "name_att_rel_count.json").write_text(content)
+    with pytest.raises(ValueError, match=r"name_att_rel_count\.json lists no categories .*; fetch it again"):
+        open_phrasecut(tmp_path, "val")
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,16 @@ def test_polygon_masks_are_the_union_of_pycocotools_masks():
     np.testing.assert_array_equal(decode_mask(compress(polygons, (HEIGHT, WIDTH)), HEIGHT, WIDTH), expected)
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("num_parts", [1, 2, 4])
+def test_a_list_of_run_lengths_is_the_union_that_refers_own_code_makes(compressed, num_parts):
+    masks = [random_mask(seed) & random_mask(seed + 50) for seed in range(num_parts)]
+    parts = [rle(encode_mask(mask) if compressed else runs_of(mask)) for mask in masks]
+    official = parts if compressed else coco_mask.frPyObjects(parts, HEIGHT, WIDTH)
+    expected = coco_mask.decode(official).sum(axis=2) > 0  # as in refer.py's getMask
+    np.testing.assert_array_equal(decode_mask(compress(parts, (HEIGHT, WIDTH)), HEIGHT, WIDTH), expected)
+
+
 def test_masks_match_pycocotools_and_the_order_matches_the_pickle(tmp_path):
     draw_shapes(tmp_path / "shapes", sets=["coco"], num_train=6, num_val=1, seed=0)
     folder = tmp_path / "shapes/coco/refer/data/refcoco"
@@ -180,6 +190,10 @@ def rle(counts, size=(HEIGHT, WIDTH)) -> dict:
         (rle("0"), "do not add up to the size of its image; correct them"),
         (rle("Zé"), "are damaged; fetch instances.json again"),
         (rle("oo"), "are damaged; fetch instances.json again"),
+        ([rle([0, HEIGHT * WIDTH]), rle([3, 4, 5])], "do not add up to the size of its image; correct them"),
+        ([rle([0, HEIGHT * WIDTH]), SQUARE], "not a list of points x, y; correct the polygon"),
+        ([SQUARE, rle([0, HEIGHT * WIDTH])], "not a list of points x, y; correct the polygon"),
+        ([{}], "its segmentation is neither polygons nor run lengths; write one of the two"),
         (rle(7), "its segmentation is neither polygons nor run lengths; write one of the two"),
     ],
 )

@@ -17,7 +17,8 @@ from tseg.datasets.shapes.draw import draw_shapes
 from tseg.datasets.shapes.images import image_rng
 from tseg.datasets.shapes.scenes import HUES, LEAST_VISIBLE, OUTLINES, Thing, draw_scene
 
-NUM_TRAIN, NUM_VAL, SEED = 30, 6, 3
+NUM_TRAIN, NUM_VAL, NUM_MINIV, SEED = 30, 6, 1, 3
+PHRASECUT_SPLITS = {"train": NUM_TRAIN, "val": NUM_VAL, "miniv": NUM_MINIV, "test": NUM_VAL}
 SETS = ("phrasecut", "coco", "voc")
 PHRASECUT = "phrasecut/VGPhraseCut_v0"
 REFS = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
@@ -114,14 +115,26 @@ def test_a_set_has_the_same_bytes_whether_drawn_alone_or_with_others(drawn: Path
 
 def test_the_image_sets_share_no_image(drawn: Path) -> None:
     images = [digest for name, digest in digests(drawn).items() if name.endswith(".jpg")]
-    assert len(set(images)) == len(images) == 3 * (NUM_TRAIN + NUM_VAL)
+    num_more = NUM_MINIV + NUM_VAL  # PhraseCut's miniv and test
+    assert len(set(images)) == len(images) == 3 * (NUM_TRAIN + NUM_VAL) + num_more
+
+
+def test_phrasecut_has_all_official_splits_with_images_and_tasks_of_their_own(drawn: Path) -> None:
+    infos = json.loads((drawn / PHRASECUT / "img_info.json").read_text())
+    of_split = {split: [info["image_id"] for info in infos if info["split"] == split] for split in PHRASECUT_SPLITS}
+    assert {split: len(ids) for split, ids in of_split.items()} == PHRASECUT_SPLITS
+    assert len({info["image_id"] for info in infos}) == len(infos) == sum(PHRASECUT_SPLITS.values())
+    for split, ids in of_split.items():
+        assert {task["image_id"] for task in tasks(drawn, split)} == set(ids)
+    every = [task["task_id"] for split in PHRASECUT_SPLITS for task in tasks(drawn, split)]
+    assert len(set(every)) == len(every)
 
 
 def test_first_images_do_not_change_when_more_are_drawn(drawn: Path, tmp_path: Path) -> None:
     fewer = tmp_path / "fewer"
     draw_shapes(fewer, sets=SETS, num_train=4, num_val=2, seed=SEED)
     jpegs = {name: digest for name, digest in digests(fewer).items() if name.endswith(".jpg")}
-    assert len(jpegs) == 18
+    assert len(jpegs) == 3 * (4 + 2) + 1 + 2
     assert jpegs.items() <= digests(drawn).items()
     assert tasks(fewer, "train") == [task for task in tasks(drawn, "train") if task["image_id"] <= 7]
     assert tasks(fewer, "val") == [task for task in tasks(drawn, "val") if task["image_id"] <= 4]

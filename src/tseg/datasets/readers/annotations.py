@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from tseg.expressions import clean_expression
 from tseg.images import MAX_PIXELS
 
 Record = dict[str, Any]
@@ -40,7 +41,12 @@ class OpenSplit(NamedTuple):
     read: Callable[[Any], Iterator[Record | Skipped]]
     """Turn one item into its records, in order; picklable and pure, as worker processes call it."""
     upright: bool = False
-    """Whether to skip images with an EXIF rotation flag. Their annotators saw the rotated image, not the stored one."""
+    """Whether annotators saw images turned by their EXIF orientation, as viewers show them, or their stored pixels.
+
+    It decides only if the size of an annotation fits both.
+    """
+    name_ranks: str | None = None
+    """The file whose counts rank category names, for the subsets of PhraseCut's evaluator."""
 
 
 def field(item: Record, key: str, kind: type[T]) -> T:
@@ -105,11 +111,13 @@ def make_record(
     `ignore`: RLE of the pixels to exclude from evaluation.
     `coco_id`: the image's COCO id, if known.
 
-    Raises RecordError for an empty expression, an empty mask, or text that cannot be encoded.
+    The expression is cleaned (`clean_expression`). Raises RecordError for an expression or a mask that is empty and
+    for text that cannot be encoded.
     """
-    words = expression.split()
-    if not words:
-        raise RecordError("its expression is empty; write one")
+    cleaned = clean_expression(expression)
+    if not cleaned:
+        fault = "has no letter, digit or symbol that can be seen" if expression.strip() else "is empty"
+        raise RecordError(f"its expression {fault}; write one")
     try:
         "".join([record_id, image_id, file_name, expression, group_id]).encode()
     except UnicodeEncodeError as error:
@@ -122,7 +130,7 @@ def make_record(
         "file_name": file_name,
         "height": height,
         "width": width,
-        "expression": " ".join(words),
+        "expression": cleaned,
         "group_id": group_id,
         "mask": mask,
         "box": box or drawn_box,

@@ -10,11 +10,14 @@ import pyarrow.parquet as pq
 
 from tseg.datasets.readers.annotations import Record
 from tseg.datasets.readers.json_stream import stream_member
+from tseg.expressions import clean_expression
 from tseg.settings.validation import check_known
 
 REQUIRED, OPTIONAL = ("image", "phrase"), ("mask", "id")
 TEXT_TYPES = ("string", "large_string", "string_view", "null")
 BATCH_ROWS = 1024
+TYPOGRAPHIC_QUOTES = "“”„‟«»‘’‚‛‹›"
+QUOTES = f"\"'{TYPOGRAPHIC_QUOTES}"
 
 PairRow = tuple[str, int, Record | str]
 """A row: its file; its number, from 1, or its first line in a CSV file; its values by column, or its fault."""
@@ -30,14 +33,16 @@ def csv_rows(path: Path) -> Iterator[PairRow]:
         try:
             for fields in reader:
                 "".join(fields).encode()
+                while len(fields) > len(columns) and not fields[-1].strip():
+                    fields.pop()  # a spreadsheet ends lines in the commas of empty columns
                 if line == 1:
-                    columns = fields
+                    check_separator(path, fields)
+                    columns = [column_name(name) for name in fields]
                     check_columns(path, columns)
                 elif len(fields) == len(columns):
                     yield str(path), line, dict(zip(columns, fields, strict=True))
                 elif fields:
-                    fault = f"its row has {len(fields)} fields, the header {len(columns)}; quote phrases with commas"
-                    yield str(path), line, fault
+                    yield str(path), line, row_fault(fields, columns)
                 line = reader.line_num + 1
         except UnicodeEncodeError:
             raise ValueError(f"{path}, line {line} is not UTF-8; save the file as UTF-8") from None
@@ -46,16 +51,31 @@ def csv_rows(path: Path) -> Iterator[PairRow]:
     check_columns(path, columns)  # an empty file has none
 
 
+def column_name(name: str) -> str:
+    """The name of a column without what spreadsheets add: capitals, spaces, quotes and invisible characters."""
+    return clean_expression(name).strip(QUOTES).strip().lower()
+
+
+def row_fault(fields: Sequence[str], columns: Sequence[str]) -> str:
+    """Why a row with more or fewer fields than `columns` is skipped."""
+    fault = f"its row has {len(fields)} fields, the header {len(columns)}"
+    if any(field.strip()[:1] in set(TYPOGRAPHIC_QUOTES) for field in fields):
+        return f'{fault}, and CSV knows only straight quotes; write " in place of typographic quotes'
+    return f"{fault}; quote phrases with commas"
+
+
 def parquet_rows(path: Path) -> Iterator[PairRow]:
     """Yield the rows of a Parquet file with their numbers. Raises ValueError."""
     numbers = count(1)
     try:
         with pq.ParquetFile(path) as file:
-            check_columns(path, file.schema_arrow.names)
+            columns = [column_name(name) for name in file.schema_arrow.names]
+            check_columns(path, columns)
             for column in file.schema_arrow:
                 check_type(path, column.name, column.type)
             for batch in file.iter_batches(BATCH_ROWS):
-                yield from ((str(path), next(numbers), row) for row in batch.to_pylist())
+                rows = batch.rename_columns(columns).to_pylist()
+                yield from ((str(path), next(numbers), row) for row in rows)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as Parquet ({error}); write it again") from None
 
@@ -72,14 +92,20 @@ def caption_rows(path: Path) -> Iterator[PairRow]:
             yield str(path), number, f"its image_id {image_id[:99]} is not in the list `images`; add the image there"
 
 
+def check_separator(path: Path, header: Sequence[str]) -> None:
+    """Raise ValueError if the header of a CSV file is separated by something else than commas."""
+    if len(header) == 1 and not {";", "\t"}.isdisjoint(header[0]):
+        raise ValueError(f"{path} has columns separated by semicolons or tabs; save it with commas")
+
+
 def check_columns(path: Path, columns: Sequence[str]) -> None:
     """Raise ValueError unless `columns` are those of a table of pairs."""
     if not columns:
         raise ValueError(f"{path} has no header; start it with the line image,phrase")
-    if len(columns) == 1 and not {";", "\t"}.isdisjoint(columns[0]):
-        raise ValueError(f"{path} has columns separated by semicolons or tabs; save it with commas")
     if "picture" in columns:  # the name of the column in earlier versions
         raise ValueError(f"{path} has the column 'picture'; rename it to 'image'")
+    if "" in columns:
+        raise ValueError(f"{path}: column {columns.index('') + 1} has no name; name it or remove it")
     for name in columns:
         check_known(name, [*REQUIRED, *OPTIONAL], f"{path} has the unknown column")
     for name in REQUIRED:

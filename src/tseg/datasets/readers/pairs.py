@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from PIL import Image
 
 from tseg.datasets.leakage import coco_id_of
 from tseg.datasets.readers.annotations import OpenSplit, Record, RecordError, Skipped, make_record
+from tseg.datasets.readers.find import find_file
 from tseg.datasets.readers.pair_files import OPTIONAL, READERS, REQUIRED, PairRow
 from tseg.images import MAX_PIXELS
 from tseg.records import encode_mask
@@ -67,7 +68,7 @@ def make_pair(annotations: Path, row_id: str, values: Record) -> Record:
             raise RecordError(f"its column {column!r} is empty; fill it in")
     # The id is the whole path: cats/1.jpg, dogs/1.jpg and cats/1.png are three images.
     image_id = relative_path("image", image)
-    region = read_region(annotations / relative_path("mask", mask)) if mask else None
+    region = read_region(find_mask(annotations, relative_path("mask", mask))) if mask else None
     return make_record(
         record_id=record_id or row_id,
         image_id=image_id,
@@ -94,13 +95,25 @@ def text(values: Record, column: str) -> str:
 
 
 def relative_path(column: str, name: str) -> str:
-    """Normalise the path `name`. Raises RecordError if it leaves its folder or is too long."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts:
+    """Normalise the path `name`, also one of Windows. Raises RecordError if it leaves its folder or is too long."""
+    of_windows = PureWindowsPath(name)
+    path = PurePosixPath(of_windows.as_posix() if "\\" in name else name)
+    if path.is_absolute() or (of_windows.drive and of_windows.root):
+        hint = f"write only the part below its folder, such as {of_windows.name!r}"
+        raise RecordError(f"its {column} {name[:99]!r} is an absolute path; {hint}")
+    if ".." in path.parts:
         raise RecordError(f"its {column} {name[:99]!r} leaves its folder; write a relative path without ..")
     if len(name.encode()) > 1000 or any(len(part.encode()) > 255 for part in path.parts):
         raise RecordError(f"its {column} {name[:99]!r} is too long for a file name; shorten it")
     return str(path)
+
+
+def find_mask(annotations: Path, name: str) -> Path:
+    """The path of a mask, found like an image. Raises RecordError."""
+    try:
+        return find_file(name, [annotations], "add the file or correct its path")[0]
+    except RecordError as error:
+        raise RecordError(f"its mask {name[:99]!r} {error}") from None
 
 
 def read_region(path: Path) -> np.ndarray:
@@ -108,8 +121,6 @@ def read_region(path: Path) -> np.ndarray:
 
     The PNG is black and white, greyscale or palette, with at most 8 bits per pixel. Raises RecordError.
     """
-    if not path.is_file():
-        raise RecordError(f"its mask {path} does not exist; add the file")
     try:
         with Image.open(path, formats=["PNG"]) as mask:
             if mask.width * mask.height > MAX_PIXELS or getattr(mask, "n_frames", 1) > 1:

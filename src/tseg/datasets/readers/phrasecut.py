@@ -1,5 +1,6 @@
 """Read PhraseCut's annotation files (Wu et al. 2020, version 0), one record per task."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -7,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
 
 from tseg.datasets.readers.annotations import (
     OpenSplit,
@@ -21,6 +21,7 @@ from tseg.datasets.readers.annotations import (
 )
 from tseg.datasets.readers.json_stream import stream_list
 from tseg.datasets.readers.on_disk import Lookup, id_text
+from tseg.datasets.readers.polygons import fill_polygons
 from tseg.files import require_file
 from tseg.records import encode_mask
 
@@ -43,6 +44,10 @@ RANKED = 500
 """Number of ranked category names, as the evaluator's last subset is c500+."""
 
 
+OFFICIAL_COUNTS, COUNTED = "name_att_rel_count.json", "refer_train.json"
+"""The files that rank category names: that of the evaluator, and its substitute."""
+
+
 class Task(NamedTuple):
     """A task, its `number` in `file` from 0, and its image's entry in img_info.json, if any."""
 
@@ -59,8 +64,10 @@ def open_phrasecut(annotations: Path, split: str) -> OpenSplit:
     """
     paths = [split_path(annotations, part) for part in split.split("+")]
     images = Lookup(stream_list(annotations / "img_info.json"), "image_id")
-    ranks = name_ranks(annotations / "refer_train.json")
-    return OpenSplit(stream_tasks(paths, images), partial(read_task, ranks))
+    official = annotations / OFFICIAL_COUNTS
+    ranks = official_ranks(official) if official.is_file() else counted_ranks(annotations / COUNTED)
+    name_ranks = OFFICIAL_COUNTS if official.is_file() else COUNTED
+    return OpenSplit(stream_tasks(paths, images), partial(read_task, ranks), name_ranks=name_ranks)
 
 
 def stream_tasks(paths: list[Path], images: Lookup) -> Iterator[Task]:
@@ -77,17 +84,27 @@ def split_path(annotations: Path, split: str) -> Path:
     return require_file(annotations / f"refer_{split}.json", hint)
 
 
-def name_ranks(path: Path) -> dict[str, int]:
+def official_ranks(path: Path) -> dict[str, int]:
+    """Rank the first `RANKED` category names in the data set's own list, from 0. Raises ValueError if it is damaged."""
+    try:
+        names = [name for name, _ in json.loads(path.read_text(encoding="utf-8"))["cat"]]
+    except (ValueError, TypeError, KeyError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} lists no categories with their counts under cat ({reason}); fetch it again") from None
+    return {id_text(name): rank for rank, name in enumerate(names[:RANKED])}
+
+
+def counted_ranks(path: Path) -> dict[str, int]:
     """Rank the `RANKED` most frequent category names in the tasks of `path`, from 0."""
-    # ASSUME names are ranked by their frequency in the training split. The evaluator ranks them by
-    # name_att_rel_count.json, which users need not have. Ties keep the order of the file.
+    # ASSUME without the data set's own list, names are ranked by their frequency in the training split. Ties keep the
+    # order of the file.
     structures = (task.get("phrase_structure") for task in stream_list(path))
     names = Counter(id_text(structure.get("name")) for structure in structures if isinstance(structure, dict))
     return {name: rank for rank, (name, _) in enumerate(names.most_common(RANKED))}
 
 
 def read_task(ranks: dict[str, int], task: Task) -> Iterator[Record | Skipped]:
-    """The record of one task, or why it is skipped; `ranks` come from `name_ranks`."""
+    """The record of one task, or why it is skipped; `ranks`: category names to ranks, from 0."""
     try:
         yield make_task_record(task.content, task.image, ranks)
     except RecordError as reason:
@@ -124,12 +141,8 @@ def rasterise(instances: list[Any], size: tuple[int, int]) -> np.ndarray:
     """
     if not all(isinstance(instance, list) for instance in instances):
         raise RecordError("one of its Polygons is not a list of polygons; correct it in the file")
-    canvas = Image.new("L", (size[1], size[0]))
-    draw = ImageDraw.Draw(canvas)
-    for polygon in region_points(polygon for instance in instances for polygon in instance):
-        if len(polygon) >= 2:
-            draw.polygon(polygon.astype(int).ravel().tolist(), fill=1, outline=1)
-    return np.asarray(canvas) > 0
+    polygons = region_points(polygon for instance in instances for polygon in instance)
+    return fill_polygons([polygon.astype(int) for polygon in polygons if len(polygon) >= 2], size)
 
 
 def subset_tags(structure: Record, num_instances: int, share: float, ranks: dict[str, int]) -> list[str]:

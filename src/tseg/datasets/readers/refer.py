@@ -152,11 +152,15 @@ def check_box(box: Any) -> list[float]:
 
 
 def compress(segmentation: Any, size: tuple[int, int]) -> str:
-    """Convert a COCO segmentation (polygons, or run lengths, compressed or not) to compressed RLE. Raises RecordError.
+    """Convert a COCO segmentation to compressed RLE. Raises RecordError.
 
+    It is a list of polygons, or run lengths, compressed or not, or a list of these; a list means the union.
     pycocotools is written in C and trusts its input, so all values are checked first.
     """
     match segmentation:
+        case [_, *_] if all(isinstance(part, dict) for part in segmentation):
+            parts: Any = [{"size": size, "counts": compress(part, size).encode("ascii")} for part in segmentation]
+            return cast(bytes, coco_mask.merge(parts)["counts"]).decode("ascii")
         case [_, *_]:
             polygons = [points.ravel().tolist() for points in region_points(segmentation)]
             if min(map(len, polygons)) < 6:  # pycocotools reads two points as a box

@@ -17,13 +17,15 @@ from tseg.datasets.shapes.scenes import OUTLINES, Thing
 from tseg.datasets.shapes.voc import draw_voc
 
 CATEGORY_IDS = {category: number for number, category in enumerate(OUTLINES, start=1)}
+MINIV_PART = 10  # val has this many times the images of miniv
 REFS_NAMES = {"refcoco": "refs(unc).p", "refcoco+": "refs(unc).p", "refcocog": "refs(umd).p"}
 
 
 def draw_shapes(dir: Path, *, sets: Sequence[str], num_train: int, num_val: int, seed: int) -> dict[str, int]:
     """Draw `num_train` and `num_val` images per image set; replace the folder `dir` when all are drawn.
 
-    `sets`: any of phrasecut, coco and voc. An image and its expressions depend only on `seed`, the set, the split and
+    `sets`: any of phrasecut, coco and voc. PhraseCut has two more splits: test is as large as val, miniv has a tenth of
+    its images. An image and its expressions depend only on `seed`, the set, the split and
     the index in the split. Returns the counts of images and expressions, with keys such as `phrasecut train images`.
     """
     partial = dir.with_name(f"{dir.name}.partial")
@@ -40,6 +42,7 @@ def draw_shapes(dir: Path, *, sets: Sequence[str], num_train: int, num_val: int,
 def _draw_phrasecut(dir: Path, num_images: dict[str, int], seed: int) -> dict[str, int]:
     """Draw images and write tasks as in VGPhraseCut_v0; return their counts."""
     dir /= Path("phrasecut", "VGPhraseCut_v0")
+    num_images = num_images | {"miniv": -(-num_images["val"] // MINIV_PART), "test": num_images["val"]}
     infos: list[dict[str, Any]] = []
     tasks: dict[str, list[dict[str, Any]]] = {split: [] for split in num_images}
     for image in draw_images(dir / "images", "{}.jpg", "phrasecut", num_images, seed):

@@ -10,7 +10,9 @@ from tseg.datasets.shapes.scenes import Thing, draw_scene
 from tseg.progress import progress
 
 IMAGE_SETS = ("phrasecut", "coco", "voc")
-SPLITS = ("train", "val")
+SPLITS = ("train", "val", "miniv", "test")
+IDS_PER_SPLIT = 10**6
+"""Image ids of miniv start at twice this number, those of test at three times."""
 JPEG_QUALITY = 90
 
 
@@ -41,9 +43,14 @@ def draw_images(
         for index in progress(range(num), f"{image_set} {split}", "images"):
             rng = image_rng(seed, image_set, split, index)
             drawing, things = draw_scene(rng)
-            # Odd ids for train, even for val, so that the size of one split does not change the ids of the other.
-            image_id = 2 * index + 1 + SPLITS.index(split)
+            image_id = _image_id(split, index)
             name = file_name.format(image_id)
             drawing.save(images_dir / name, quality=JPEG_QUALITY)
             info = {"id": image_id, "file_name": name, "width": drawing.width, "height": drawing.height}
             yield DrawnImage(info, split, things, rng)
+
+
+def _image_id(split: str, index: int) -> int:
+    """The id of an image, which does not depend on the sizes of the splits: odd for train, even for val."""
+    position = SPLITS.index(split)
+    return 2 * index + 1 + position if position < 2 else position * IDS_PER_SPLIT + index

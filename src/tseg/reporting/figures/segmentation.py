@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from tseg.files import atomic_write
 from tseg.images import open_image
@@ -16,10 +16,10 @@ def write_segmentation(
 ) -> Iterator[tuple[Path, str, float]]:
     """Write a mask and an overlay (PNG) per expression of the image at `path` to the folder `output`.
 
-    Yields each file, its expression and the share of the image that the mask covers. An image with an EXIF rotation
-    flag is rotated first, as viewers show it. (Annotations of data sets refer to the stored pixels instead.)
+    Yields each file, its expression and the share of the image that the mask covers. As everywhere, an image is turned
+    as its EXIF orientation says.
     """
-    image = ImageOps.exif_transpose(open_image(path))
+    image = open_image(path)
     for number, (expression, mask) in enumerate(zip(expressions, segmenter(image, expressions), strict=True), 1):
         for kind, drawn in {"mask": Image.fromarray(mask), "overlay": overlay(image, [mask], [PREDICTION])}.items():
             file = output / f"{path.stem}-{number}-{kind}.png"

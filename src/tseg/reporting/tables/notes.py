@@ -87,6 +87,12 @@ def how_measured(summaries: Sequence[Summary], best: str, num_missing: int) -> l
     ]
 
 
+def category_ranks(summaries: Sequence[Summary]) -> list[str]:
+    """Name the files by which PhraseCut's categories are ranked."""
+    files = _listed(filter(None, (each.predictions.evaluated_on.name_ranks for each in summaries)))
+    return [f"Categories are ranked by their counts in {files}."] if files else []
+
+
 def _counted(sentence: str, counts: Iterable[tuple[Summary, int | None]]) -> list[str]:
     """Complete the `sentence` with the non-zero counts, each with its run and split. Empty if there are none."""
     found = _listed(

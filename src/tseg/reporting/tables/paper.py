@@ -12,6 +12,7 @@ from tseg.files import require_file
 from tseg.reporting.tables.formats import RowGroup, Sheet, csv_text, latex, sheet_texts, write_texts
 from tseg.reporting.tables.notes import (
     RESOLUTION,
+    category_ranks,
     describe_data,
     engineered_labels,
     how_measured,
@@ -48,6 +49,7 @@ def write_table(layout: TableLayout, output: Path, *, published: Path) -> None:
         notes=[
             *how_measured(summaries, layout.best, num_missing=int(np.isnan(detail["value"].to_numpy()).sum())),
             *([layout.note] if layout.note else []),
+            *(category_ranks(summaries) if any(cell.metric.startswith("subsets.c") for cell in layout.cells) else []),
             f"Every seed and the other metrics: {detail_path.name}.",
             *remarks(published_results),
         ],
