@@ -55,7 +55,7 @@ def in_place(folder: Path) -> dict[str, Any]:
 def test_a_configuration_of_the_repository_has_a_plan(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(CONFIG.parent)
     plan = Plan.read([f"config/{name}"])
-    assert len(plan.runs) == 46
+    assert len(plan.runs) == 56
     assert {cell.run.run for cell in plan.cells} < set(plan.runs)  # pretrainings have no cell
 
 
@@ -103,6 +103,71 @@ def test_box_pretraining_excludes_the_images_of_every_split_that_a_table_evaluat
     assert all(not run.excluded_records for run in make_plan({"boxes first": boxes}, columns).runs.values())
 
 
+def test_a_student_learns_from_its_teachers_masks_of_the_training_images_at_the_same_seed(make_plan: MakePlan) -> None:
+    plan = make_plan({"student": {"method": "TSEG", "supervision": "pseudo"}}, ON_PHRASECUT)
+    assert set(plan.runs) == {"phrasecut-mpa", "phrasecut-mpa-pseudo"}
+    student = plan.runs["phrasecut-mpa-pseudo"]
+    assert (student.teacher, student.pooling) == ("phrasecut-mpa", plan.runs["phrasecut-mpa"].pooling)
+    assert plan.pseudo_labels("phrasecut-mpa-pseudo", 3) == ["results/pseudo_labels/phrasecut-mpa-pseudo/seed3.parquet"]
+    taught = "results/predictions/phrasecut-mpa/seed3/phrasecut-train.parquet"
+    assert plan.taught_predictions("phrasecut-mpa-pseudo", 3) == taught
+    assert plan.records("phrasecut-train") == student.records == "data/records/phrasecut/train.parquet"
+    assert plan.pseudo_labels("phrasecut-mpa", 3) == []
+    assert plan.pseudo_label_options("phrasecut-mpa-pseudo")["crf"] == "none"
+
+
+def test_a_teacher_shares_what_is_varied_of_weak_training(make_plan: MakePlan) -> None:
+    varied = {"training.weak.loss": "sum", "training.pseudo.iterations": 5}
+    plan = make_plan({"student": {"method": "TSEG", "supervision": "pseudo", "settings": varied}})
+    assert set(plan.runs) == {"phrasecut-mpa+loss=sum", "phrasecut-mpa-pseudo+iterations=5+loss=sum"}
+
+
+def test_classes_that_are_given_are_scored_as_records(make_plan: MakePlan) -> None:
+    plan = make_plan(
+        {"given": {"given": True, "method": "TSEG"}, "found": {"method": "TSEG"}}, {"": {"dataset": "voc"}}
+    )
+    assert set(plan.evaluations) == {"voc-val+given", "voc-val"}
+    assert plan.labels("voc-val+given") == {}
+    assert "confidence" not in plan.mask_options("voc-mpa", "voc-val+given", "plain")
+    assert "confidence" in plan.mask_options("voc-mpa", "voc-val", "plain")
+    with pytest.raises(ValueError, match="given is for data sets with classes"):
+        make_plan({"given": {"given": True, "method": "TSEG"}})
+
+
+def frozen(**training: Any) -> dict[str, Any]:
+    """Settings with frozen encoders and fixed crops."""
+    values = default()
+    values["image_encoders"]["vit"] |= {"weights": "data/raw/own/vit.safetensors", "trainable": "heads"}
+    values["language_model"] |= {"weights": "text", "trainable": "heads"}
+    values["training"]["weak"] |= {"views": 2} | training
+    return {key: values[key] for key in ("image_encoders", "language_model", "training")}
+
+
+def test_runs_with_the_same_frozen_encoders_read_the_same_tokens(make_plan: MakePlan) -> None:
+    plan = make_plan({"{method}": {}}, **frozen())
+    for name in ("phrasecut-gap", "phrasecut-mpa"):
+        assert plan.tokens(name) == plan.tokens("phrasecut-gap")
+        assert plan.tokens(name, "phrasecut-val") == plan.tokens("phrasecut-gap", "phrasecut-val")
+    files = {*plan.tokens("phrasecut-mpa").values(), *plan.tokens("phrasecut-mpa", "phrasecut-val").values()}
+    assert files == {f"data/tokens/{name}.parquet" for name in plan.encodings} and len(files) == 3
+
+
+def test_each_kind_of_view_has_tokens_of_its_own(make_plan: MakePlan) -> None:
+    rows = {"one": {"method": "TSEG"}, "several": {"method": "TSEG", "multiscale": True}}
+    plan = make_plan(rows | {"larger": {"method": "TSEG", "settings": {"training.weak.resolution": 108}}}, **frozen())
+    crops = {name for name, encoding in plan.encodings.items() if encoding.kind == "patches" and "train" in name}
+    whole = {name for name, encoding in plan.encodings.items() if encoding.kind == "patches" and "val" in name}
+    assert len(crops) == len(whole) == 2
+
+
+def test_without_fixed_crops_or_with_windows_the_encoder_runs(make_plan: MakePlan) -> None:
+    assert set(make_plan({"{method}": {}}, **frozen(views=None)).tokens("phrasecut-mpa")) == {"texts"}
+    inference = default()["inference"] | {"window": 96}
+    plan = make_plan({"{method}": {}}, inference=inference, **frozen())
+    assert plan.tokens("phrasecut-mpa", "phrasecut-val") == {}
+    assert not make_plan({"{method}": {}}).encodings
+
+
 def test_a_class_encoding_knows_the_classes_of_its_data_set(make_plan: MakePlan) -> None:
     plan = make_plan({"GAP": {"method": "GAP", "settings": CLASS_ENCODING}}, {"mIoU": {"dataset": "voc"}})
     classes = plan.settings.datasets["voc"].classes
@@ -125,9 +190,10 @@ def test_a_data_set_without_sources_is_read_from_its_annotation_files(make_plan:
 def test_an_empty_folder_is_refused_if_a_run_needs_it(make_plan: MakePlan, tmp_path: Path) -> None:
     folder = tmp_path / "own"
     folder.mkdir()
+    plan = make_plan({"{method}": {}}, datasets=in_place(folder))
     complaint = f"datasets.phrasecut.annotations: {folder} holds no annotation file; put them there"
     with pytest.raises(ValueError, match=complaint):
-        make_plan({"{method}": {}}, datasets=in_place(folder))
+        plan.raw_inputs("phrasecut")
     make_plan({"{method}": {}}, {"mIoU": {"dataset": "refcoco"}}, datasets=in_place(folder))
 
 

@@ -107,7 +107,8 @@ def _unnamed_run(
         for key in ("iterations", "batch_size")
     }
     values = training.model_dump(exclude={"pretraining", "exclude_evaluation"})
-    if pooling and training.same_image_weight:
+    if supervision == "weak" and training.same_image_weight:
+        assert pooling is not None, "weak supervision has a pooling"
         _check_overlap(pooling)
     excludes = supervision == "boxes" and training.exclude_evaluation
     start = training.pretraining if supervision == "weak" else None
