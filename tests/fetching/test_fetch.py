@@ -90,6 +90,19 @@ def test_archives_are_unpacked_other_files_are_linked_and_the_manifest_lists_all
     }
 
 
+def test_an_optional_file_is_used_where_it_can_be_had_and_missed_without_failing(
+    server, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extra = {"urls": [f"{server.url}/gone.json"], "optional": True}
+    source = source_of(("list.txt",), list_txt={"urls": [server.serve("a", b"1 2")]}, extra_json=extra)
+    assert list(fetch_source("things", source, raw)["files"]) == ["list.txt"]
+    assert contents(raw / "things") == {"list.txt": b"1 2"}
+    assert "things: goes on without the optional file extra.json: extra.json could not be" in capsys.readouterr().out
+    put(raw, "things", "extra.json", b"{}")
+    assert list(fetch_source("things", source, raw)["files"]) == ["list.txt", "extra.json"]
+    assert contents(raw / "things") == {"list.txt": b"1 2", "extra.json": b"{}"}
+
+
 def test_a_second_fetch_downloads_nothing_and_returns_the_same_manifest(server, raw: Path, tmp_path: Path) -> None:
     source = archive_source(server.serve("a.zip", IMAGES_ZIP))
     first = fetch_source("things", source, raw)

@@ -161,28 +161,42 @@ def test_views_that_agree_are_as_one(pooling: str | None) -> None:
     np.testing.assert_allclose(probabilities([s, s], pooling), probabilities(s, pooling), atol=1e-5)
 
 
-@pytest.mark.parametrize("pooling", ["gap", "spa", "mpa", None])
+def shift(views: list[Tensor], rule: str) -> list[Tensor]:
+    """Each map of each view minus its own threshold."""
+    return [torch.stack([s - RULES[rule](s.numpy()) for s in view]) for view in views]
+
+
 @pytest.mark.parametrize("rule", RULES)
-def test_a_rule_cuts_each_map_at_its_own_threshold(pooling: str | None, rule: str) -> None:
-    """Where masks exclude each other, the similarities compete by how far they exceed their thresholds."""
-    views = random_views()
-    full = np.mean([to_pixels(view) for view in views], axis=0)
-    margins = np.stack([similarities - RULES[rule](similarities) for similarities in full])
-    expected = margins > 0
-    if pooling in ("gap", "spa"):
-        expected &= margins == margins.max(axis=0)
-    assert expected.any(axis=(1, 2)).all()
-    np.testing.assert_array_equal(masks(views, pooling, threshold=rule), expected)
-    found = probabilities(views, pooling, threshold=rule)
-    np.testing.assert_array_equal(found > 0.5, expected)
+@pytest.mark.parametrize("pooling", ["mpa", "gap", "gmp"])
+def test_a_rule_replaces_the_background_similarity_of_each_map(pooling: str, rule: str) -> None:
+    """m of eq. 6, averaged over views; for GAP and GMP too, if their masks may overlap."""
+    m = np.mean([to_pixels(s.sigmoid()) for s in shift(random_views(), rule)], axis=0)
+    found = probabilities(random_views(), pooling, threshold=rule, exclusive_activations=False)
+    np.testing.assert_allclose(found, m, rtol=1e-5)
+    assert (m > 0.5).any(axis=(1, 2)).all()
 
 
-def test_a_rule_shifts_the_log_odds() -> None:
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("pooling", ["spa", "gap", "gmp"])
+def test_with_a_rule_exclusive_masks_compete_after_the_shift(pooling: str, rule: str) -> None:
+    labels = wseg_masks(shift(random_views(), rule)).argmax(axis=0)
+    expected = np.stack([labels == j + 1 for j in range(4)])
+    np.testing.assert_array_equal(masks(random_views(), pooling, threshold=rule), expected)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_under_full_supervision_a_rule_shifts_the_interpolated_similarities(rule: str) -> None:
     s = random_similarities()
-    full = to_pixels(s)
-    shifts = np.array([RULES["halfway"](similarities) for similarities in full])[:, None, None]
-    expected = 1 / (1 + np.exp(shifts - full))
-    np.testing.assert_allclose(probabilities(s, "mpa", threshold="halfway"), expected, rtol=1e-5)
+    found = masks(s, None, threshold=rule)
+    np.testing.assert_array_equal(found, to_pixels(shift([s], rule)[0]) > 0)
+
+
+@pytest.mark.parametrize("pooling", ["gap", "spa", "mpa", None])
+def test_a_calibrated_mask_does_not_depend_on_a_constant_added_to_all_similarities(pooling: str | None) -> None:
+    s = random_similarities()
+    for rule in ("halfway", "otsu"):
+        found = probabilities(s - 30, pooling, threshold=rule)
+        np.testing.assert_allclose(found, probabilities(s, pooling, threshold=rule), atol=1e-4)
 
 
 @pytest.mark.parametrize("pooling", ["gap", "gmp", "spa", "mpa", None])

@@ -263,12 +263,19 @@ def test_confidences_are_averaged_over_views(pooling: str) -> None:
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_with_a_rule_labels_compete_by_their_margins(pooling: str) -> None:
-    full = np.mean([to_pixels(view.double()) for view in random_views()], axis=0)
-    margins = full - np.array([(similarities.min() + similarities.max()) / 2 for similarities in full])[:, None, None]
-    odds = np.exp(np.concatenate([np.zeros((1, HEIGHT, WIDTH)), margins]))
+def test_with_a_rule_words_compete_by_shifted_similarities(pooling: str) -> None:
+    """SPA as eq. 5; the others by their odds against the background, as mpa."""
+    middles = [(s.amax(dim=(1, 2), keepdim=True) + s.amin(dim=(1, 2), keepdim=True)) / 2 for s in random_views()]
+    shifted = [(s - middle).double() for s, middle in zip(random_views(), middles, strict=True)]
+    if pooling == "spa":
+        shares = [torch.cat([torch.zeros_like(s[:1]), s]).softmax(dim=0) for s in shifted]
+        expected = sum(map(to_pixels, shares)) / len(shares)
+    else:
+        f = sum(to_pixels(s.sigmoid()) for s in shifted) / len(shifted)
+        odds = np.concatenate([np.ones((1, HEIGHT, WIDTH)), f / (1 - f)])
+        expected = odds / odds.sum(axis=0)
     found = probabilities(random_views(), pooling, threshold="halfway")
-    np.testing.assert_allclose(found, odds / odds.sum(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_pamr_refines_labels() -> None:

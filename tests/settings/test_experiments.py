@@ -36,6 +36,19 @@ def grid(
     return table_cells(parse(Experiments, experiments, "own.yaml"), settings, LABEL_SETS)["own"]
 
 
+def test_rows_can_vary_the_loss_of_weak_training() -> None:
+    rows = {
+        "mean": {"method": "TSEG"},
+        "sum": {"method": "TSEG", "settings": {"training.weak.loss": "sum"}},
+        "apart": {"method": "TSEG", "settings": {"training.weak.same_image_weight": 0.1}},
+    }
+    assert [cell.run.run for cell in grid(rows)] == [
+        "phrasecut-mpa",
+        "phrasecut-mpa+loss=sum",
+        "phrasecut-mpa+same_image_weight=0.1",
+    ]
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "paper.yaml"])
 def test_both_scales_describe_every_table_and_figure_of_the_paper(name: str) -> None:
     experiments, settings = read(Experiments, "experiments.yaml"), read(Settings, name)

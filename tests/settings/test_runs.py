@@ -50,6 +50,38 @@ def test_a_name_lists_what_differs_and_nothing_else() -> None:
     assert make_run(settings, "refcoco", "full", None, {}).run == "refcoco-full"
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "name"),
+    [
+        ("loss", "sum", "loss=sum"),
+        ("same_image_weight", 0.1, "same_image_weight=0.1"),
+        ("ignore_similar", 0.8, "ignore_similar=0.8"),
+        ("optimizer.rates.heads", 25, "heads=25"),
+        ("optimizer.decay", "matrices", "decay=matrices"),
+    ],
+)
+def test_settings_of_a_training_vary_a_run_and_show_in_its_name(key: str, value: Any, name: str) -> None:
+    varied = {f"training.weak.{key}": value}
+    run = make_run(default(), "phrasecut", "weak", MPA, varied)
+    assert run.run == f"phrasecut-mpa+{name}"
+    found = run.training.model_dump()
+    for part in key.split("."):
+        found = found[part]
+    assert found == value
+    full = make_run(default(), "phrasecut", "full", None, varied)
+    assert full == make_run(default(), "phrasecut", "full", None, {})
+    assert (full.training.targets, full.training.loss, full.training.same_image_weight) == (None, None, None)
+
+
+@pytest.mark.parametrize("pooling", ["gap", "gmp", "spa"])
+def test_masks_of_a_pooling_that_cannot_overlap_are_not_pushed_apart(pooling: str) -> None:
+    varied = {"training.weak.same_image_weight": 0.1}
+    complaint = f"training.weak.same_image_weight: the pooling {pooling} has no masks that could overlap; .* with mpa$"
+    with pytest.raises(ValueError, match=complaint):
+        make_run(default(), "phrasecut", "weak", PoolingSettings(name=pooling), varied)
+    assert make_run(default(), "phrasecut", "weak", PoolingSettings(name=pooling), dict.fromkeys(varied, 0))
+
+
 def test_options_that_differ_from_the_defaults_close_the_name_in_alphabetical_order() -> None:
     assert with_options(size_lambda=0.1).run == "phrasecut-mpa+size_lambda=0.1"
     assert with_options(size_power=0, size_lambda=0.0).run == "phrasecut-mpa+size_lambda=0+size_power=0"

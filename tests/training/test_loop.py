@@ -2,6 +2,7 @@
 
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tseg.model.pooling import POOLINGS
 from tseg.model.tseg import TSEG, save_model
 from tseg.training import objectives
 from tseg.training.batches import Batch, PixelBatches, Sampling, WeakBatches
-from tseg.training.loop import optimise
+from tseg.training.loop import NUM_EMPTY, optimise
 from tseg.training.objectives import Objective
 from tseg.training.schedule import poly_schedule
 from tseg.training.targets import TfidfTargets, identity_targets
@@ -219,6 +220,52 @@ def test_history_has_each_iteration_once_with_its_learning_rate(training: Callab
     assert [row["learning_rate"] for row in run.history] == pytest.approx(expected)
     assert run.history[0]["tau"] == pytest.approx(10.0)
     assert len({row["tau"] for row in run.history} | {run.model.tau.item()}) == ITERATIONS + 1
+
+
+@pytest.mark.parametrize("supervision", SUPERVISIONS)
+def test_history_has_the_coverage_of_the_iterations_own_similarities(
+    training: Callable[[str], Training], supervision: str
+) -> None:
+    seen = []
+
+    def objective(similarities: Tensor, batch: Batch) -> Tensor:
+        seen.append(objectives.coverage(similarities.detach(), batch))
+        return OBJECTIVES[supervision](similarities, batch)
+
+    run = training("run")(supervision=supervision, objective=objective)
+    assert [{name: row[name] for name in ("foreground", "empty")} for row in run.history] == seen
+    assert len({row["foreground"] for row in seen}) > 10
+
+
+def empty_masks(similarities: Tensor, batch: Batch) -> Tensor:
+    """Drives every similarity below 0."""
+    return similarities.mean()
+
+
+def test_masks_that_stay_empty_are_warned_of_once(training: Callable[[str], Training]) -> None:
+    with pytest.warns(UserWarning) as found:
+        history = training("run")(objective=empty_masks, optimizer="AdamW", rate=1e-2, iterations=60).history
+    assert history[-1]["empty"] == 1
+    (warning,) = found
+    first = next(row["iteration"] for row in history if row["empty"] >= 0.95)
+    complaint = f"iteration {first + NUM_EMPTY - 1}: nearly all masks stay empty"
+    assert str(warning.message).startswith(complaint)
+    assert "lower learning_rate" in str(warning.message)
+
+
+def test_masks_that_are_empty_for_a_while_are_not_warned_of(training: Callable[[str], Training]) -> None:
+    """MPA's masks on shapes are for ten rows."""
+    calls = []
+
+    def objective(similarities: Tensor, batch: Batch) -> Tensor:
+        calls.append(similarities)
+        return similarities.mean() * (1 if len(calls) < NUM_EMPTY // 2 else -1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        history = training("run")(objective=objective, optimizer="AdamW", rate=1e-2, iterations=60).history
+    assert sum(row["empty"] >= 0.95 for row in history) >= NUM_EMPTY // 2
+    assert history[-1]["empty"] == 0
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tseg.training.losses import box_loss, classification_loss, dice_loss
+from tseg.training.losses import box_loss, classification_loss, dice_loss, overlap_loss
 
 
 def reference_loss(z: np.ndarray, zbar: np.ndarray) -> np.ndarray:
@@ -32,6 +32,28 @@ def test_loss_is_the_papers_averaged_over_images_and_expressions() -> None:
     expected = reference_loss(scores.numpy(), targets.numpy()).mean() / scores.shape[1]
     np.testing.assert_allclose(classification_loss(scores, targets), expected, rtol=1e-12)
     np.testing.assert_allclose(classification_loss(scores.float(), targets.float()), expected, rtol=1e-5)
+
+
+def test_the_sum_over_expressions_is_the_papers_averaged_over_images() -> None:
+    scores, targets = random_scores()
+    expected = reference_loss(scores.numpy(), targets.numpy()).mean()
+    np.testing.assert_allclose(classification_loss(scores, targets, over_expressions="sum"), expected, rtol=1e-12)
+
+
+def test_pairs_that_do_not_count_have_no_part_in_mean_and_sum() -> None:
+    scores, targets = random_scores()
+    counted = (torch.rand(6, 9, generator=torch.Generator().manual_seed(1)) < 0.7).double()
+    of_pairs = [
+        [reference_loss(z[None, None], y[None, None]).item() for z, y in zip(*rows, strict=True)]
+        for rows in zip(scores.numpy(), targets.numpy(), strict=True)
+    ]
+    own = np.array(of_pairs)[counted.numpy() == 1]
+    assert 30 < len(own) < 46
+    np.testing.assert_allclose(classification_loss(scores, targets, counted), own.mean(), rtol=1e-12)
+    summed = classification_loss(scores, targets, counted, over_expressions="sum")
+    np.testing.assert_allclose(summed, own.sum() / 6, rtol=1e-12)
+    (gradient,) = torch.autograd.grad(classification_loss(scores.requires_grad_(), targets, counted), scores)
+    assert torch.equal(gradient != 0, counted == 1)
 
 
 def test_loss_pushes_positive_scores_up_and_negative_ones_down() -> None:
@@ -171,3 +193,29 @@ def test_box_loss_is_the_binary_cross_entropy_over_counted_patches_of_all_pairs(
     losses = np.where(y, -np.log(sigma), -np.log(1 - sigma))
     assert counts.sum() == 70
     np.testing.assert_allclose(box_loss(similarities, masks, counted), losses[counts].mean(), rtol=1e-12)
+
+
+def test_overlap_is_equation_9_between_two_masks_averaged_over_pairs() -> None:
+    ones, others = torch.rand(2, 5, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    dice = [2 * (one * other).sum() / (one.sum() + other.sum()) for one, other in zip(ones, others, strict=True)]
+    np.testing.assert_allclose(overlap_loss(ones, others), np.mean(dice), rtol=1e-12)
+    np.testing.assert_allclose(overlap_loss(others, ones), np.mean(dice), rtol=1e-12)
+    assert torch.autograd.gradcheck(overlap_loss, (ones.requires_grad_(), others.requires_grad_()))
+
+
+def test_overlap_is_1_for_equal_masks_0_for_separate_ones_and_relative_to_their_sizes() -> None:
+    mask = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    assert overlap_loss(mask, mask) == 1
+    assert overlap_loss(mask, 1 - mask) == 0
+    assert overlap_loss(mask, torch.tensor([[0.0, 1.0, 1.0, 0.0]])) == 0.5
+    uncertain = torch.tensor([[0.5, 0.5, 0.0, 0.0]])
+    fewer = torch.tensor([[0.5, 0.0, 0.0, 0.0]])
+    assert overlap_loss(uncertain, uncertain) == overlap_loss(fewer, fewer) == 0.5
+
+
+def test_overlap_of_no_pairs_or_of_nothing_is_0_without_gradient() -> None:
+    for masks in (torch.zeros(0, 4, requires_grad=True), torch.zeros(2, 4, requires_grad=True)):
+        loss = overlap_loss(masks, masks)
+        (gradient,) = torch.autograd.grad(loss, masks)
+        assert loss == 0
+        assert not gradient.any()

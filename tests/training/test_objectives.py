@@ -1,11 +1,14 @@
 """Each objective applies its loss to the right similarities."""
 
+import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from tseg.model.pooling import mpa_masks
 from tseg.training import objectives
 from tseg.training.batches import Batch
 from tseg.training.losses import box_loss, classification_loss, dice_loss
@@ -59,3 +62,69 @@ def test_weak_scores_every_image_against_every_expression(batch: Batch, similari
 
     expected = classification_loss(similarities.sum(dim=1), torch.eye(B, L))
     assert objectives.weak(similarities, batch, score=lambda s: s.sum(dim=1), targets=targets) == expected
+
+
+def test_weak_leaves_out_pairs_that_do_not_count_and_sums_over_expressions(batch: Batch, similarities: Tensor) -> None:
+    counted = torch.ones(B, L)
+    counted[1, 2:] = 0
+    loss = objectives.weak(
+        similarities,
+        batch,
+        score=lambda s: s.mean(dim=1),
+        targets=lambda *_: torch.eye(B, L),
+        counted=lambda *_: counted,
+        over_expressions="sum",
+    )
+    z, zbar = similarities.double().mean(dim=1).numpy(), np.eye(B, L)
+    losses = np.where(zbar, np.log(1 + np.exp(-z)), np.log(1 + np.exp(z)))
+    assert loss.item() == pytest.approx((losses * counted.numpy()).sum() / B, rel=1e-5)
+
+
+def test_different_regions_of_an_image_are_apart_by_the_overlap_of_their_masks(
+    batch: Batch, similarities: Tensor
+) -> None:
+    """Written out in float64; only the pairs in `apart` have a gradient."""
+    triples = [(0, 1, 4), (2, 4, 0), (2, 1, 3)]
+    apart = dataclasses.replace(batch, apart=torch.tensor(triples))
+    own = similarities.requires_grad_()
+    loss = objectives.weak_apart(own, apart, weak=lambda s, _: 0 * s.sum() + 2.0, masks=mpa_masks, weight=0.3)
+    m = 1 / (1 + np.exp(-similarities.detach().double().numpy()))
+    dice = [2 * (m[b, :, j] * m[b, :, k]).sum() / (m[b, :, j] + m[b, :, k]).sum() for b, j, k in triples]
+    assert loss.item() == pytest.approx(2 + 0.3 * np.mean(dice), rel=1e-6)
+    (gradient,) = torch.autograd.grad(loss, own)
+    taught = {(b, j) for b, *pair in triples for j in pair}
+    assert {tuple(pair) for pair in (gradient.abs().sum(dim=1) > 0).nonzero().tolist()} == taught
+
+
+def test_a_step_against_the_overlap_separates_masks_and_does_not_empty_them() -> None:
+    """Both masks hold the first patch and shrink there; the third is the second mask's alone, which grows there."""
+    s = torch.tensor([[[2.0, 2.0], [2.0, 1.0], [-1.0, 1.0], [-1.0, -1.0]]], requires_grad=True)
+    batch = Batch(torch.zeros(1, 3, R, R), ["one", "two"], [frozenset({"one", "two"})], apart=torch.tensor([[0, 0, 1]]))
+    loss = objectives.weak_apart(s, batch, weak=lambda s, _: 0 * s.sum(), masks=mpa_masks, weight=1.0)
+    (gradient,) = torch.autograd.grad(loss, s)
+    assert (gradient[0, 0] > 0).all()
+    assert gradient[0, 2, 1] < 0
+    moved = s.detach() - 5 * gradient
+    after = objectives.weak_apart(moved, batch, weak=lambda s, _: 0 * s.sum(), masks=mpa_masks, weight=1.0)
+    assert after < loss
+
+
+def coverage_by_hand(similarities: Tensor, pairs: list[tuple[int, int]]) -> dict[str, float]:
+    marked = [(similarities[image, :, expression] > 0).sum().item() for image, expression in pairs]
+    return {"foreground": sum(marked) / (N * len(pairs)), "empty": marked.count(0) / len(pairs)}
+
+
+def test_coverage_is_that_of_images_and_their_own_expressions(batch: Batch, similarities: Tensor) -> None:
+    """The first image has "one" and "four", the third "zero" and "four"; "six" was not drawn."""
+    similarities[0, :, 4] = -1
+    weak = dataclasses.replace(batch, pairs=None, masks=None, counted=None)
+    own = [(0, 1), (0, 4), (2, 0), (2, 4)]
+    assert objectives.coverage(similarities, weak) == pytest.approx(coverage_by_hand(similarities, own))
+    assert objectives.coverage(similarities, weak)["empty"] == 0.25
+
+
+def test_coverage_of_pixels_is_that_of_the_drawn_pairs(batch: Batch, similarities: Tensor) -> None:
+    similarities[2, :, 0] = 0
+    few = dataclasses.replace(batch, pairs=torch.tensor([[0, 4], [2, 0]]))
+    assert objectives.coverage(similarities, few) == pytest.approx(coverage_by_hand(similarities, [(0, 4), (2, 0)]))
+    assert objectives.coverage(similarities, few)["empty"] == 0.5

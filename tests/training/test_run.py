@@ -1,9 +1,12 @@
 """A run lists the images that its weights have seen, and refuses the pretraining of another run."""
 
+import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import huggingface_hub
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -11,9 +14,11 @@ import yaml
 from tseg.datasets.leakage import read_images
 from tseg.model.text_encoder import learn_wordpiece
 from tseg.records import read_records
-from tseg.settings.run_schema import RunModelSettings, RunSettings
+from tseg.settings.run_schema import PoolingSettings, RunModelSettings, RunSettings, RunTrainingSettings
 from tseg.settings.validation import parse
-from tseg.training.run import build_model, train_run
+from tseg.training.batches import Batch
+from tseg.training.run import build_model, build_objective, build_optimizer, train_run
+from tseg.training.schedule import poly_schedule
 
 from ..models import build_tseg
 from ..provenances import write_records
@@ -133,3 +138,117 @@ def test_weights_that_do_not_fit_are_reported_with_their_key(architecture, recor
     architecture["image_encoder"]["weights"] = str(tmp_path / "vit.pth")
     with pytest.raises(ValueError, match=r"^image_encoders: the weights '\S+vit\.pth' do not fit the encoder in "):
         build_model(run_of(architecture).model, list(records["expression"]))
+
+
+def training_of(**changed: Any) -> RunTrainingSettings:
+    optimizer = SETTINGS["optimizer"] | changed.pop("optimizer", {})
+    return parse(RunTrainingSettings, SETTINGS | {"optimizer": optimizer} | changed, "training")
+
+
+def weights_of(model: Any, group: dict[str, Any]) -> set[str]:
+    names = {id(weight): name for name, weight in model.named_parameters()}
+    return {names[id(weight)] for weight in group["params"]}
+
+
+PARTS = ("image_encoder", "text_encoder", "heads")
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_each_part_has_its_rate_and_the_schedule_reports_the_base_rate(make_model, name):
+    model, rates = make_model(0), {"image_encoder": 0.01, "text_encoder": 0.5, "heads": 25.0}
+    optimizer = build_optimizer(training_of(optimizer={"name": name, "rates": rates}), model)
+    found = {weight: group["lr"] for group in optimizer.param_groups for weight in weights_of(model, group)}
+    assert found == {
+        weight: pytest.approx(0.1 * next((rates[part] for part in PARTS if weight.startswith(part)), rates["heads"]))
+        for weight, _ in model.named_parameters()
+    }
+    schedule = poly_schedule(optimizer, 10, 1.0, warmup=0)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    model(torch.randn(2, 3, 32, 32), ["red square", "blue square"]).sum().backward()
+    optimizer.step()
+    schedule.step()
+    assert schedule.get_last_lr()[0] == pytest.approx(0.1 * 0.9)
+    assert schedule.get_last_lr()[1:] == pytest.approx([rate * 0.9 for rate in schedule.base_lrs[1:]])
+    moved = {name: (weight - before[name]).abs().max().item() for name, weight in model.named_parameters()}
+    if name == "adamw":  # the first step of Adam is the learning rate, whatever the gradient
+        assert moved["project_patches.weight"] == pytest.approx(2.5, rel=0.01)
+        assert moved["image_encoder.vit.patch_embed.proj.weight"] == pytest.approx(0.001, rel=0.01)
+
+
+def test_decay_of_matrices_spares_biases_norms_tau_positions_and_tokens(make_model):
+    model = make_model(0)
+    optimizer = build_optimizer(training_of(optimizer={"weight_decay": 0.01, "decay": "matrices"}), model)
+    decays = {True: set(), False: set()}
+    for group in optimizer.param_groups:
+        assert group["weight_decay"] in (0.0, 0.01)
+        decays[group["weight_decay"] > 0] |= weights_of(model, group)
+    assert decays[True] | decays[False] == {name for name, _ in model.named_parameters()}
+    spared = {name for name in decays[False] if not name.endswith(".bias") and "norm" not in name.lower()}
+    assert spared == {
+        "log_tau",
+        "image_encoder.vit.pos_embed",
+        "image_encoder.vit.cls_token",
+        "text_encoder.bert.embeddings.position_embeddings.weight",
+    }
+    assert not any(name.endswith("bias") or "norm" in name.lower() for name in decays[True])
+    everywhere = build_optimizer(training_of(optimizer={"weight_decay": 0.01}), model)
+    assert {group["weight_decay"] for group in everywhere.param_groups if group["params"]} == {0.01}
+
+
+def test_only_weights_that_require_gradients_are_optimised(make_model):
+    model = make_model(0)
+    model.image_encoder.requires_grad_(False)
+    model.text_encoder.bert.embeddings.requires_grad_(False)
+    optimizer = build_optimizer(training_of(), model)
+    trained = [weight for group in optimizer.param_groups for weight in group["params"]]
+    assert {id(weight) for weight in trained} == {id(w) for w in model.parameters() if w.requires_grad}
+    assert len(trained) < len(list(model.parameters()))
+
+
+def weak_loss(similarities: torch.Tensor, batch: Batch, pooling: Literal["mpa", "gap"] = "mpa", **chosen: Any) -> float:
+    run = RunSettings.model_construct(
+        supervision="weak",
+        pooling=PoolingSettings(name=pooling),
+        training=training_of(targets="identity", **chosen),
+    )
+    return build_objective(run, ["tabby cat", "brown cat", "brown dog"])(similarities, batch).item()
+
+
+def test_the_settings_of_weak_training_are_those_of_its_loss():
+    """MPA's score, the loss, what counts and the overlap, written out in float64."""
+    similarities = 3 * torch.randn(2, 9, 3, generator=torch.Generator().manual_seed(0))
+    expressions = ["tabby cat", "brown cat", "brown dog"]
+    positives = [frozenset({"tabby cat", "brown dog"}), frozenset({"brown cat"})]
+    batch = Batch(torch.zeros(2, 3, 6, 6), expressions, positives, apart=torch.tensor([[0, 0, 2]]))
+    s = similarities.double().numpy()
+    m = 1 / (1 + np.exp(-s))
+    size = m.mean(axis=1)
+    z = (m * s).sum(axis=1) / (m.sum(axis=1) + 1.0) + (1 - size) ** 5 * np.log(0.01 + size)
+    zbar = np.array([[1, 0, 1], [0, 1, 0]])
+    losses = np.where(zbar, np.log(1 + np.exp(-z)), np.log(1 + np.exp(z)))
+    dice = 2 * (m[0, :, 0] * m[0, :, 2]).sum() / (m[0, :, 0] + m[0, :, 2]).sum()
+    # Each cat shares a word with the other, and each brown thing; the second image's cat shares none with "dog" alone.
+    counts = np.array([[1, 0, 1], [0, 1, 0]], bool)
+    for loss, ignore, weight in itertools.product(("mean", "sum"), (None, 0.1), (0.0, 0.5)):
+        own = losses[counts] if ignore else losses
+        expected = (own.mean() if loss == "mean" else own.sum() / 2) + weight * dice
+        found = weak_loss(similarities, batch, loss=loss, ignore_similar=ignore, same_image_weight=weight)
+        assert found == pytest.approx(expected, rel=1e-5)
+    assert weak_loss(similarities, batch) == pytest.approx(losses.mean(), rel=1e-5)
+
+
+def test_a_weak_run_pushes_different_regions_apart_and_logs_coverage(records_path, tmp_path, architecture):
+    """From the settings of a run to history.csv; the weight changes the weights."""
+    shared = {"model": architecture, "dataset": "own", "supervision": "weak", "records": str(records_path)}
+    shared |= {"excluded_records": [], "pretraining": None, "pooling": {"name": "mpa"}}
+    losses = []
+    for weight in (0.0, 0.5):
+        training = SETTINGS | {"targets": "identity", "loss": "sum", "same_image_weight": weight}
+        config = tmp_path / f"{weight}.yaml"
+        config.write_text(yaml.safe_dump(shared | {"run": f"own-{weight}", "training": training}))
+        train(config, tmp_path / str(weight))
+        history = pd.read_csv(tmp_path / str(weight) / "history.csv")
+        assert list(history) == ["iteration", "loss", "learning_rate", "tau", "foreground", "empty"]
+        assert history["foreground"].between(0, 1).all() and history["empty"].between(0, 1).all()
+        losses.append(history["loss"][0])
+    assert losses[0] < losses[1] <= losses[0] + 0.5

@@ -4,7 +4,7 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.metrics.pairwise import cosine_similarity
 
-from tseg.training.targets import TfidfTargets, identity_targets
+from tseg.training.targets import TfidfTargets, WithoutSimilar, identity_targets
 
 EXPRESSIONS = ["red square", "brown cat", "tabby cat", "left square"]
 POSITIVES = [frozenset({"red square", "left square"}), frozenset({"tabby cat"}), frozenset({"something else"})]
@@ -80,3 +80,22 @@ def test_tfidf_does_not_depend_on_the_batchs_other_expressions() -> None:
     for number, expression in enumerate(everything):
         alone = torch.cat([soft([own], [expression]) for own in POSITIVES])
         torch.testing.assert_close(alone[:, 0], together[:, number])
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.8])
+def test_pairs_whose_words_nearly_agree_do_not_count(threshold: float) -> None:
+    """Against scikit-learn's own cosines; an image's own expressions always count."""
+    expressions = [*TRAINING[:2], "cat", "red square", "unheard of"]
+    positives = [frozenset({"tabby cat"}), frozenset({"brown dog", "red square"})]
+    vectorizer = TfidfVectorizer().fit(TRAINING)
+    counted = WithoutSimilar(TRAINING, threshold)(positives, expressions)
+    assert (counted.dtype, counted.shape) == (torch.float32, (2, 5))
+    for image, own in enumerate(positives):
+        for index, expression in enumerate(expressions):
+            cosines = cosine_similarity(vectorizer.transform([expression]), vectorizer.transform(list(own)))
+            assert counted[image, index] == float(expression in own or cosines.max() <= threshold)
+
+
+def test_expressions_that_differ_only_in_punctuation_do_not_count_against_each_other() -> None:
+    counted = WithoutSimilar(TRAINING, 0.99)([{"tabby cat"}], ["tabby cat", "Tabby cat!", "a tabby cat", "brown cat"])
+    assert counted.tolist() == [[1, 0, 0, 1]]

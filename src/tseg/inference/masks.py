@@ -6,6 +6,7 @@ that memory does not grow with their number.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import repeat
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from torch.nn.functional import interpolate
 from tseg.images import open_image
 from tseg.inference.refinement import refine_masks
 from tseg.inference.thresholds import FIXED, ORACLE, RULES, cut_at_area
-from tseg.model.pooling import POOLINGS
+from tseg.model.pooling import POOLINGS, mpa_masks, spa_masks
 from tseg.records import MASKS, decode_mask, encode_mask, images_of
 
 FOREGROUND = 0.5
@@ -42,15 +43,23 @@ class MaskRules(NamedTuple):
     """A name in `refinement.REFINEMENTS`; None for no refinement."""
 
     @property
-    def has_masks(self) -> bool:
-        """Whether the pooling has masks m; its masks are normalised activations otherwise."""
-        return self.pooling is None or POOLINGS[self.pooling].masks is not None
-
-    @property
     def exclusive(self) -> bool:
         """Whether each pixel belongs to at most one expression of an image. The oracle cuts each map by itself."""
-        competing = POOLINGS[self.pooling].exclusive if self.pooling and self.has_masks else False
-        return self.threshold != ORACLE and (competing or (not self.has_masks and self.exclusive_activations))
+        if self.pooling is None or self.threshold == ORACLE:
+            return False
+        pooling = POOLINGS[self.pooling]
+        return pooling.exclusive if pooling.masks else self.exclusive_activations
+
+    @property
+    def masks(self) -> Callable[[Tensor], Tensor] | None:
+        """m of the pooling, (..., L) to (..., L). None for full supervision, and for activations.
+
+        ASSUME: a rule for thresholds knows no activations; the masks of poolings without masks are eq. 5 or 6 then.
+        """
+        own = POOLINGS[self.pooling].masks if self.pooling else None
+        if own or self.pooling is None or self.threshold == FIXED:
+            return own
+        return spa_masks if self.exclusive else mpa_masks
 
 
 def comparison(threshold: str) -> str:
@@ -147,7 +156,7 @@ def each_probability(
     """Probabilities (H, W) that pixels belong to L expressions, one by one, from the similarities (L, h, w) of `views`.
 
     The dtype is that of `views`, float32 or float64. The mask is where the probability exceeds 1/2, and the probability
-    is the unary of the CRF. With the paper's threshold, `fixed`:
+    is the unary of the CRF. s is that of `shifted`; with the paper's threshold it is unchanged.
 
     - poolings with masks, such as mpa: m of eq. 6, bilinear to (H, W), averaged over views. It exceeds 1/2 where
       s > s_bg = 0.
@@ -155,58 +164,51 @@ def each_probability(
       averaged over views (as in ref. [3]); then m_j / (m_j + max of the others). It exceeds 1/2 where the argmax is j.
     - poolings without masks, gap and gmp: activations a of `activation`; then a_j / (a_j + max of the others), where
       the background has the constant activation `rules.background`. Unless the masks are exclusive, the background is
-      the only other.
+      the only other. With another threshold than the paper's: as spa, or as mpa unless the masks are exclusive.
     - None, for full supervision or boxes: s bilinear to (H, W), then its sigmoid, as in training (eq. 9); averaged.
 
-    With any other rule, u = s - t of `margins` replaces s - s_bg at every pixel, for every pooling. The probability is
-    sigmoid(u_j - max of the others) if masks exclude each other, with 0 for the background, else sigmoid(u_j).
+    The oracle: the sigmoid of s - t, where s is bilinear to (H, W) and averaged over views, and t leaves the true area.
     """
-    strength, background, probability = _strengths(views, size, rules, areas)
     expressions = range(len(views[0]))
+    if rules.threshold == ORACLE:
+        assert areas is not None, "the oracle needs the true areas"
+        similarities = mean_pixels(views, size)
+        yield from (_cut(similarities(j), areas[j]) for j in expressions)
+        return
+    views = shifted(views, rules.threshold)
+    if rules.pooling is None:
+        yield from (_mean([to_pixels(view[j], size).sigmoid() for view in views]) for j in expressions)
+        return
+    constant = torch.full(size, rules.background, dtype=views[0].dtype)
+    if rules.masks is None:
+        strength, background = partial(activation, views, size=size), constant
+    else:
+        maps = patch_masks(views, rules.masks)
+        strength = mean_pixels(maps, size)
+        if not rules.exclusive:
+            yield from map(strength, expressions)
+            return
+        background = mean_pixels([1 - of_view.sum(dim=0, keepdim=True) for of_view in maps], size)(0)
     others = _strongest_others(strength, len(expressions), background) if rules.exclusive else repeat(background)
     for j, other in zip(expressions, others, strict=False):
-        yield probability(strength(j), other)
+        value = strength(j)
+        yield value / (value + other + torch.finfo(value.dtype).tiny)
 
 
-def _strengths(
-    views: Sequence[Tensor], size: tuple[int, int], rules: MaskRules, areas: Sequence[int] | None
-) -> tuple[Callable[[int], Tensor], Tensor, Callable[[Tensor, Tensor], Tensor]]:
-    """What competes for a pixel: the strength of expression j, that of the background, and j's probability by both."""
-    zero = torch.zeros(size, dtype=views[0].dtype)
-    if rules.threshold != FIXED:
-        return margins(views, size, rules.threshold, areas), zero, lambda value, other: (value - other).sigmoid()
-    if rules.pooling is None:
-        return lambda j: _mean([to_pixels(view[j], size).sigmoid() for view in views]), zero, lambda value, _: value
-    if not rules.has_masks:
-        return lambda j: activation(views, j, size), zero + rules.background, _share
-    maps = patch_masks(views, rules.pooling)
-    strength = mean_pixels(maps, size)
-    if not POOLINGS[rules.pooling].exclusive:
-        return strength, zero, lambda value, _: value
-    return strength, mean_pixels([1 - of_view.sum(dim=0, keepdim=True) for of_view in maps], size)(0), _share
+def shifted(views: Sequence[Tensor], threshold: str) -> list[Tensor]:
+    """The similarities s - t (L, h, w) of every view, where a rule reads t off each map (h, w): t replaces s_bg = 0."""
+    if threshold == FIXED:
+        return list(views)
+    rule = RULES[threshold]
+    levels = ([rule(similarities.numpy()) for similarities in view] for view in views)
+    return [view - view.new_tensor(of_view)[:, None, None] for view, of_view in zip(views, levels, strict=True)]
 
 
-def margins(
-    views: Sequence[Tensor], size: tuple[int, int], threshold: str, areas: Sequence[int] | None = None
-) -> Callable[[int], Tensor]:
-    """u_j (H, W) = s_j - t_j of expression j: s_j bilinear to (H, W), and t_j the threshold that a rule reads off it.
-
-    ASSUME: similarities are interpolated, and averaged over views, so that the rule has one map and its mask is exactly
-    where this map exceeds the threshold.
-    """
-    similarities = mean_pixels(views, size)
-    levels = [_level(threshold, similarities(j).numpy(), areas[j] if areas else None) for j in range(len(views[0]))]
-    return lambda j: similarities(j) - levels[j]
+def _cut(similarities: Tensor, area: int) -> Tensor:
+    return (similarities - cut_at_area(similarities.numpy(), area)).sigmoid()
 
 
-def _level(threshold: str, similarities: np.ndarray, area: int | None) -> float:
-    if threshold == ORACLE:
-        assert area is not None, "the oracle needs the true areas"
-        return cut_at_area(similarities, area)
-    return RULES[threshold](similarities)
-
-
-def activation(views: Sequence[Tensor], j: int, size: tuple[int, int]) -> Tensor:
+def activation(views: Sequence[Tensor], j: int, *, size: tuple[int, int]) -> Tensor:
     """psa's activation (H, W) in [0, 1): the sum over views of relu(s_j), bilinear, over its maximum plus 1e-5.
 
     ASSUME: 1e-5 as in psa, so that an expression without activation has an empty mask.
@@ -215,10 +217,8 @@ def activation(views: Sequence[Tensor], j: int, size: tuple[int, int]) -> Tensor
     return total / (total.max() + 1e-5)
 
 
-def patch_masks(views: Sequence[Tensor], pooling: str) -> list[Tensor]:
-    """m (L, h, w) of every view, for a pooling that has masks."""
-    masks = POOLINGS[pooling].masks
-    assert masks is not None, f"{pooling} has no masks"
+def patch_masks(views: Sequence[Tensor], masks: Callable[[Tensor], Tensor]) -> list[Tensor]:
+    """m (L, h, w) of every view."""
     return [masks(view.movedim(0, -1)).movedim(-1, 0) for view in views]
 
 
@@ -234,11 +234,6 @@ def to_pixels(values: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _mean(maps: Sequence[Tensor]) -> Tensor:
     return maps[0] if len(maps) == 1 else torch.stack(list(maps)).mean(dim=0)
-
-
-def _share(value: Tensor, other: Tensor) -> Tensor:
-    """value / (value + other), 0 where both are 0."""
-    return value / (value + other + torch.finfo(value.dtype).tiny)
 
 
 def _strongest_others(strength: Callable[[int], Tensor], number: int, background: Tensor) -> Iterator[Tensor]:

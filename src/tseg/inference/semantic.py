@@ -16,15 +16,15 @@ from tseg.inference.masks import (
     MaskRules,
     activation,
     each_probability,
-    margins,
     mean_pixels,
     patch_masks,
     rule_in_words,
+    shifted,
     similarity_maps,
     stack_maps,
 )
 from tseg.inference.refinement import refine_labels
-from tseg.inference.thresholds import FIXED, ORACLE
+from tseg.inference.thresholds import ORACLE
 from tseg.model.pooling import POOLINGS
 from tseg.records import BACKGROUND_LABEL, LABELS, encode_mask, images_of
 
@@ -97,8 +97,8 @@ def segment_labels(
     # ASSUME: exclusive masks are a softmax over the remaining words, as if the others did not exist.
     remaining, numbers_left = [view[confident] for view in views], torch.tensor(numbers)[confident]
     masks = rules.masks
-    if masks.crf and rules.crf_background and masks.threshold == FIXED and not masks.has_masks:
-        activations = torch.stack([activation(remaining, j, size) for j in range(len(numbers_left))])
+    if masks.crf and rules.crf_background and masks.masks is None:
+        activations = torch.stack([activation(remaining, j, size=size) for j in range(len(numbers_left))])
         background = (1 - activations.amax(dim=0, keepdim=True)) ** rules.crf_background
         classes, probabilities = _strongest_words(torch.cat([background, activations]), numbers_left)
     else:
@@ -128,22 +128,16 @@ def label_probabilities(views: Sequence[Tensor], size: tuple[int, int], rules: M
     - other poolings: the odds f / (1 - f) of each word against the background, normalised, with f of
       `each_probability`, not exclusive. A single word has the probability f. Of several words, the one with the largest
       f is the most probable where that f exceeds 1/2; elsewhere the background is.
-    - with a rule for thresholds other than `fixed`, for every pooling: the softmax of 0, for the background, and u of
-      `masks.margins`.
     """
     views = [view.double() for view in views]  # in float32, two nearly certain words would have equal probabilities
-    words = range(len(views[0]))
-    if rules.threshold != FIXED:
-        margin = margins(views, size, rules.threshold)
-        log_odds = torch.stack([margin(j) for j in words])
-    elif POOLINGS[rules.pooling or ""].exclusive:
-        pixels = mean_pixels(patch_masks(views, rules.pooling or ""), size)
-        masks = torch.stack([pixels(j) for j in words])
+    if POOLINGS[rules.pooling or ""].exclusive:
+        assert rules.masks is not None, "exclusive masks are masks"
+        pixels = mean_pixels(patch_masks(shifted(views, rules.threshold), rules.masks), size)
+        masks = torch.stack([pixels(j) for j in range(len(views[0]))])
         return torch.cat([(1 - masks.sum(dim=0, keepdim=True)).clamp(min=0), masks])
-    else:
-        independent = rules._replace(exclusive_activations=False)
-        foreground = torch.stack(list(each_probability(views, size, independent)))
-        log_odds = torch.logit(foreground, eps=torch.finfo(foreground.dtype).eps)
+    independent = rules._replace(exclusive_activations=False)
+    foreground = torch.stack(list(each_probability(views, size, independent)))
+    log_odds = torch.logit(foreground, eps=torch.finfo(foreground.dtype).eps)
     return torch.cat([torch.zeros_like(log_odds[:1]), log_odds]).softmax(dim=0)
 
 

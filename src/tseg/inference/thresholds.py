@@ -1,9 +1,12 @@
 """Where a map of similarities becomes a mask: rules that read the threshold off the map itself, without any label.
 
 The paper cuts at s > 0 (`FIXED`). A model that is never shown a mask may place that level badly, although the order of
-its similarities is good. Every other rule is a pure function of one map, float32 (H, W), of the similarities of an
-expression to an image at full size; the mask is where they exceed the returned threshold. `@rule` registers a function
-under its own name. A new rule also needs its name in `tseg.settings.schema.ThresholdRule`.
+its similarities is good. Every other rule is a pure function of one map, float32 (h, w), of the similarities of an
+expression to the patches of an image; the returned threshold takes the place of the background's similarity s_bg = 0 in
+equations 5 and 6. `@rule` registers a function under its own name. A new rule also needs its name in
+`tseg.settings.schema.ThresholdRule`.
+
+ASSUME: rules read patches, not interpolated pixels, which blur the two sides that Otsu's rule separates.
 """
 
 from collections.abc import Callable
@@ -14,7 +17,7 @@ FIXED = "fixed"
 """The paper's rule, s > 0 (section 3.3); for GAP and GMP, psa's constant background."""
 
 ORACLE = "oracle"
-"""The threshold that gives a mask its true area: a yardstick for the order of the similarities, never a result."""
+"""The threshold at full size that gives a mask its true area: a yardstick for the order of similarities, no result."""
 
 RELATIVE_SHARE = 0.2
 """Share of the maximum in `relative`; psa's background of max-normalised activations."""

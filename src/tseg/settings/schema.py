@@ -232,7 +232,7 @@ class WeakTrainingSettings(TrainingSettings):
     loss: Literal["mean", "sum"] = "mean"
     """Mean or sum of the loss over the expressions of a batch (section 3.3, L_cls)."""
     same_image_weight: NonNegativeFloat = 0.0
-    """Weight of the overlap of an image's masks of different regions, for poolings such as `mpa`; 0: none."""
+    """Weight of the overlap of an image's masks of different regions (`group_id`); 0: none. Only for `mpa`."""
     ignore_similar: Share | None = None
     """Tf-idf score above which an image and another image's expression count neither way; null: all pairs count."""
     pretraining: str | None = None

@@ -60,6 +60,7 @@ def optimise(
     start, history = load_checkpoint(checkpoint, fingerprint, parts)
     log_every = max(1, iterations // NUM_LOGGED)
     losses: list[float] = []
+    covered: dict[str, float] = {}
     warned = False
     model.train()
     loader = load_batches(batches, start, iterations, num_workers)
@@ -74,14 +75,18 @@ def optimise(
         losses.append(loss)
         schedule.step()
 
-        bar.set_postfix(loss=f"{losses[-1]:.4f}", rate=f"{learning_rate:.1e}", refresh=False)
+        shown = {"loss": f"{loss:.4f}", "rate": f"{learning_rate:.1e}"}
+        shown |= {name: f"{share:.0%}" for name, share in covered.items()}
+        bar.set_postfix(shown, refresh=False)
         if iteration % log_every == 0 or iteration == iterations:
             row = {"iteration": iteration, "loss": fmean(losses), "learning_rate": learning_rate, "tau": float(tau)}
-            row |= coverage(similarities, batch)
+            covered = coverage(similarities, batch)
+            row |= covered
             losses.clear()
             history.append(row)
             log(row)
-            if not warned and (warned := _stays_empty(history)):
+            if not warned and _stays_empty(history):
+                warned = True
                 warnings.warn(f"iteration {iteration}: {EMPTY_MASKS}", stacklevel=2)
             if len(history) % LOGGED_PER_CHECKPOINT == 0:
                 save_checkpoint(checkpoint, fingerprint, parts, iteration, history)

@@ -57,6 +57,7 @@ def test_counts_equal_those_made_by_hand(tmp_path: Path) -> None:
         "split": "train",
         "num_images": 2,
         "num_expressions": 6,
+        "num_references": 5,
         "num_left_out": 3,
         "num_of_coco": 1,
         "num_distinct_expressions": 4,
@@ -104,7 +105,7 @@ def test_records_without_masks_have_dashes_for_mask_statistics_only(tmp_path: Pa
     unmasked = [each | {"mask": None} for each in ROWS]
     sheet = datasets_sheet([describe(tmp_path / "train.parquet", unmasked)])
     counts, words, sizes, overlap = (block.texts.loc["own train"].tolist() for block in sheet.blocks)
-    assert counts == ["2", "-", "6", "-", "3", "1"]
+    assert counts == ["2", "-", "6", "-", "5", "3", "1"]
     assert words == ["4", "5", "1.83", "3.00"]
     assert sizes == ["0", *["-"] * 6]
     assert overlap == ["-"] * 3
@@ -136,7 +137,7 @@ def test_the_table_is_written_as_csv_markdown_and_html(tmp_path: Path) -> None:
     assert sorted(path.name for path in output.parent.iterdir()) == ["datasets.csv", "datasets.html", "datasets.md"]
     assert output.read_text().startswith("# From files in place: own train.\ndataset,split,num_images,")
     assert pd.read_csv(output, comment="#").loc[0, "num_expressions"] == 6
-    assert "| own train | 2 | - | 6 | - | 3 | 1 |" in output.with_suffix(".md").read_text()
+    assert "| own train | 2 | - | 6 | - | 5 | 3 | 1 |" in output.with_suffix(".md").read_text()
     assert "<td>16.67</td>" in output.with_suffix(".html").read_text()
 
 

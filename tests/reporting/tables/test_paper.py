@@ -23,13 +23,13 @@ SCORES = {
     ("TSEG (CRF)", "PhraseCut"): (0.3333, 0.3333),
     ("TSEG (CRF)", "RefCOCO+"): (0.0, 0.001),
 }
-PUBLISHED = """source,table,row,column,metric,value,note
-Strudel et al. 2022,3,TSEG (CRF),PhraseCut,mIoU,30.1,
-Strudel et al. 2022,3,TSEG,PhraseCut,mIoU,28.77,by lamplight; at sea
-Strudel et al. 2022,3,MDETR,RefCOCO+,mIoU,53.1,at sea
-Strudel et al. 2022,3,TSEG,GroupViT,mIoU,51.20,
-Strudel et al. 2022,4,TSEG,RefCOCO+,mIoU,99.99,another table
-A peer,3,CLIP,RefCOCO+,mIoU,9.5,
+PUBLISHED = """source,table,row,column,metric,value,access,note
+Strudel et al. 2022,3,TSEG (CRF),PhraseCut,mIoU,30.1,none,
+Strudel et al. 2022,3,TSEG,PhraseCut,mIoU,28.77,none,by lamplight; at sea
+Strudel et al. 2022,3,MDETR,RefCOCO+,mIoU,53.1,boxes; masks,at sea
+Strudel et al. 2022,3,TSEG,GroupViT,mIoU,51.20,none,
+Strudel et al. 2022,4,TSEG,RefCOCO+,mIoU,99.99,none,another table
+A peer,3,CLIP,RefCOCO+,mIoU,9.5,400M pairs,
 """
 ROOT = Path(__file__).parents[3]
 
@@ -158,10 +158,42 @@ def test_remarks_name_the_rows_columns_or_cells_that_they_concern(layout: dict[s
     assert "- Published: TSEG, PhraseCut: by lamplight." in text
     assert "- Published: TSEG, PhraseCut; MDETR, RefCOCO+: at sea." in text
     published = tmp_path / "results" / "published.csv"
-    published.write_text(PUBLISHED.replace("28.77,by lamplight; at sea", "28.77,"))
+    published.write_text(PUBLISHED.replace("28.77,none,by lamplight; at sea", "28.77,none,"))
     parsed = parse(TableLayout, layout, "layout")
     write_table(parsed, tmp_path / "results" / "other.csv", published=published)
     assert "- Published: MDETR: at sea." in (tmp_path / "results" / "other.md").read_text()
+
+
+def test_remarks_say_what_published_results_had_access_to(layout: dict[str, Any], tmp_path: Path) -> None:
+    text = tabulate(layout, tmp_path).with_suffix(".md").read_text()
+    assert "- Published: MDETR: access: boxes, masks." in text
+    assert "- Published: TSEG (CRF); TSEG: access: none." in text
+    assert "- Published: CLIP: access: 400M pairs." in text
+
+
+def test_published_results_without_a_column_are_refused_with_its_name(layout: dict[str, Any], tmp_path: Path) -> None:
+    published = tmp_path / "mine.csv"
+    published.write_text("source,table,row,column,metric,value,note\n")
+    with pytest.raises(ValueError, match=r"mine\.csv has no column 'access'; add it"):
+        write_table(parse(TableLayout, layout, "layout"), tmp_path / "table3.csv", published=published)
+
+
+def test_a_table_of_subsets_names_the_file_that_ranks_categories(tmp_path: Path) -> None:
+    ranked = make_layout(tmp_path, evaluated_on={"name_ranks": "refer_train.json"})
+    note = "Categories are ranked by their counts in refer_train.json."
+    assert note not in tabulate(ranked, tmp_path).with_suffix(".md").read_text()
+    for cell in ranked["cells"]:
+        cell["metric"] = "subsets.c20"
+    assert note in tabulate(ranked, tmp_path).with_suffix(".md").read_text()
+
+
+def test_every_published_result_of_the_repository_says_what_it_had_access_to() -> None:
+    published = pd.read_csv(ROOT / "config/published.csv", dtype=str, keep_default_na=False)
+    words = {word for access in published["access"] for word in access.split("; ")}
+    assert words == {
+        *("none", "boxes", "masks", "proposals", "labels at test", "words chosen by the scores"),
+        *("30M pairs", "400M pairs"),
+    }
 
 
 def test_a_table_without_published_values_has_only_ours(layout: dict[str, Any], tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ BLOCKS = {
         "Published images": "published_images",
         "Expressions": "num_expressions",
         "Published expressions": "published_expressions",
+        "References": "num_references",
         "Left out": "num_left_out",
         "Images of COCO": "num_of_coco",
     },
@@ -46,6 +47,7 @@ BLOCKS = {
 }
 PUBLISHED = {"published_images": "num_images", "published_expressions": "num_expressions"}
 DEFINED = [
+    "References: regions that expressions refer to; several sentences of the RefCOCOs share one.",
     "Left out: records that could not be used; the .skipped.csv beside the records names each and says why.",
     "Images of COCO: those whose id in COCO is known.",
     "Words: expressions in lower case, split at spaces.",
@@ -96,6 +98,7 @@ def _numbers(description: SplitDescription) -> dict[str, Any]:
         "published_images": published.get("images"),
         "num_expressions": num_expressions,
         "published_expressions": published.get("expressions"),
+        "num_references": description.num_references,
         "num_left_out": split.num_skipped,
         "num_of_coco": description.num_of_coco,
         "num_distinct_expressions": description.num_distinct,

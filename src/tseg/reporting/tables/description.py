@@ -31,6 +31,8 @@ class SplitDescription:
     num_images: int
     num_of_coco: int
     """Images with a known COCO id."""
+    num_references: int
+    """Distinct regions that expressions refer to: pairs of image_id and group_id."""
     num_distinct: int
     """Distinct expressions, as written."""
     num_distinct_words: int
@@ -62,18 +64,19 @@ class Region(NamedTuple):
 def describe_records(path: Path) -> SplitDescription:
     """Describe the records that `tseg prepare` wrote to `path`.
 
-    Memory grows with the number of images and words, not with the number of masks. Raises ValueError if the file is of
-    another kind, of an earlier version, or has no records.
+    Memory grows with the number of images, references and words, not with the number of masks. Raises ValueError if the
+    file is of another kind, of an earlier version, or has no records.
     """
     provenance, images = read_provenance(path, RecordsProvenance), read_records_images(path)
     if images.empty:
         raise ValueError(f"{path} has no records; its .skipped.csv says why")
-    lengths, num_distinct, num_distinct_words = _describe_expressions(path)
+    lengths, num_references, num_distinct, num_distinct_words = _describe_expressions(path)
     sizes, num_overlapping, ious = _describe_masks(path, list(images["image_id"]))
     return SplitDescription(
         provenance,
         num_images=len(images),
         num_of_coco=len(images.dropna(subset=["coco_id"])),
+        num_references=num_references,
         num_distinct=num_distinct,
         num_distinct_words=num_distinct_words,
         lengths=lengths,
@@ -83,16 +86,17 @@ def describe_records(path: Path) -> SplitDescription:
     )
 
 
-def _describe_expressions(path: Path) -> tuple[np.ndarray, int, int]:
-    """Return the number of words of each expression, of distinct expressions, and of distinct words."""
-    lengths, expressions, words = [], set[str](), set[str]()
-    for batch in _batches(path, ["expression"]):
+def _describe_expressions(path: Path) -> tuple[np.ndarray, int, int, int]:
+    """Return the number of words of each expression, of references, of distinct expressions, and of distinct words."""
+    lengths, references, expressions, words = [], set[tuple[str, str]](), set[str](), set[str]()
+    for batch in _batches(path, ["image_id", "group_id", "expression"]):
+        references.update(zip(batch["image_id"].to_pylist(), batch["group_id"].to_pylist(), strict=True))
         for expression in batch["expression"].to_pylist():
             of_expression = expression.lower().split()
             lengths.append(len(of_expression))
             expressions.add(expression)
             words.update(of_expression)
-    return np.array(lengths), len(expressions), len(words)
+    return np.array(lengths), len(references), len(expressions), len(words)
 
 
 def _describe_masks(path: Path, image_ids: Sequence[str]) -> tuple[np.ndarray, int, np.ndarray]:

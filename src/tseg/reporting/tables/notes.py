@@ -102,11 +102,14 @@ def _counted(sentence: str, counts: Iterable[tuple[Summary, int | None]]) -> lis
 
 
 def remarks(published: pd.DataFrame) -> list[str]:
-    """List the notes on published results (columns source, row, column, note), each with the cells it applies to."""
+    """List the notes on published results and their access to more than images and expressions, each with its cells.
+
+    Columns: source, row, column, access, note.
+    """
     cells, noted = defaultdict(list), defaultdict(list)
-    for source, row, column, text in published[["source", "row", "column", "note"]].to_numpy():
+    for source, row, column, access, text in published[["source", "row", "column", "access", "note"]].to_numpy():
         cells[source].append((row, column))
-        for note in filter(None, text.split("; ")):
+        for note in filter(None, (f"access: {access.replace('; ', ', ')}" if access else "", *text.split("; "))):
             noted[source, note].append((row, column))
     return [f"Published: {_labels(of_note, cells[source])}: {note}." for (source, note), of_note in noted.items()]
 

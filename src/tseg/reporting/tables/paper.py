@@ -23,6 +23,8 @@ from tseg.settings.layout import TableLayout
 from tseg.settings.validation import prefix_errors
 
 PAPER = "Strudel et al. 2022"
+PUBLISHED = ["source", "row", "column", "value", "access", "note"]
+"""Columns of published results. `access`: what a result had beyond images, expressions and ImageNet, such as masks."""
 
 
 def write_table(layout: TableLayout, output: Path, *, published: Path) -> None:
@@ -148,9 +150,12 @@ def _texts(means: pd.DataFrame, deviations: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_published(path: Path, number: str) -> pd.DataFrame:
-    """Read the published results of table `number`, as text: source, row, column, value, note."""
+    """Read the published results of table `number`, as text, with the columns `PUBLISHED`. Raises ValueError."""
     values = pd.read_csv(require_file(path, "restore it from the repository"), dtype=str, keep_default_na=False)
-    return values.loc[values["table"] == number, ["source", "row", "column", "value", "note"]]
+    for name in ("table", *PUBLISHED):
+        if name not in values.columns:
+            raise ValueError(f"{path} has no column {name!r}; add it, as in config/published.csv of the repository")
+    return values.loc[values["table"] == number, PUBLISHED]
 
 
 def _published_rows(published: pd.DataFrame, layout: TableLayout) -> list[RowGroup]:
