@@ -13,6 +13,7 @@ except ValueError as error:
     raise WorkflowError(str(error)) from None
 
 SETTINGS = PLAN.settings
+RUN_OF_ENCODERS = {PLAN.encoders[run].name: run for run in PLAN.runs}
 THREADS = {name: asked.threads for name, asked in SETTINGS.resources}
 RESOURCES = {
     name: asked.model_dump(exclude={"threads"}) for name, asked in SETTINGS.resources
@@ -41,6 +42,7 @@ wildcard_constraints:
     evaluation=one_of(PLAN.evaluations),
     table=one_of(PLAN.tables),
     figure=one_of(PLAN.figures),
+    encoders=one_of(RUN_OF_ENCODERS),
     seed="[0-9]+",
     split="[^/]+",
     refinement=one_of(REFINEMENTS),

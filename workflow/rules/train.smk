@@ -14,7 +14,30 @@ rule track:
         "tseg track {params.uri:q} {params.experiments:q} --output {output:q} > {log:q} 2>&1"
 
 
+# Its file is named by the encoders, so that a change of one run's encoders does not concern the other runs.
+rule check:
+    input:
+        lambda wildcards: PLAN.encoder_weights(RUN_OF_ENCODERS[wildcards.encoders]),
+    output:
+        "<results>/encoders/{encoders}.json",
+    log:
+        "<logs>/check/{encoders}.log",
+    localrule: True
+    # Before other rules that can run: it takes seconds, and finds mistakes that cost hours.
+    priority: 100
+    conda:
+        "../envs/tseg.yml"
+    params:
+        encoders=lambda wildcards: as_json(
+            PLAN.encoders[RUN_OF_ENCODERS[wildcards.encoders]].model_dump(mode="json")
+        ),
+    shell:
+        "tseg check --encoders {params.encoders:q} --output {output:q} > {log:q} 2>&1"
+
+
 rule configure:
+    input:
+        lambda wildcards: f"<results>/encoders/{PLAN.encoders[wildcards.run].name}.json",
     output:
         report(
             "<results>/runs/{run}/config.yaml",

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from tseg.cli.check import check
 from tseg.cli.configure import configure
 from tseg.cli.describe import describe
 from tseg.cli.draw import draw
@@ -27,8 +28,8 @@ from tseg.cli.train import train
 
 app = typer.Typer(
     help="Learn to segment from images and phrases alone, then segment any phrase in any image.\n\n"
-    "The steps of the workflow, in order: fetch, prepare, encode, configure, train, predict, refine, evaluate,\n"
-    "tabulate.\n"
+    "The steps of the workflow, in order: fetch, prepare, check, encode, configure, train, predict, refine,\n"
+    "evaluate, tabulate.\n"
     "Snakemake runs them all; `tseg segment` needs only a trained model and an image.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -40,6 +41,7 @@ for command in (
     describe,
     overlap,
     encode,
+    check,
     configure,
     track,
     train,

@@ -243,10 +243,15 @@ def _published(name: str) -> dict[str, Any]:
     return {tag: config for tag, config in configs.items() if is_model_pretrained(tag)}
 
 
+def is_on_hub(weights: str) -> bool:
+    """Whether timm's hub has `weights`, by name."""
+    published = get_pretrained_cfg(weights) if is_model_pretrained(weights) else None
+    return published is not None and published.hf_hub_id is not None
+
+
 def _check_published(weights: str, name: str, options: dict[str, int]) -> None:
     """Raise ArgumentError unless `weights` is a name on timm's hub for the ViT `name` with these `options`."""
-    published = get_pretrained_cfg(weights) if is_model_pretrained(weights) else None
-    if published is None or published.hf_hub_id is None:
+    if not is_on_hub(weights):
         raise MissingWeightsError(f"the weights {weights!r} are neither a file nor a name on timm's hub")
     architecture, _, tag = name.partition(".")
     if weights.partition(".")[0] != architecture or (tag and weights != name):

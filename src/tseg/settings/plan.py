@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 from tseg.model.pooling import POOLINGS
 from tseg.settings.catalogue import Catalogue, check_sources
 from tseg.settings.encodings import PatchEncoding, TextEncoding, WholeViews, crop_views
+from tseg.settings.encoders import UsedEncoders, used_encoders
 from tseg.settings.experiments import (
     Cell,
     Experiments,
@@ -67,6 +68,8 @@ class Plan:
             self.figures = excluding(self.figures, self.evaluation_records)
             self.cells: list[Cell] = [*chain(*self.tables.values(), *self.figures.values())]
             self.runs: dict[str, RunSettings] = runs_of(self.cells)
+        self.encoders: dict[str, UsedEncoders] = {run: used_encoders(self.settings, self.runs[run]) for run in self.runs}
+        """The encoders of each run, as `tseg check` reads them."""
         self.trained: set[str] = {run.dataset for run in self.runs.values()}
         """Data sets that a run is trained on."""
         taught = {run.dataset for run in self.runs.values() if run.teacher}

@@ -202,9 +202,7 @@ def _in_name(key: str, value: Any) -> str:
 
 def _run_model(settings: Settings, dataset: str) -> RunModelSettings:
     model, classes = settings.model, settings.datasets[dataset].classes
-    text_encoder: LanguageModelSettings | ClassEncodingSettings = settings.language_model
-    if text_encoder.weights is not None:
-        text_encoder = text_encoder.model_copy(update={"random": None})
+    text_encoder: LanguageModelSettings | ClassEncodingSettings = settings.language_model.as_used()
     if model.text_encoder == "classes":
         if not classes:
             raise ValueError(f"model.text_encoder: the data set {dataset} has no classes; choose language_model")

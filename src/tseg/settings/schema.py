@@ -149,6 +149,10 @@ class LanguageModelSettings(StrictModel):
             raise ValueError("trainable: an encoder with random weights must learn; name weights, or choose all")
         return self
 
+    def as_used(self) -> Self:
+        """The settings without the sizes that pretrained weights replace."""
+        return self if self.weights is None else self.model_copy(update={"random": None})
+
 
 class ClassEncodingSettings(StrictModel):
     """A learnt vector per class instead of a language model (Table 1, "class encoding")."""
