@@ -13,6 +13,7 @@ LAYERS = [
     {"tseg"},  # the package itself, src/tseg/__init__.py
     {"reporting"},
     {"inference", "evaluation", "training", "fetching"},
+    {"encoding"},
     {"datasets"},
     {"settings"},
     {"model"},

@@ -92,11 +92,11 @@ def test_a_pretrained_run_starts_from_the_model_of_the_same_seed(make_plan: Make
 def test_box_pretraining_excludes_the_images_of_every_split_that_a_table_evaluates(make_plan: MakePlan) -> None:
     boxes = {"method": "TSEG", "settings": {"training.weak.pretraining": "refcoco"}}
     by_default = make_plan({"boxes first": boxes}).runs["refcoco-boxes"].excluded_records
-    splits = {"val": {}, "test": {"dataset": "refcoco", "split": "testA", "method": "TSEG"}}
+    splits = {"val": {"method": "TSEG"}, "test": {"dataset": "refcoco", "split": "testA", "method": "TSEG"}}
     columns = {name: {"dataset": "phrasecut", "split": name} for name in ("val", "val+miniv", "test")}
     plan = make_plan({"boxes first": boxes}, columns, other=splits)
     (run,) = (run for name, run in plan.runs.items() if name.endswith("-boxes"))
-    more = [f"data/records/phrasecut/{split}.parquet" for split in ("val+miniv", "test")]
+    more = [f"data/records/{split}.parquet" for split in ("phrasecut/val+miniv", "phrasecut/test", "refcoco/testA")]
     assert run.excluded_records == [*by_default, *more]
     assert plan.records("phrasecut-val+miniv") == "data/records/phrasecut/val+miniv.parquet"
     boxes["settings"] |= {"training.boxes.exclude_evaluation": False}

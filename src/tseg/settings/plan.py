@@ -68,7 +68,9 @@ class Plan:
             self.figures = excluding(self.figures, self.evaluation_records)
             self.cells: list[Cell] = [*chain(*self.tables.values(), *self.figures.values())]
             self.runs: dict[str, RunSettings] = runs_of(self.cells)
-        self.encoders: dict[str, UsedEncoders] = {run: used_encoders(self.settings, self.runs[run]) for run in self.runs}
+        self.encoders: dict[str, UsedEncoders] = {
+            run: used_encoders(self.settings, self.runs[run]) for run in self.runs
+        }
         """The encoders of each run, as `tseg check` reads them."""
         self.trained: set[str] = {run.dataset for run in self.runs.values()}
         """Data sets that a run is trained on."""

@@ -91,7 +91,8 @@ class RunTrainingSettings(TrainingSettings):
     same_image_weight: NonNegativeFloat | None = None
     ignore_similar: Share | None = None
     pseudo_labels: PseudoLabelSettings | None
-    """Supervision by pseudo labels only."""
+    """Supervision by pseudo labels only, as the key below."""
+    absent_weight: NonNegativeFloat | None = None
 
 
 class RunSettings(StrictModel):

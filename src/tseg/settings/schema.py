@@ -265,6 +265,8 @@ class PseudoTrainingSettings(TrainingSettings):
     """Self-training: the masks of a weak run, made without any true mask, supervise a second run."""
 
     pseudo_labels: PseudoLabelSettings
+    absent_weight: NonNegativeFloat = 1.0
+    """Weight of the loss of expressions that an image lacks."""
 
 
 class Trainings(StrictModel):

@@ -10,6 +10,7 @@ from torch.nn.functional import (
     interpolate,
     max_pool2d,
     multilabel_soft_margin_loss,
+    softplus,
 )
 
 INSIDE = 0.5
@@ -64,6 +65,11 @@ def dice_loss(similarities: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
     # If Mbar is empty, the overlap is 0; clamp only to avoid 0/0.
     sizes = (predicted.sum(dim=(1, 2)) + true.sum(dim=(1, 2))).clamp(min=1)
     return (1 - 2 * overlap / sizes).mean()
+
+
+def absence_loss(similarities: Tensor) -> Tensor:
+    """Binary cross-entropy, log(1 + exp(s)), of similarities (P, N) of pairs whose image lacks the expression."""
+    return softplus(similarities).mean() if len(similarities) else similarities.sum()
 
 
 def box_loss(similarities: Tensor, masks: Tensor, counted: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from tseg.training.batches import Batch
-from tseg.training.losses import box_loss, classification_loss, dice_loss, overlap_loss
+from tseg.training.losses import absence_loss, box_loss, classification_loss, dice_loss, overlap_loss
 from tseg.training.targets import identity_targets
 
 Objective = Callable[[Tensor, Batch], Tensor]
@@ -55,6 +55,15 @@ def weak_apart(
 def full(similarities: Tensor, batch: Batch) -> Tensor:
     """`dice_loss` of the batch's pairs against their masks (section 3.3, "Fully-supervised learning")."""
     return dice_loss(*_of_pairs(similarities, batch))
+
+
+def pseudo(similarities: Tensor, batch: Batch, *, absent_weight: float) -> Tensor:
+    """`full` against pseudo labels, plus the weighted `absence_loss` of each image and the expressions it lacks.
+
+    Without the second term, a student that sees only expressions of its images finds every expression everywhere.
+    """
+    absent = identity_targets(batch.positives, batch.expressions).to(similarities.device) == 0
+    return full(similarities, batch) + absent_weight * absence_loss(similarities.transpose(1, 2)[absent])
 
 
 def boxes(similarities: Tensor, batch: Batch) -> Tensor:

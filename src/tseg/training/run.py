@@ -143,8 +143,11 @@ def build_objective(run: RunSettings, expressions: Sequence[str]) -> Objective:
     match run.supervision:
         case "weak":
             return _weak_objective(run, expressions)
-        case "full" | "pseudo":
+        case "full":
             return objectives.full
+        case "pseudo":
+            assert run.training.absent_weight is not None, "the schema of pseudo labels requires it"
+            return partial(objectives.pseudo, absent_weight=run.training.absent_weight)
         case "boxes":
             return objectives.boxes
 
