@@ -12,10 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tseg.settings.plan import Plan
 from tseg.settings.run_schema import RunModelSettings, RunSettings
-from tseg.settings.schema import LanguageModelSettings
+from tseg.settings.schema import LanguageModelSettings, RandomLanguageModelSettings
 from tseg.training.run import build_model
 
 EXPRESSION = "the striped circle to the left of the red star"
+BERT_SMALL = RandomLanguageModelSettings(hidden_size=512, num_layers=4, num_heads=8, vocabulary_size=30522)
+"""The sizes that stand for those of pretrained weights, which are not read here."""
 NUM_IMAGES = 2  # every image costs the same
 
 
@@ -51,7 +53,8 @@ def without_weights(model: RunModelSettings) -> RunModelSettings:
     """The same architecture with random weights, which cost as much and need no file."""
     encoders = {"image_encoder": model.image_encoder.model_copy(update={"weights": None})}
     if isinstance(model.text_encoder, LanguageModelSettings):
-        encoders["text_encoder"] = model.text_encoder.model_copy(update={"weights": None})
+        sizes = model.text_encoder.random or BERT_SMALL
+        encoders["text_encoder"] = model.text_encoder.model_copy(update={"weights": None, "random": sizes})
     return model.model_copy(update=encoders)
 
 

@@ -15,6 +15,7 @@ def clean_expression(text: str) -> str:
     control and format characters, such as byte order marks and zero-width spaces) are removed. Joiners stay inside a
     word.
     """
+    # ASSUME: what looks the same is the same expression.
     seen = "".join(
         " " if char.isspace() or char in _BLANK else char
         for char in text

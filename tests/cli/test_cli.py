@@ -41,6 +41,7 @@ def test_every_rule_of_the_workflow_is_a_sub_command() -> None:
         (["segment", "nowhere.safetensors", "a.jpg", "cat", "--output", "x"], "nowhere.safetensors does not exist"),
         (["segment", "{text}", "{image}", "cat", "--output", "x"], "is not a model of `tseg train`"),
         (["segment", "{text}", "{image}", "cat", "--crf", "psa2", "--output", "x"], "there is no preset 'psa2'"),
+        (["segment", "{text}", "{image}", "cat", "--threshold", "ots", "--output", "x"], "'ots'; did you mean otsu?"),
         (["draw", "masks", "{text}", "--label", "a", "--records", "{text}", "--output", "x.png"], "`tseg prepare`"),
         (["draw", "curves", "run/seed0/history.csv", "--output", "x.png"], "run/seed0/history.csv"),
         (["configure", "--settings", "{{", "--output", "x.yaml"], "--settings is not YAML"),

@@ -33,7 +33,7 @@ def test_a_folder_stands_for_all_its_records_and_without_output_nothing_is_writt
     before = sorted(folder.parent.rglob("*"))
     printed = tseg("describe", folder)
     assert printed == tseg("describe", folder / "train.parquet", folder / "val.parquet")
-    assert "| own train | 1 | - | 1 | - | 0 | 1 |" in printed.splitlines()
+    assert "| own train | 1 | - | 1 | - | 1 | 0 | 1 |" in printed.splitlines()
     assert "| own val | 1 | 25.00 | 25.00 | 25.00 | 25.00 | 0.00 | 100.00 |" in printed.splitlines()
     assert sorted(folder.parent.rglob("*")) == before
 

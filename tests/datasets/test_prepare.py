@@ -75,6 +75,7 @@ def test_good_records_are_written_in_order_with_their_provenance(tmp_path, capsy
         classes=None,
         num_skipped=0,
         num_images=3,
+        name_ranks="refer_train.json",
         published=None,
     )
     assert (tmp_path / "out" / "train.skipped.csv").read_text().split() == ["file,record,reason"]

@@ -40,7 +40,7 @@ def test_similarities_from_tokens_equal_those_of_the_encoders(
 ) -> None:
     """The same images, crops and expressions are drawn, and the similarities agree to float16's rounding."""
     encode_images(model.image_encoder, records, CROPS, tmp_path / "patches.parquet")
-    encode_expressions(model.text_encoder, records, True, tmp_path / "texts.parquet")
+    encode_expressions(model.text_encoder, records["expression"], True, tmp_path / "texts.parquet")
     tokens = {
         "patches": open_tokens(tmp_path / "patches.parquet", model.image_encoder, CROPS),
         "texts": open_tokens(tmp_path / "texts.parquet", model.text_encoder, None),
@@ -91,7 +91,7 @@ def test_tokens_of_other_weights_or_views_are_refused(
 
 
 def test_mirrored_expressions_have_tokens_of_their_own(model: Any, records: pd.DataFrame, tmp_path: Path) -> None:
-    encode_expressions(model.text_encoder, records, True, tmp_path / "t.parquet")
+    encode_expressions(model.text_encoder, records["expression"], True, tmp_path / "t.parquet")
     tokens = open_tokens(tmp_path / "t.parquet", model.text_encoder, None)
     for expression in set(records["expression"]):
         for text in (expression, mirror_words(expression)):

@@ -77,6 +77,14 @@ def test_segmenter_and_workflow_give_the_same_masks(model: TSEG, records: pd.Dat
         assert (mask != workflows_mask).mean() < 0.005
 
 
+def test_a_phrase_is_cleaned_as_in_training_and_refused_if_nothing_of_it_can_be_seen(path: Path) -> None:
+    segmenter = Segmenter.load(path)
+    plain, hidden = (segmenter(image(), [phrase]) for phrase in ("red square", "\ufeffred\u00a0square\u200b"))
+    np.testing.assert_array_equal(plain, hidden)
+    with pytest.raises(ValueError, match="an expression is empty; name what to look for"):
+        segmenter(image(), ["red square", "\u200b"])
+
+
 def test_segmenting_does_not_change_the_random_state_of_torch(path: Path) -> None:
     segmenter = Segmenter.load(path)
     state = torch.get_rng_state()

@@ -100,7 +100,9 @@ def test_only_the_last_blocks_and_the_last_norm_learn(kind: str, number: int) ->
 @pytest.mark.parametrize("kind", ["vit", "bert"])
 @pytest.mark.parametrize("number", [0, 4])
 def test_more_blocks_than_there_are_are_refused(kind: str, number: int) -> None:
-    with pytest.raises(ArgumentError, match=rf"^{number} blocks cannot learn, as there are 3; choose 1 to 3$") as refused:
+    with pytest.raises(
+        ArgumentError, match=rf"^{number} blocks cannot learn, as there are 3; choose 1 to 3$"
+    ) as refused:
         ENCODERS[kind][0](number)
     assert refused.value.argument == "trainable"
 
@@ -128,7 +130,13 @@ def test_what_is_frozen_stays_so_in_a_model_read_back(
 
 def test_a_pretrained_resnet_can_be_frozen_whole(architecture: dict[str, Any], tmp_path: Path) -> None:
     """Its own freezing of the first blocks does not thaw the others."""
-    described = {"name": "wide_resnet38", "options": {"width": 1}, "weights": None, "drop_path": 0.0, "trainable": "heads"}
+    described = {
+        "name": "wide_resnet38",
+        "options": {"width": 1},
+        "weights": None,
+        "drop_path": 0.0,
+        "trainable": "heads",
+    }
     model = build_tseg(**architecture | {"image_encoder": described}, tokenizer=learn_wordpiece(WORDS, 128))
     pretrained = architecture | {"image_encoder": described | {"weights": "imagenet.pth"}}
     save_model(tmp_path / "model.safetensors", model, pretrained, model_provenance())

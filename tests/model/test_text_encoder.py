@@ -27,7 +27,13 @@ CLASSES = ["circle", "square", "sign"]
 
 def build(weights: str | None = None, **changed: Any) -> TextEncoder:
     torch.manual_seed(0)
-    arguments: dict[str, Any] = {"pooling": "first", "max_tokens": 12, "dropout": 0.1, "random": SIZES, "learnt": learnt()}
+    arguments: dict[str, Any] = {
+        "pooling": "first",
+        "max_tokens": 12,
+        "dropout": 0.1,
+        "random": SIZES,
+        "learnt": learnt(),
+    }
     return build_language_model(**arguments | {"weights": weights} | changed).eval()
 
 
@@ -67,7 +73,9 @@ def test_the_sizes_of_pretrained_weights_are_read_from_their_folder(tmp_path: Pa
 
 def test_more_tokens_than_positions_are_refused(tmp_path: Path) -> None:
     pretrained(tmp_path)
-    with pytest.raises(ArgumentError, match=r"^513 tokens are more than the 512 positions of the weights '\S+'; lower it") as no:
+    with pytest.raises(
+        ArgumentError, match=r"^513 tokens are more than the 512 positions of the weights '\S+'; lower it"
+    ) as no:
         build(str(tmp_path), max_tokens=513)
     assert no.value.argument == "max_tokens"
 
@@ -251,12 +259,16 @@ def test_a_vocabulary_of_more_words_than_the_bert_has_is_refused(tmp_path: Path)
     published(tmp_path)
     with (tmp_path / "vocab.txt").open("a") as file:
         file.writelines(f"\nword{number}" for number in range(60))
-    with pytest.raises(ValueError, match=r"^the tokenizer has 67 pieces, more than the vocabulary of 60; use the tokenizer "):
+    with pytest.raises(
+        ValueError, match=r"^the tokenizer has 67 pieces, more than the vocabulary of 60; use the tokenizer "
+    ):
         build(str(tmp_path))
 
 
 def test_a_learnt_vocabulary_of_more_words_than_the_bert_has_is_refused() -> None:
-    with pytest.raises(ArgumentError, match=r"pieces, more than the vocabulary of 20; raise vocabulary_size") as refused:
+    with pytest.raises(
+        ArgumentError, match=r"pieces, more than the vocabulary of 20; raise vocabulary_size"
+    ) as refused:
         build(random=SIZES | {"vocabulary_size": 20})
     assert refused.value.argument == "random"
 

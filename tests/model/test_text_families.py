@@ -184,9 +184,7 @@ def test_the_last_blocks_and_their_norm_are_found(family: str, tmp_path: Path) -
         ),
     ],
 )
-def test_a_model_that_does_not_encode_text_is_refused(
-    make: Callable[[], Any], complaint: str, tmp_path: Path
-) -> None:
+def test_a_model_that_does_not_encode_text_is_refused(make: Callable[[], Any], complaint: str, tmp_path: Path) -> None:
     make().save_pretrained(tmp_path)
     tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ArgumentError, match=rf"^the weights '\S+' {complaint}$") as refused:

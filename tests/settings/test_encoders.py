@@ -22,7 +22,9 @@ def default() -> Settings:
 
 
 def used(varied: dict[str, Any], supervision: Any = "weak", dataset: str = "phrasecut") -> UsedEncoders:
-    return used_encoders(default(), make_run(default(), dataset, supervision, MPA if supervision == "weak" else None, varied))
+    return used_encoders(
+        default(), make_run(default(), dataset, supervision, MPA if supervision == "weak" else None, varied)
+    )
 
 
 def test_runs_with_equal_encoders_share_a_name() -> None:

@@ -132,7 +132,7 @@ def test_columns_may_differ_in_threshold_and_refinement_and_share_a_run() -> Non
         cells={"dataset": "phrasecut"},
         settings=SETTINGS.model_copy(update={"inference": inference}),
     )
-    names = ["plain", "crf", "pamr", "halfway", "halfway-crf", "otsu", "otsu-irn", "oracle"]
+    names = ["plain", "crf", "pamr", "halfway", "halfway+crf", "otsu", "otsu+irn", "oracle"]
     assert [cell.refinement.name for cell in cells] == names
     assert {cell.run.run for cell in cells} == {"phrasecut-mpa"}
 

@@ -94,7 +94,8 @@ def test_box_pretraining_excludes_the_images_of_every_split_that_a_table_evaluat
     by_default = make_plan({"boxes first": boxes}).runs["refcoco-boxes"].excluded_records
     splits = {"val": {"method": "TSEG"}, "test": {"dataset": "refcoco", "split": "testA", "method": "TSEG"}}
     columns = {name: {"dataset": "phrasecut", "split": name} for name in ("val", "val+miniv", "test")}
-    plan = make_plan({"boxes first": boxes}, columns, other=splits)
+    figure = {"kind": "masks", "columns": {"TSEG": {"dataset": "refcoco", "method": "TSEG", "split": "testA"}}}
+    plan = make_plan({"boxes first": boxes}, columns, figure=figure)
     (run,) = (run for name, run in plan.runs.items() if name.endswith("-boxes"))
     more = [f"data/records/{split}.parquet" for split in ("phrasecut/val+miniv", "phrasecut/test", "refcoco/testA")]
     assert run.excluded_records == [*by_default, *more]
@@ -239,7 +240,7 @@ def test_inference_options_are_those_that_apply(make_plan: MakePlan) -> None:
     assert plan.mask_options("phrasecut-gap", on_voc, "crf") == psa
     assert plan.mask_options("phrasecut-mpa", on_voc, "plain") == {"confidence": inference.confidence} | plain
     refined = {"threshold": "halfway", "crf": "pamr"}
-    assert plan.mask_options("phrasecut-full", "phrasecut-val", "halfway-pamr") == refined
+    assert plan.mask_options("phrasecut-full", "phrasecut-val", "halfway+pamr") == refined
     assert plan.views(on_voc) == {"scales": inference.multiscale, "flip": True}
     assert plan.views("phrasecut-val") == plan.labels("phrasecut-val") == {}
     assert plan.labels(on_voc)["labels"]["cool thing"] == ["cyan thing", "blue thing"]

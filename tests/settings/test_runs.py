@@ -10,7 +10,7 @@ from pydantic import PositiveFloat
 
 from tseg.model.pooling import POOLINGS, Pooling
 from tseg.settings.run_schema import PoolingSettings, RunSettings
-from tseg.settings.runs import Evaluation, make_run, pretraining_run, vary
+from tseg.settings.runs import REFINEMENTS, Evaluation, Refinement, make_run, pretraining_run, vary
 from tseg.settings.schema import Settings
 from tseg.settings.validation import parse
 
@@ -186,3 +186,11 @@ def test_pretraining_has_the_architecture_of_the_run_that_starts_from_it() -> No
 def test_an_evaluation_is_named_by_what_differs() -> None:
     assert Evaluation("voc", "val").name == "voc-val"
     assert Evaluation("voc", "val", True, "better_words").name == "voc-val+multiscale+labels=better_words"
+
+
+def test_names_of_refinements_are_distinct_and_have_no_hyphen() -> None:
+    """A hyphen separates them from the name of the evaluation, which may have hyphens itself."""
+    assert REFINEMENTS["plain"] == Refinement()
+    assert REFINEMENTS["halfway+crf"] == Refinement("halfway", "crf")
+    assert len(set(REFINEMENTS.values())) == 5 * 7
+    assert not any("-" in name for name in REFINEMENTS)

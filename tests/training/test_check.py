@@ -13,7 +13,9 @@ from tseg.settings.encoders import UsedEncoders
 from tseg.settings.plan import Plan
 from tseg.training.check import check_encoders, summarise
 
-from ..model.test_text_families import publish
+from ..model.test_text_families import IMAGE, publish
+
+from transformers import ViTConfig, ViTModel  # isort: skip  (after tseg.model, which sees to torchvision)
 
 VIT = {"name": "vit_tiny_patch16_224", "options": {}, "weights": None, "drop_path": 0.0}
 SMALL = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
@@ -85,9 +87,18 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
     ("wrong", "begin"),
     [
         ({"name": "swin_tiny_patch4_window7_224"}, "name: 'swin_tiny_patch4_window7_224' is not a ViT"),
-        ({"name": "vit_smal_patch16_224"}, "name: timm has no 'vit_smal_patch16_224'; did you mean vit_small_patch16_224?"),
-        ({"options": {"wings": 2}}, "options: timm cannot build 'vit_tiny_patch16_224' with the options {'wings': 2}: "),
-        ({"weights": "vit_small_patch16_224.dino"}, "weights: the weights 'vit_small_patch16_224.dino' are for the ViT "),
+        (
+            {"name": "vit_smal_patch16_224"},
+            "name: timm has no 'vit_smal_patch16_224'; did you mean vit_small_patch16_224?",
+        ),
+        (
+            {"options": {"wings": 2}},
+            "options: timm cannot build 'vit_tiny_patch16_224' with the options {'wings': 2}: ",
+        ),
+        (
+            {"weights": "vit_small_patch16_224.dino"},
+            "weights: the weights 'vit_small_patch16_224.dino' are for the ViT ",
+        ),
         ({"name": "wide_resnet38", "drop_path": 0.5}, "drop_path: wide_resnet38 has no drop path"),
         ({"name": "wide_resnet38", "trainable": 2}, "trainable: this encoder has no blocks to count"),
     ],
@@ -117,7 +128,9 @@ def test_weights_are_not_blamed_for_wrong_options(tmp_path: Path) -> None:
 def test_missing_weights_of_a_hub_are_told_with_the_command_that_fetches_them(tmp_path: Path) -> None:
     image = {"name": "vit_small_patch14_dinov2", "weights": "vit_small_patch14_dinov2.lvd142m"}
     first, second = mistakes(tmp_path, image, {"weights": "lab/words"}, resolution=14 * 8)
-    assert first.startswith("image_encoders.vit.weights: the weights 'vit_small_patch14_dinov2.lvd142m' cannot be loaded")
+    assert first.startswith(
+        "image_encoders.vit.weights: the weights 'vit_small_patch14_dinov2.lvd142m' cannot be loaded"
+    )
     assert "`hf download timm/vit_small_patch14_dinov2.lvd142m` fetches them" in first
     assert second.startswith("language_model.weights: the weights 'lab/words' cannot be loaded")
     assert "`hf download lab/words` fetches" in second
@@ -128,7 +141,9 @@ def test_a_pooling_that_confuses_all_expressions_is_told(tmp_path: Path) -> None
     publish("CLIP", tmp_path / "clip")
     text = {"weights": str(tmp_path / "clip"), "pooling": "first", "max_tokens": None}
     (only,) = mistakes(tmp_path, {"options": SMALL}, text)
-    assert only.startswith("language_model.pooling: first gives all expressions the same token with these weights; choose ")
+    assert only.startswith(
+        "language_model.pooling: first gives all expressions the same token with these weights; choose "
+    )
     check(tmp_path, {"options": SMALL}, text | {"pooling": "last"})
 
 
@@ -140,3 +155,36 @@ def test_the_encoders_of_the_default_configuration_are_right(tmp_path: Path, mon
     ]
     keys = {f"image_encoders.{key}" for key in plan.settings.image_encoders}
     assert {each["key"] for each in described} == keys | {"language_model"}
+
+
+DINOV2 = {"name": "vit_small_patch14_dinov2", "options": SMALL | {"img_size": 112, "patch_size": 14}}
+OWN = {"name": "vit_small_patch16_224", "options": SMALL, "weights": "my/vit.pth"}
+DOCUMENTED: list[tuple[dict[str, Any], dict[str, Any], int]] = [
+    ({"name": "swin_tiny_patch4_window7_224"}, {}, 96),
+    ({"name": "vit_smal_patch16_224"}, {}, 96),
+    ({"name": "vit_small_patch16_224.dino2"}, {}, 96),
+    ({"options": {"num_heads": 5}}, {}, 96),
+    ({"weights": "my/gone.pth"}, {}, 96),
+    ({"weights": "vit_small_patch16_224.dino"}, {}, 96),
+    (OWN, {}, 96),
+    (OWN | {"name": "vit_small_patch16_224.dino", "options": SMALL | {"depth": 1}}, {}, 96),
+    ({"trainable": 30}, {}, 96),
+    (DINOV2, {}, 384),
+    ({}, {"weights": "my"}, 96),
+    ({}, {"weights": "my/image-model"}, 96),
+    ({}, {"weights": "my/bert", "max_tokens": 600}, 96),
+    ({}, {"weights": "my/clip", "pooling": "first"}, 96),
+]
+
+
+def test_the_messages_of_the_documentation_are_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "encoders.md").read_text(encoding="utf-8").splitlines()
+    monkeypatch.chdir(tmp_path)
+    for name in ("BERT", "CLIP"):
+        publish(name, Path("my") / name.lower())
+    ViTModel(ViTConfig(**IMAGE, patch_size=8)).save_pretrained("my/image-model")
+    vit = build_image_encoder("vit_small_patch16_224", SMALL, None, 0.0)
+    torch.save(vit.get_submodule("vit").state_dict(), "my/vit.pth")
+    for image, text, resolution in DOCUMENTED:
+        (message,) = mistakes(tmp_path, image, {"random": RANDOM} | text, resolution)
+        assert message in document

@@ -13,6 +13,7 @@ import yaml
 
 from tseg.datasets.leakage import read_images
 from tseg.model.text_encoder import learn_wordpiece
+from tseg.model.tseg import load_model
 from tseg.records import read_records
 from tseg.settings.run_schema import PoolingSettings, RunModelSettings, RunSettings, RunTrainingSettings
 from tseg.settings.validation import parse
@@ -188,7 +189,7 @@ def test_decay_of_matrices_spares_biases_norms_tau_positions_and_tokens(make_mod
         "log_tau",
         "image_encoder.vit.pos_embed",
         "image_encoder.vit.cls_token",
-        "text_encoder.bert.embeddings.position_embeddings.weight",
+        "text_encoder.transformer.embeddings.position_embeddings.weight",
     }
     assert not any(name.endswith("bias") or "norm" in name.lower() for name in decays[True])
     everywhere = build_optimizer(training_of(optimizer={"weight_decay": 0.01}), model)
@@ -198,7 +199,7 @@ def test_decay_of_matrices_spares_biases_norms_tau_positions_and_tokens(make_mod
 def test_only_weights_that_require_gradients_are_optimised(make_model):
     model = make_model(0)
     model.image_encoder.requires_grad_(False)
-    model.text_encoder.bert.embeddings.requires_grad_(False)
+    model.text_encoder.transformer.embeddings.requires_grad_(False)
     optimizer = build_optimizer(training_of(), model)
     trained = [weight for group in optimizer.param_groups for weight in group["params"]]
     assert {id(weight) for weight in trained} == {id(w) for w in model.parameters() if w.requires_grad}
@@ -252,3 +253,44 @@ def test_a_weak_run_pushes_different_regions_apart_and_logs_coverage(records_pat
         assert history["foreground"].between(0, 1).all() and history["empty"].between(0, 1).all()
         losses.append(history["loss"][0])
     assert losses[0] < losses[1] <= losses[0] + 0.5
+
+
+def changed(config: Path, **encoders: dict[str, Any]) -> Path:
+    """The settings in `config` with changes of its encoders."""
+    run = yaml.safe_load(config.read_text())
+    for encoder, change in encoders.items():
+        run["model"][encoder] |= change
+    path = config.with_name(f"changed-{config.name}")
+    path.write_text(yaml.safe_dump(run))
+    return path
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_frozen_encoders_keep_their_weights_and_the_heads_learn(runs, tmp_path, optimizer):
+    heads = {"trainable": "heads"}
+    config = changed(runs["boxes"], image_encoder=heads, text_encoder=heads)
+    text = config.read_text().replace("name: sgd", f"name: {optimizer}")
+    config.write_text(text.replace("weight_decay: 0", "weight_decay: 0.1"))
+    run = parse(RunSettings, yaml.safe_load(config.read_text()), str(config))
+    torch.manual_seed(0)
+    before = build_model(run.model, list(read_records(Path(run.records))[0]["expression"]))
+    learning = {
+        id(weight) for group in build_optimizer(run.training, before).param_groups for weight in group["params"]
+    }
+    heads = {name for name, weight in before.named_parameters() if id(weight) in learning}
+    projections = {f"project_{side}.{part}" for side in ("patches", "expressions") for part in ("weight", "bias")}
+    assert heads == {"log_tau"} | projections
+    train(config, tmp_path / "boxes")
+    after = load_model(tmp_path / "boxes" / "model.safetensors")[0].state_dict()
+    for name, weight in before.state_dict().items():
+        if "encoder" in name:
+            assert torch.equal(after[name], weight)
+    assert not torch.equal(after["project_patches.weight"], before.state_dict()["project_patches.weight"])
+
+
+def test_truncated_expressions_are_reported(runs, tmp_path, capsys):
+    train(runs["boxes"], tmp_path / "boxes")
+    assert "warning" not in capsys.readouterr().out
+    train(changed(runs["boxes"], text_encoder={"max_tokens": 4}), tmp_path / "short")
+    warning = "refcoco-boxes: warning: 2 of 4 expressions have more than 4 tokens; the rest of them is not seen"
+    assert warning in capsys.readouterr().out

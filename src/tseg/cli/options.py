@@ -20,7 +20,7 @@ Background = Annotated[
 ]
 Crf = Annotated[str, typer.Option("--crf", help="Refinement: none, a dense CRF (psa, irn, deeplab or afa) or pamr.")]
 Threshold = Annotated[
-    str, typer.Option("--threshold", help="Where to cut a map: fixed (s > 0), halfway, relative, otsu or oracle.")
+    str, typer.Option("--threshold", help="Where to cut a map: fixed (s > 0), halfway, relative or otsu.")
 ]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Number of CPU threads.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1; auto uses a GPU if available.")]

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tseg.cli.options import Background, Crf, Output, Records, Threshold, preset, threshold_rule
+from tseg.cli.options import Background, Crf, Output, Records, preset, threshold_rule
 
 
 def refine(
@@ -16,7 +16,9 @@ def refine(
     overlapping: Annotated[
         bool, typer.Option("--overlapping", help="GAP and GMP: let the masks of an image overlap.")
     ] = False,
-    threshold: Threshold = "fixed",
+    threshold: Annotated[
+        str, typer.Option(help="Where to cut a map: fixed (s > 0), halfway, relative, otsu, or oracle (the true area).")
+    ] = "fixed",
     confidence: Annotated[
         float,
         typer.Option(

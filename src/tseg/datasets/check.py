@@ -61,6 +61,7 @@ def with_image(record: Record, image: CheckedImage, upright: bool) -> Record | S
         fault += "fetch the original image"
     if fault:
         return Skipped(Path(image.path), record["record_id"], fault)
+    # ASSUME: official formats belong to the stored pixels, as their own tools ignore EXIF; pairs to what viewers show.
     on_stored = size != viewed or (size == stored and not upright)
     if on_stored and orientation != UPRIGHT:
         record = record | _turned_region(record, orientation)

@@ -122,7 +122,7 @@ def write_shards(shards: Iterable[Shard], writer: RecordsWriter, skipped_path: P
 def cause_of(reason: str) -> str:
     """A reason without the fix, and without what differs between records: quoted text, parentheses and numbers."""
     cause = reason.partition(";")[0]
-    return re.sub(r"\s*(\([^()]*\)|'[^']*')", "", re.sub(r"(?<!\S)\d[\d,.]*(?!\S)", "n", cause))[:99]
+    return re.sub(r"\s*(\(.*\)|'[^']*')", "", re.sub(r"(?<!\S)\d[\d,.]*(?!\S)", "n", cause))[:99]
 
 
 def list_causes(counts: SplitCounts) -> str:

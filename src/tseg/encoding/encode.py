@@ -28,14 +28,16 @@ def encode_split(encoding: PatchEncoding | TextEncoding, output: Path, device: t
 
     Raises ValueError if the encoder is not frozen, an image cannot be read, or the disk is too full.
     """
-    records, _ = read_records(Path(encoding.records))
+    records, provenance = read_records(Path(encoding.records))
     if isinstance(encoding, PatchEncoding):
         encoder = build_image_encoder(**encoding.encoder.model_dump()).eval().to(device)
         encode_images(encoder, records, encoding.views, output)
     else:
         text_encoder = build_text_encoder(encoding.encoder.model_dump(), None).eval().to(device)
         assert isinstance(text_encoder, TextEncoder), "class encodings are not encoded"
-        encode_expressions(text_encoder, records, encoding.mirrored, output)
+        # Training compares an image with all classes, also with those that no image of the split has.
+        expressions = [*(provenance.classes or []), *records["expression"]]
+        encode_expressions(text_encoder, expressions, encoding.mirrored, output)
 
 
 @torch.inference_mode()
@@ -70,9 +72,9 @@ def encode_images(encoder: ImageEncoder, records: pd.DataFrame, views: CropViews
 
 
 @torch.inference_mode()
-def encode_expressions(encoder: TextEncoder, records: pd.DataFrame, mirrored: bool, output: Path) -> None:
-    """Write the tokens of the distinct expressions of `records` and, if `mirrored`, of their mirror images."""
-    own = list(dict.fromkeys(records["expression"]))
+def encode_expressions(encoder: TextEncoder, own: Iterable[str], mirrored: bool, output: Path) -> None:
+    """Write the tokens of the distinct expressions in `own` and, if `mirrored`, of their mirror images."""
+    own = list(dict.fromkeys(own))
     expressions = list(dict.fromkeys([*own, *(map(mirror_words, own) if mirrored else [])]))
 
     def encode(members: Sequence[Entry]) -> Iterator[np.ndarray]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 DILATIONS = (1, 2, 4, 8, 12, 24)
-"""Distances in pixels to the eight neighbours, in all six directions' multiples of 45 degrees."""
+"""Distances in pixels, along rows and columns, to eight neighbours each."""
 NUM_ITERATIONS = 10
 SPREAD = 0.1
 """Factor of the local standard deviation in the affinity."""
@@ -36,8 +36,10 @@ def refine_maps(image: np.ndarray, maps: Iterable[np.ndarray]) -> Iterator[np.nd
     for values in maps:
         refined = torch.from_numpy(values)
         for _ in range(NUM_ITERATIONS):
-            neighbours = zip(weights, _shifted(refined[None]), strict=True)
-            refined = sum((weight * neighbour[0] for weight, neighbour in neighbours), torch.zeros_like(refined))
+            total = torch.zeros_like(refined)
+            for weight, neighbour in zip(weights, _shifted(refined[None]), strict=True):
+                total.addcmul_(weight, neighbour[0])
+            refined = total
         yield refined.numpy()
 
 
@@ -52,8 +54,12 @@ def _weights(image: Tensor) -> Tensor:
     mean = (sum(_shifted(image)) + len(DILATIONS) * image) / num_values
     squares = sum((neighbour - mean) ** 2 for neighbour in _shifted(image)) + len(DILATIONS) * (image - mean) ** 2
     sigma = (squares / (num_values - 1)).sqrt()
-    affinities = [-((neighbour - image).abs() / (1e-8 + SPREAD * sigma)).mean(dim=0) for neighbour in _shifted(image)]
-    return torch.stack(affinities).softmax(dim=0)
+    weights = torch.empty(len(_OFFSETS), *image.shape[1:])
+    for weight, neighbour in zip(weights, _shifted(image), strict=True):
+        weight.copy_(-((neighbour - image).abs() / (1e-8 + SPREAD * sigma)).mean(dim=0))
+    # The softmax, in place: the weights are large.
+    weights.sub_(weights.amax(dim=0)).exp_()
+    return weights.div_(weights.sum(dim=0))
 
 
 def _shifted(values: Tensor) -> Iterator[Tensor]:

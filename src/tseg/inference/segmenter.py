@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from tseg.expressions import clean_expression
 from tseg.inference.masks import MaskRules, segment_masks
 from tseg.inference.predict import predict_views
 from tseg.inference.refinement import check_refinement
@@ -80,12 +81,14 @@ class Segmenter:
         flip: bool = False,
     ) -> np.ndarray:
         """Masks, bool (L, H, W), of L phrases in an RGB image of W x H pixels."""
-        if not all(expression.strip() for expression in expressions):
+        # As `tseg prepare` cleans the expressions of training.
+        expressions = [clean_expression(expression) for expression in expressions]
+        if not all(expressions):
             raise ValueError("an expression is empty; name what to look for")
         views = predict_views(
             self.model,
             image,
-            list(expressions),
+            expressions,
             resolution=self.resolution,
             scales=scales,
             flip=flip,

@@ -97,7 +97,7 @@ def segment_labels(
     # ASSUME: exclusive masks are a softmax over the remaining words, as if the others did not exist.
     remaining, numbers_left = [view[confident] for view in views], torch.tensor(numbers)[confident]
     masks = rules.masks
-    if masks.crf and rules.crf_background and masks.masks is None:
+    if masks.crf and rules.crf_background is not None and masks.masks is None:
         activations = torch.stack([activation(remaining, j, size=size) for j in range(len(numbers_left))])
         background = (1 - activations.amax(dim=0, keepdim=True)) ** rules.crf_background
         classes, probabilities = _strongest_words(torch.cat([background, activations]), numbers_left)

@@ -17,7 +17,8 @@ FIXED = "fixed"
 """The paper's rule, s > 0 (section 3.3); for GAP and GMP, psa's constant background."""
 
 ORACLE = "oracle"
-"""The threshold at full size that gives a mask its true area: a yardstick for the order of similarities, no result."""
+"""The threshold at full size that gives a mask its true area: a yardstick for the order of similarities, no result, and
+no upper bound either, as another area may overlap the true mask better."""
 
 RELATIVE_SHARE = 0.2
 """Share of the maximum in `relative`; psa's background of max-normalised activations."""

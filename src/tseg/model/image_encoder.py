@@ -54,7 +54,8 @@ class ViTEncoder(Encoder):
     @property
     def patch_size(self) -> int:
         """Side of a patch in pixels."""
-        return self.vit.patch_embed.patch_size[0]
+        patch_embed: Any = self.vit.patch_embed
+        return patch_embed.patch_size[0]
 
     @property
     def num_features(self) -> int:
@@ -125,7 +126,8 @@ def build_image_encoder(
     """
     if name != "wide_resnet38":
         vit = build_vit(name, options, weights, drop_path, mean=mean, std=std, positions=positions)
-        vit.restrict(trainable, [*vit.vit.blocks], [vit.vit.norm, vit.vit.fc_norm])
+        blocks: Any = vit.vit.blocks
+        vit.restrict(trainable, [*blocks], [vit.vit.norm, vit.vit.fc_norm])
         return vit
     net = build_wide_resnet38(options, weights, drop_path)
     net.mean, net.std = mean or net.mean, std or net.std
@@ -197,8 +199,9 @@ def _create(name: str, options: dict[str, int], drop_path: float) -> VisionTrans
         )
     if not isinstance(plain, VisionTransformerDistilled):  # which exists only with its two tokens' pooling
         arguments["global_pool"] = ""
+    create: Any = timm.create_model
     try:
-        return timm.create_model(name, pretrained=False, **arguments)
+        return create(name, pretrained=False, **arguments)
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, ZeroDivisionError) as error:
         raise ArgumentError("options", f"timm cannot build {name!r} with the options {options}: {error}") from error
 
@@ -225,15 +228,15 @@ def normalisation(name: str, weights: str | None) -> tuple[Channels, Channels]:
     else:
         named = name if "." in name else Path(weights).stem
         configs = [published[named]] if named in published else [*published.values()]
-    found: set[tuple[Channels, Channels]] = {(tuple(config.mean), tuple(config.std)) for config in configs}
+    found: set[Any] = {(tuple(config.mean), tuple(config.std)) for config in configs}
     if len(found) == 1:
         return found.pop()
     examples = {(config.mean, config.std): tag for tag, config in published.items()}
-    known = "".join(f"; {tag} has {mean} and {std}" for (mean, std), tag in examples.items())
+    known = "; ".join(f"{tag} has {mean} and {std}" for (mean, std), tag in examples.items())
     raise ArgumentError(
         "mean",
         f"the weights {weights or name!r} do not say how their images were normalised; set mean and std"
-        + (f", or a name with a tag{known}" if known else ""),
+        + (f", or add the tag to the name: {known}" if known else ""),
     )
 
 
@@ -254,10 +257,10 @@ def _check_published(weights: str, name: str, options: dict[str, int]) -> None:
     if not is_on_hub(weights):
         raise MissingWeightsError(f"the weights {weights!r} are neither a file nor a name on timm's hub")
     architecture, _, tag = name.partition(".")
-    if weights.partition(".")[0] != architecture or (tag and weights != name):
+    theirs = weights.partition(".")[0]
+    if theirs != architecture or (tag and weights != name):
         raise ArgumentError(
-            "weights",
-            f"the weights {weights!r} are for the ViT {weights.partition('.')[0]!r}, not for {name!r}; make the two agree",
+            "weights", f"the weights {weights!r} are for the ViT {theirs!r}, not for {name!r}; make the two agree"
         )
     if "num_heads" in options:  # the shapes of the weights would not reveal a mismatch
         raise ArgumentError(
@@ -269,5 +272,6 @@ def _hub_weights(weights: str) -> Mapping[str, object]:
     """Load the tensors, by name, that timm's hub or its local cache has under the name `weights`."""
     published = get_pretrained_cfg(weights)
     assert published is not None, "_check_published refuses unknown names"
+    assert published.hf_hub_id is not None, "_check_published refuses names without weights"
     with parsing(f"the weights {weights!r} cannot be loaded from timm's hub", MissingWeightsError):
         return load_state_dict_from_hf(published.hf_hub_id)

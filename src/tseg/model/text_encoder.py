@@ -1,4 +1,4 @@
-"""The text encoder: a pretrained transformer with its tokenizer (section 3.1, "Text encoder"), or a vector per class."""
+"""The text encoder: a transformer with its tokenizer (section 3.1, "Text encoder"), or a vector per class."""
 
 import tseg.model.torchvision_operators  # noqa: F401  (before transformers is imported)
 
@@ -18,7 +18,6 @@ from transformers import (
     MODEL_MAPPING,
     AutoTokenizer,
     BertConfig,
-    BertModel,
     CLIPTextConfig,
     PreTrainedConfig,
     PreTrainedModel,
@@ -32,7 +31,7 @@ from tseg.model.encoder import Encoder, Trainable
 from tseg.model.weights import ArgumentError, MissingWeightsError, UnfitWeightsError, check_fit, parsing
 
 TextPooling = Literal["first", "mean", "last"]
-"""The token that represents an expression: the first (BERT), the mean (sentence encoders) or the last (CLIP, SigLIP)."""
+"""What represents an expression: its first token (BERT), the mean (sentence encoders), the last (CLIP, SigLIP)."""
 
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 _TEXT_TOWERS = {"clip": CLIPTextConfig, "siglip": SiglipTextConfig}
@@ -67,7 +66,9 @@ class TextEncoder(Encoder):
     @property
     def max_tokens(self) -> int:
         """Tokens, special ones included, beyond which an expression is truncated."""
-        return self.tokenizer.truncation["max_length"]
+        truncation = self.tokenizer.truncation
+        assert truncation is not None, "the tokenizer truncates"
+        return truncation["max_length"]
 
     def tokenize(self, expressions: list[str]) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask, int64 (L, T), padded to the longest of the L expressions.
@@ -99,7 +100,9 @@ class TextEncoder(Encoder):
         truncated = sum(bool(encoding.overflowing) for encoding in encodings)
         unknown_id = self.tokenizer.token_to_id(getattr(self.tokenizer.model, "unk_token", None) or "<unk>")
         unknown = sum(
-            any(id == unknown_id and not special for id, special in zip(each.ids, each.special_tokens_mask, strict=True))
+            any(
+                id == unknown_id and not special for id, special in zip(each.ids, each.special_tokens_mask, strict=True)
+            )
             for each in encodings
         )
         total = f"of {len(encodings):,} expressions"
@@ -115,7 +118,9 @@ class TextEncoder(Encoder):
 
     def last_norm(self) -> list[nn.Module]:
         """The norm after the blocks, if there is one."""
-        return [each for name, each in self.transformer.named_modules() if re.fullmatch(r"(\w+\.)?final_layer_norm", name)]
+        return [
+            each for name, each in self.transformer.named_modules() if re.fullmatch(r"(\w+\.)?final_layer_norm", name)
+        ]
 
 
 class ClassEncoder(Encoder):
@@ -165,7 +170,7 @@ def build_language_model(
     """Build a language model with its tokenizer.
 
     `weights`: a local folder or a name on the hub that transformers can load, with sizes and tokenizer; None for a BERT
-    of the sizes in `random` (hidden_size, num_layers, num_heads, vocabulary_size), with random weights and the tokenizer
+    of the sizes in `random` (hidden_size, num_layers, num_heads, vocabulary_size), random weights, and the tokenizer
     `learnt`. `max_tokens`: longer expressions are truncated; None for the model's own limit. `dropout` replaces its
     rates. `trainable`: see `Encoder`. Raises MissingWeightsError and ArgumentError as `build_text_encoder`.
     """
@@ -187,7 +192,8 @@ def build_language_model(
     num_positions = _num_positions(transformer)
     if max_tokens is not None and num_positions is not None and max_tokens > num_positions:
         raise ArgumentError(
-            "max_tokens", f"{max_tokens} tokens are more than the {num_positions} positions of the weights {weights!r}; lower it"
+            "max_tokens",
+            f"{max_tokens} tokens are more than the {num_positions} positions of the weights {weights!r}; lower it",
         )
     limits = [each for each in (max_tokens, num_positions, limit if max_tokens is None else None) if each is not None]
     if not limits:
@@ -227,8 +233,10 @@ def _random_bert(
 ) -> PreTrainedModel:
     if hidden_size % num_heads:
         raise ArgumentError(
-            "random", f"hidden_size is {hidden_size}, which {num_heads} heads cannot share; choose a multiple of num_heads"
+            "random",
+            f"hidden_size is {hidden_size}, which {num_heads} heads cannot share; choose a multiple of num_heads",
         )
+    positions: dict[str, Any] = {} if max_tokens is None else {"max_position_embeddings": max_tokens}
     config = BertConfig(
         hidden_size=hidden_size,
         num_hidden_layers=num_layers,
@@ -239,7 +247,7 @@ def _random_bert(
         intermediate_size=4 * hidden_size,
         # BERT's 0.02 suits 2,500 features; a narrower encoder would map all expressions to nearly the same token.
         initializer_range=hidden_size**-0.5,
-        **({} if max_tokens is None else {"max_position_embeddings": max_tokens}),
+        **positions,
     )
     return _create(config)
 
@@ -268,7 +276,7 @@ def _create(config: PreTrainedConfig) -> PreTrainedModel:
 def _tokens_only(transformer: PreTrainedModel) -> PreTrainedModel:
     """Remove the layer after SigLIP's last token: TSEG has its own."""
     if isinstance(transformer, SiglipTextModel):
-        transformer.head = nn.Identity()
+        transformer.head = nn.Identity()  # type: ignore[assignment]
     return transformer
 
 
@@ -276,9 +284,11 @@ def _load_transformer(weights: str, dropout: float) -> PreTrainedModel:
     """The text encoder with all of its `weights`, converted to float32."""
     # The config.json of older folders does not name the model's type, and is a BERT's.
     model_type = _pretrained(weights, lambda name: PreTrainedConfig.get_config_dict(name)[0].get("model_type", "bert"))
-    kind_of_config = _TEXT_TOWERS.get(model_type) or (CONFIG_MAPPING[model_type] if model_type in CONFIG_MAPPING else None)
-    if kind_of_config is None:
-        raise ArgumentError("weights", f"the weights {weights!r} are of the type {model_type!r}, which transformers lacks")
+    if model_type not in CONFIG_MAPPING:
+        raise ArgumentError(
+            "weights", f"the weights {weights!r} are of the type {model_type!r}, which transformers lacks"
+        )
+    kind_of_config = _TEXT_TOWERS.get(model_type) or CONFIG_MAPPING[model_type]
     config = _pretrained(weights, kind_of_config.from_pretrained)
     for key in _DROPOUTS:
         if hasattr(config, key):
@@ -332,7 +342,9 @@ def _load_tokenizer(weights: str, config: PreTrainedConfig) -> tuple[Tokenizer, 
         )
     # Without a vocabulary file transformers makes a tokenizer of the special tokens alone.
     if tokenizer.get_vocab_size() <= len(_SPECIAL_TOKENS):
-        raise ArgumentError("weights", f"the weights {weights!r} have no vocabulary; add a vocab.txt or a tokenizer.json")
+        raise ArgumentError(
+            "weights", f"the weights {weights!r} have no vocabulary; add a vocab.txt or a tokenizer.json"
+        )
     # transformers writes 10^30 where there is no limit.
     limit = loaded.model_max_length if loaded.model_max_length < 1_000_000 else None
     return tokenizer, loaded.pad_token_id, loaded.pad_token, limit

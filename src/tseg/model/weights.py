@@ -79,7 +79,7 @@ def _shape(tensor: object) -> object:
 
 @contextmanager
 def parsing(complaint: str, kind: Callable[[str], ValueError] = UnfitWeightsError) -> Generator[None, None, None]:
-    """Re-raise any error as one of `kind`, with `complaint`, a colon and the first sentence of the error as its message.
+    """Re-raise any error as a `kind`, with `complaint`, a colon and the first sentence of the error as its message.
 
     For libraries that read a possibly damaged file: they raise errors of many types, with messages of many lines.
     """

@@ -43,7 +43,7 @@ def used_encoders(settings: Settings, run: RunSettings) -> UsedEncoders:
 
 
 def _image_key(settings: Settings, run: RunSettings) -> str:
-    """The key of a run's image encoder: that of the same encoder, else, with the run, that of the one that it varies."""
+    """The key of a run's image encoder, or of the one that it varies; then with the name of the run."""
     encoders, own = settings.image_encoders, run.model.image_encoder
     same = [name for name, encoder in encoders.items() if encoder == own]
     if same:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from tseg.expressions import clean_expression
 from tseg.settings.run_schema import PoolingSettings, RunSettings
 from tseg.settings.runs import Evaluation, Refinement, make_run, pretraining_run, vary
 from tseg.settings.schema import RefinementName, Settings, StrictModel, ThresholdRule
@@ -310,5 +311,5 @@ def _check_labels(origin: str, label_set: dict[str, list[str]], dataset: str, se
         raise ValueError(f"{origin} has none of {dataset}'s classes; add them")
     words = [word for name in classes for word in label_set.get(name, [name])]
     for word in words:
-        if words.count(word) > 1 or not word.strip():
+        if words.count(word) > 1 or not clean_expression(word):
             raise ValueError(f"{origin} has an empty or repeated expression, {word!r}; correct it")

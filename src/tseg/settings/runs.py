@@ -53,8 +53,11 @@ class Refinement(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What differs from plain masks, such as halfway-crf; plain if nothing does."""
-        return "-".join(filter(None, ["" if self.threshold == "fixed" else self.threshold, self.crf])) or "plain"
+        """What differs from plain masks, such as halfway+crf; plain if nothing does.
+
+        It has no hyphen, which separates it from the evaluation in the names of files.
+        """
+        return "+".join(filter(None, ["" if self.threshold == "fixed" else self.threshold, self.crf])) or "plain"
 
 
 REFINEMENTS = {

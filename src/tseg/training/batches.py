@@ -143,9 +143,7 @@ class WeakBatches(Dataset[Batch]):
     ):
         groups: Iterable[str] = records["group_id"] if apart else repeat("", len(records))
         items = zip(records["expression"], groups, strict=True)
-        self.images = [
-            image._replace(items=list(dict.fromkeys(image.items))) for image in _by_image(records, items)
-        ]
+        self.images = [image._replace(items=list(dict.fromkeys(image.items))) for image in _by_image(records, items)]
         self.sampling = sampling if classes is None else replace(sampling, flip_words="keep")
         self.classes = classes
         self.apart = apart

@@ -23,8 +23,8 @@ NUM_LOGGED = 200
 """Rows logged per training."""
 LOGGED_PER_CHECKPOINT = 10
 """Rows logged per checkpoint."""
-NUM_EMPTY = 20
-"""Rows logged, a tenth of a training, after which masks that stay empty are a reason to warn."""
+NUM_EMPTY = 50
+"""Rows logged, a quarter of a training, that masks must stay empty for a warning; those of MPA fill again earlier."""
 NEARLY_ALL = 0.95
 """Share of empty masks that is nearly all."""
 EMPTY_MASKS = (

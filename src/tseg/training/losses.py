@@ -42,9 +42,9 @@ def overlap_loss(ones: Tensor, others: Tensor) -> Tensor:
     """2 sum_i m_ij m_ik / (sum_i m_ij + sum_i m_ik): Dice (eq. 9) of two masks m_j and m_k, averaged over Q such pairs.
 
     `ones` and `others`: soft masks, (Q, N) in [0, 1]. The value is 1 for equal masks of zeros and ones, and 0 for masks
-    without a common patch or if Q is 0. As it is relative to the masks' sizes, shrinking both does not lower it.
+    without a common patch or if Q is 0. It is relative to the masks' sizes: smaller equal masks have the same value.
     """
-    # Masks of a positive sigmoid are never all 0, but float32 rounds some to 0.
+    # The clamp concerns only masks that float32 rounds to 0 everywhere.
     sizes = (ones + others).sum(dim=1).clamp(min=1e-6)
     return (2 * (ones * others).sum(dim=1) / sizes).sum() / max(1, len(ones))
 

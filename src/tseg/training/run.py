@@ -153,6 +153,7 @@ def build_objective(run: RunSettings, expressions: Sequence[str]) -> Objective:
 
 
 def _weak_objective(run: RunSettings, expressions: Sequence[str]) -> Objective:
+    """The loss of weak supervision, with what the run's settings add to the paper's."""
     assert run.pooling is not None, "make_run gives weak supervision a pooling"
     pooling, training = POOLINGS[run.pooling.name], run.training
     objective = partial(

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from tseg.evaluation.score import Summary
+from tseg.inference.masks import comparison
 from tseg.reporting.tables.paper import write_table
 from tseg.settings.layout import TableLayout
 from tseg.settings.validation import parse
@@ -83,7 +84,8 @@ def edit(path: str, **fields: Any) -> None:
     summary = json.loads(Path(path).read_text())
     predictions = summary["masks"]["predictions"]
     for name, value in fields.items():
-        owner = next(owner for owner in (summary, predictions, predictions["model"]) if name in owner)
+        owners = summary, summary["masks"], predictions, predictions["model"]
+        owner = next(owner for owner in owners if name in owner)
         owner[name] = value
     Path(path).write_text(json.dumps(summary))
 
@@ -285,6 +287,24 @@ def test_notes_and_detail_give_the_number_of_seen_images_excluded_or_scored(
     ]
     detail = pd.read_csv(output.with_name("table3_detail.csv"), comment="#")
     assert detail["num_seen"].dropna().tolist() == [574, 574, 7, 0]
+
+
+def test_notes_and_detail_say_how_images_became_masks(layout: dict[str, Any], tmp_path: Path) -> None:
+    fixed, oracle = (cell["summaries"][0] for cell in layout["cells"][:2])
+    edit(fixed, resolution=384, scales=[1.0, 0.5], flip=True, window=512, crf="pamr")
+    edit(oracle, threshold="oracle", comparison=comparison("oracle"))
+    output = tabulate(layout, tmp_path)
+    text = output.with_suffix(".md").read_text()
+    assert (
+        "foreground probability > 0.5; foreground probability > 0.5 with each map cut at the area of its true" in text
+    )
+    assert "(an oracle and no result). Resolution: the image's own." in text
+    views = "shorter side of 384 pixels, scales 1, 0.5, each mirrored too, windows of 512 pixels"
+    assert f"- Input at inference: {views}; shorter side of 32 pixels." in text
+    detail = pd.read_csv(output.with_name("table3_detail.csv"), comment="#")
+    assert detail["threshold"].tolist().count("oracle") == 1
+    assert detail["crf"].dropna().tolist() == ["pamr"]
+    assert detail["window"].dropna().tolist() == [512]
 
 
 def test_names_are_escaped_in_tex_and_html(layout: dict[str, Any], tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def mask_box(mask: str, size: tuple[int, int] | None) -> list[float]:
     """The box x, y, width, height, in pixels, of a compressed RLE. Raises RecordError if the mask is empty."""
     assert size is not None, "run lengths need a size"
     box = coco_mask.toBbox({"size": list(size), "counts": mask.encode("ascii")}).tolist()
+    # ASSUME: left out, as its IoU is 0 whatever is predicted.
     if not all(box[2:]):
         raise RecordError("its mask is empty; draw the region inside the image")
     return box

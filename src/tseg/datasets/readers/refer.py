@@ -107,6 +107,7 @@ def read_reference(reference: Reference) -> Iterator[Record | Skipped]:
         shared = describe_region(reference)
     except RecordError as reason:
         shared, fault = {}, str(reason)
+    # ASSUME: a record is a sentence, so that means over records weigh sentences, not regions, as in peers' code.
     for sentence in ref["sentences"]:
         try:
             if fault:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from tseg.evaluation.score import Summary
-from tseg.provenance import EncoderProvenance, RecordsProvenance
+from tseg.provenance import EncoderProvenance, PredictionsProvenance, RecordsProvenance
 
 EMBEDDED = "shapes"
 PAPER_WIDTH = 64  # channels of the paper's WideResNet38 at its first convolution
@@ -77,6 +77,7 @@ def how_measured(summaries: Sequence[Summary], best: str, num_missing: int) -> l
     return [
         f"mIoU is averaged over {means}. {averaged} {BEST[best]}",
         f"Masks: {_listed(each.masks.comparison for each in summaries)}. Resolution: {RESOLUTION}.",
+        f"Input at inference: {_listed(_input(each.predictions) for each in summaries)}.",
         f"Image encoders: {_listed(_encoder(each.model.image_encoder) for each in summaries)}.",
         *([f"Label engineering: {words}."] if words else []),
         *([f"Images left out of box pretraining, as they are in an evaluation split: {excluded}."] if excluded else []),
@@ -127,6 +128,15 @@ def engineered_labels(labels: dict[str, list[str]] | None) -> str:
     """List the classes that were queried with words other than their names (label engineering)."""
     engineered = {name: words for name, words in (labels or {}).items() if words != [name]}
     return ", ".join(f"{name} as {' or '.join(words)}" for name, words in engineered.items())
+
+
+def _input(predictions: PredictionsProvenance) -> str:
+    """What the encoder sees of an image."""
+    scales = ", ".join(f"{scale:g}" for scale in predictions.scales)
+    views = f", scales {scales}" if predictions.scales != [1] else ""
+    flips = ", each mirrored too" if predictions.flip else ""
+    windows = f", windows of {predictions.window} pixels" if predictions.window else ""
+    return f"shorter side of {predictions.resolution} pixels{views}{flips}{windows}"
 
 
 def _encoder(encoder: EncoderProvenance) -> str:
