@@ -79,7 +79,7 @@ def test_a_missing_shard_or_view_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no view 2 of 'a'; encode these records again"):
         Tokens(tmp_path / "t.parquet")["a", 2]
     next((tmp_path / "t").iterdir()).unlink()
-    with pytest.raises(ValueError, match="does not exist; delete .*t.parquet and make it again with `tseg encode`"):
+    with pytest.raises(ValueError, match=r"does not exist; delete .*t\.parquet and make it again with `tseg encode`"):
         Tokens(tmp_path / "t.parquet")
 
 

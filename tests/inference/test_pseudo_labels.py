@@ -9,10 +9,8 @@ import pytest
 
 from tseg.inference.masks import MaskRules, each_probability, mask_records, similarity_maps, stack_maps
 from tseg.inference.predict import predict_records
-from tseg.inference.pseudo_labels import pseudo_label_file, pseudo_label_records
-from tseg.inference.stages import predict_file
-from tseg.provenance import RecordsProvenance
-from tseg.records import decode_mask, encode_mask, read_records
+from tseg.inference.pseudo_labels import pseudo_label_records
+from tseg.records import decode_mask, encode_mask
 
 RULES = MaskRules("mpa", threshold="halfway")
 

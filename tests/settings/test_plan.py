@@ -92,7 +92,6 @@ def test_a_pretrained_run_starts_from_the_model_of_the_same_seed(make_plan: Make
 def test_box_pretraining_excludes_the_images_of_every_split_that_a_table_evaluates(make_plan: MakePlan) -> None:
     boxes = {"method": "TSEG", "settings": {"training.weak.pretraining": "refcoco"}}
     by_default = make_plan({"boxes first": boxes}).runs["refcoco-boxes"].excluded_records
-    splits = {"val": {"method": "TSEG"}, "test": {"dataset": "refcoco", "split": "testA", "method": "TSEG"}}
     columns = {name: {"dataset": "phrasecut", "split": name} for name in ("val", "val+miniv", "test")}
     figure = {"kind": "masks", "columns": {"TSEG": {"dataset": "refcoco", "method": "TSEG", "split": "testA"}}}
     plan = make_plan({"boxes first": boxes}, columns, figure=figure)

@@ -41,7 +41,7 @@ def draw_records(dir: Path, num_images: int, seed: int) -> pd.DataFrame:
         file_name = str(dir / f"{seed}-{index}.png")
         image.save(file_name)
         for expression, mask in things.items():
-            row = {"file_name": file_name, "expression": expression, "mask": encode_mask(mask)}
+            row = {"file_name": file_name, "image_id": file_name, "expression": expression, "mask": encode_mask(mask)}
             rows.append(row | {"height": SIDE, "width": SIDE, "ignore": None})
     return pd.DataFrame(rows)
 

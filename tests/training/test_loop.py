@@ -158,7 +158,7 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(training: Callable[[str],
 def test_masks_are_never_read(training: Callable[[str], Training]) -> None:
     """Weak supervision gives the same model without masks and boxes."""
     with_masks, without = training("with"), training("without")
-    without.records = without.records[["file_name", "expression"]]
+    without.records = without.records[["file_name", "image_id", "width", "height", "expression"]]
     assert_same_bits(without().state(), with_masks().state())
 
 
@@ -256,7 +256,7 @@ def test_masks_that_stay_empty_are_warned_of_once(training: Callable[[str], Trai
 
 
 def test_masks_that_are_empty_for_a_while_are_not_warned_of(training: Callable[[str], Training]) -> None:
-    """On shapes, MPA's masks are for some 10 rows, and for 35 if different regions are apart."""
+    """On shapes, those of MPA are for up to 33 rows."""
     calls = []
 
     def objective(similarities: Tensor, batch: Batch) -> Tensor:

@@ -195,22 +195,22 @@ def test_box_loss_is_the_binary_cross_entropy_over_counted_patches_of_all_pairs(
     np.testing.assert_allclose(box_loss(similarities, masks, counted), losses[counts].mean(), rtol=1e-12)
 
 
-def test_overlap_is_equation_9_between_two_masks_averaged_over_pairs() -> None:
+def test_overlap_is_the_cosine_of_two_masks_averaged_over_pairs() -> None:
     ones, others = torch.rand(2, 5, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    dice = [2 * (one * other).sum() / (one.sum() + other.sum()) for one, other in zip(ones, others, strict=True)]
-    np.testing.assert_allclose(overlap_loss(ones, others), np.mean(dice), rtol=1e-12)
-    np.testing.assert_allclose(overlap_loss(others, ones), np.mean(dice), rtol=1e-12)
+    a, b = ones.numpy(), others.numpy()
+    cosines = (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    np.testing.assert_allclose(overlap_loss(ones, others), cosines.mean(), rtol=1e-12)
+    np.testing.assert_allclose(overlap_loss(others, ones), cosines.mean(), rtol=1e-12)
     assert torch.autograd.gradcheck(overlap_loss, (ones.requires_grad_(), others.requires_grad_()))
 
 
-def test_overlap_is_1_for_equal_masks_0_for_separate_ones_and_relative_to_their_sizes() -> None:
+def test_overlap_is_1_for_equal_masks_and_0_for_separate_ones_however_faint() -> None:
     mask = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
-    assert overlap_loss(mask, mask) == 1
-    assert overlap_loss(mask, 1 - mask) == 0
-    assert overlap_loss(mask, torch.tensor([[0.0, 1.0, 1.0, 0.0]])) == 0.5
-    uncertain = torch.tensor([[0.5, 0.5, 0.0, 0.0]])
-    fewer = torch.tensor([[0.5, 0.0, 0.0, 0.0]])
-    assert overlap_loss(uncertain, uncertain) == overlap_loss(fewer, fewer) == 0.5
+    for strength in (1.0, 0.5, 0.01):
+        assert overlap_loss(strength * mask, mask).item() == pytest.approx(1)
+        assert overlap_loss(mask, strength * (1 - mask)) == 0
+        half = strength * torch.tensor([[0.0, 1.0, 1.0, 0.0]])
+        assert overlap_loss(mask, half).item() == pytest.approx(0.5)
 
 
 def test_overlap_of_no_pairs_or_of_nothing_is_0_without_gradient() -> None:

@@ -89,8 +89,9 @@ def test_different_regions_of_an_image_are_apart_by_the_overlap_of_their_masks(
     own = similarities.requires_grad_()
     loss = objectives.weak_apart(own, apart, weak=lambda s, _: 0 * s.sum() + 2.0, masks=mpa_masks, weight=0.3)
     m = 1 / (1 + np.exp(-similarities.detach().double().numpy()))
-    dice = [2 * (m[b, :, j] * m[b, :, k]).sum() / (m[b, :, j] + m[b, :, k]).sum() for b, j, k in triples]
-    assert loss.item() == pytest.approx(2 + 0.3 * np.mean(dice), rel=1e-6)
+    pairs = [(m[b, :, j], m[b, :, k]) for b, j, k in triples]
+    cosines = [(one @ other) / np.sqrt((one @ one) * (other @ other)) for one, other in pairs]
+    assert loss.item() == pytest.approx(2 + 0.3 * np.mean(cosines), rel=1e-6)
     (gradient,) = torch.autograd.grad(loss, own)
     taught = {(b, j) for b, *pair in triples for j in pair}
     assert {tuple(pair) for pair in (gradient.abs().sum(dim=1) > 0).nonzero().tolist()} == taught

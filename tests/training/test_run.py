@@ -227,12 +227,13 @@ def test_the_settings_of_weak_training_are_those_of_its_loss():
     z = (m * s).sum(axis=1) / (m.sum(axis=1) + 1.0) + (1 - size) ** 5 * np.log(0.01 + size)
     zbar = np.array([[1, 0, 1], [0, 1, 0]])
     losses = np.where(zbar, np.log(1 + np.exp(-z)), np.log(1 + np.exp(z)))
-    dice = 2 * (m[0, :, 0] * m[0, :, 2]).sum() / (m[0, :, 0] + m[0, :, 2]).sum()
+    one, other = m[0, :, 0], m[0, :, 2]
+    overlap = (one @ other) / np.sqrt((one @ one) * (other @ other))
     # Each cat shares a word with the other, and each brown thing; the second image's cat shares none with "dog" alone.
     counts = np.array([[1, 0, 1], [0, 1, 0]], bool)
     for loss, ignore, weight in itertools.product(("mean", "sum"), (None, 0.1), (0.0, 0.5)):
         own = losses[counts] if ignore else losses
-        expected = (own.mean() if loss == "mean" else own.sum() / 2) + weight * dice
+        expected = (own.mean() if loss == "mean" else own.sum() / 2) + weight * overlap
         found = weak_loss(similarities, batch, loss=loss, ignore_similar=ignore, same_image_weight=weight)
         assert found == pytest.approx(expected, rel=1e-5)
     assert weak_loss(similarities, batch) == pytest.approx(losses.mean(), rel=1e-5)

@@ -30,7 +30,7 @@ class TSEG(nn.Module):
         patch_hidden: int | None = None,
         tau: float,
     ):
-        """Project to `embed_dim` dimensions. `patch_hidden`: hidden units of the projection of patches; None: linear."""
+        """Project to `embed_dim` dimensions. `patch_hidden`: hidden units of the projection of patches."""
         super().__init__()
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder

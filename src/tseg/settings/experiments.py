@@ -168,8 +168,8 @@ def _check_figure(origin: str, kind: str, columns: list[Cell], settings: Setting
     of_classes = settings.datasets[datasets.pop()].classes is not None and not columns[0].evaluation.given
     if (kind == "classes") != of_classes:
         raise ValueError(
-            f"{origin}: kind classes is for data sets with classes, unless they are given, and only for them; change the "
-            "kind or the data set"
+            f"{origin}: kind classes is for data sets with classes, unless they are given, and only for them; change "
+            "the kind or the data set"
         )
 
 

@@ -8,8 +8,8 @@ from typing import Any, Literal, cast
 
 from tseg.model.pooling import POOLINGS
 from tseg.settings.catalogue import Catalogue, check_sources
-from tseg.settings.encodings import PatchEncoding, TextEncoding, WholeViews, crop_views
 from tseg.settings.encoders import UsedEncoders, used_encoders
+from tseg.settings.encodings import PatchEncoding, TextEncoding, WholeViews, crop_views
 from tseg.settings.experiments import (
     Cell,
     Experiments,
@@ -128,7 +128,7 @@ class Plan:
         """The tokens of a run's training crops: file and settings; None if it computes them itself."""
         settings, training = self.runs[run].model.image_encoder, self.runs[run].training
         views = crop_views(training)
-        if settings.trainable != "heads" or views is None:
+        if not settings.is_fixed or views is None:
             return None
         encoding = PatchEncoding(records=self.runs[run].records, encoder=settings, views=views)
         return _encoding_name(encoding), encoding
@@ -136,7 +136,7 @@ class Plan:
     def view_encoding(self, run: str, evaluation: str) -> tuple[str, PatchEncoding] | None:
         """The tokens of a run's images of an evaluation, as `crop_encoding`."""
         settings = self.runs[run].model.image_encoder
-        if settings.trainable != "heads" or self.settings.inference.window:
+        if not settings.is_fixed or self.settings.inference.window:
             return None
         views = WholeViews(resolution=self.resolution(run), **{"scales": [1.0], "flip": False} | self.views(evaluation))
         encoding = PatchEncoding(records=self.records(evaluation), encoder=settings, views=views)
@@ -145,7 +145,7 @@ class Plan:
     def text_encoding(self, run: str) -> tuple[str, TextEncoding] | None:
         """The tokens of a run's training expressions, as `crop_encoding`."""
         settings, training = self.runs[run].model.text_encoder, self.runs[run].training
-        if isinstance(settings, ClassEncodingSettings) or settings.trainable != "heads":
+        if isinstance(settings, ClassEncodingSettings) or not settings.is_fixed:
             return None
         mirrored = training.flip and training.flip_words == "swap"
         encoding = TextEncoding(records=self.runs[run].records, encoder=settings, mirrored=mirrored)

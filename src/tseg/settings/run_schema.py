@@ -28,7 +28,7 @@ class RunModelSettings(StrictModel):
     image_encoder: ImageEncoderSettings
     text_encoder: LanguageModelSettings | ClassEncodingSettings
     embed_dim: PositiveInt
-    patch_hidden: PositiveInt | None
+    patch_hidden: PositiveInt | None = None
     tau: PositiveFloat
 
 
@@ -90,7 +90,7 @@ class RunTrainingSettings(TrainingSettings):
     loss: Literal["mean", "sum"] | None = None
     same_image_weight: NonNegativeFloat | None = None
     ignore_similar: Share | None = None
-    pseudo_labels: PseudoLabelSettings | None
+    pseudo_labels: PseudoLabelSettings | None = None
     """Supervision by pseudo labels only, as the key below."""
     absent_weight: NonNegativeFloat | None = None
 
@@ -107,7 +107,7 @@ class RunSettings(StrictModel):
     """Parquet files of records whose images are excluded from training."""
     pretraining: str | None
     """The run whose weights initialise this one, at the same seed."""
-    teacher: str | None
+    teacher: str | None = None
     """The run whose masks of the training images supervise this one, at the same seed."""
     model: RunModelSettings
     pooling: PoolingSettings | None

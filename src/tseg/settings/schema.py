@@ -111,9 +111,12 @@ class ImageEncoderSettings(StrictModel):
             raise ValueError("mean and std belong together; set both or neither")
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"std: {self.std} is not positive; give the standard deviations of RGB values in [0, 1]")
-        if self.trainable == "heads" and self.weights is None:
-            raise ValueError("trainable: an encoder with random weights must learn; name weights, or choose all")
         return self
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the weights are known before any training, so that tokens can be computed once for all."""
+        return self.trainable == "heads" and self.weights is not None
 
 
 class RandomLanguageModelSettings(StrictModel):
@@ -145,13 +148,16 @@ class LanguageModelSettings(StrictModel):
     def _sizes_are_known(self) -> Self:
         if self.weights is None and self.random is None:
             raise ValueError("without weights it needs sizes; add random, or name weights")
-        if self.trainable == "heads" and self.weights is None:
-            raise ValueError("trainable: an encoder with random weights must learn; name weights, or choose all")
         return self
 
     def as_used(self) -> Self:
         """The settings without the sizes that pretrained weights replace."""
         return self if self.weights is None else self.model_copy(update={"random": None})
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the weights are known before any training, so that tokens can be computed once for all."""
+        return self.trainable == "heads" and self.weights is not None
 
 
 class ClassEncodingSettings(StrictModel):

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import (
     avg_pool2d,
     binary_cross_entropy_with_logits,
+    cosine_similarity,
     interpolate,
     max_pool2d,
     multilabel_soft_margin_loss,
@@ -39,14 +40,12 @@ def classification_loss(
 
 
 def overlap_loss(ones: Tensor, others: Tensor) -> Tensor:
-    """2 sum_i m_ij m_ik / (sum_i m_ij + sum_i m_ik): Dice (eq. 9) of two masks m_j and m_k, averaged over Q such pairs.
+    """sum_i m_ij m_ik / sqrt(sum_i m_ij^2 sum_i m_ik^2): the cosine of masks m_j and m_k, averaged over Q such pairs.
 
-    `ones` and `others`: soft masks, (Q, N) in [0, 1]. The value is 1 for equal masks of zeros and ones, and 0 for masks
-    without a common patch or if Q is 0. It is relative to the masks' sizes: smaller equal masks have the same value.
+    `ones` and `others`: soft masks, (Q, N) in [0, 1]. The value is 1 for equal masks, and 0 for masks without a common
+    patch or if Q is 0. Unlike Dice's, it does not fall if both masks become fainter.
     """
-    # The clamp concerns only masks that float32 rounds to 0 everywhere.
-    sizes = (ones + others).sum(dim=1).clamp(min=1e-6)
-    return (2 * (ones * others).sum(dim=1) / sizes).sum() / max(1, len(ones))
+    return cosine_similarity(ones, others, dim=1).sum() / max(1, len(ones))
 
 
 def dice_loss(similarities: Tensor, masks: Tensor, counted: Tensor) -> Tensor:
