@@ -44,6 +44,7 @@ def test_every_rule_of_the_workflow_is_a_sub_command() -> None:
         (["segment", "{text}", "{image}", "cat", "--threshold", "ots", "--output", "x"], "'ots'; did you mean otsu?"),
         (["draw", "masks", "{text}", "--label", "a", "--records", "{text}", "--output", "x.png"], "`tseg prepare`"),
         (["draw", "curves", "run/seed0/history.csv", "--output", "x.png"], "run/seed0/history.csv"),
+        (["check", "--encoders", "{{}}", "--output", "x.json"], "--encoders: the key image_key is missing"),
         (["configure", "--settings", "{{", "--output", "x.yaml"], "--settings is not YAML"),
         (["fetch", "web", "--catalogue", "{text}"], "text: tables: "),
         (["prepare", "own", "train", "--settings", "{{format: coco}}", "--output", "x.parquet"], "data set own: "),

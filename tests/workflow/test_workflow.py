@@ -183,6 +183,16 @@ def test_another_lambda_retrains_only_spa_and_mpa(finished):
     assert {path.split("/")[1] for path in trained} == {"refcoco+-spa+size_lambda=0.1", "refcoco+-mpa+size_lambda=0.1"}
 
 
+def test_another_image_encoder_is_checked_and_retrains_only_its_runs(finished):
+    folder, settings = finished
+    changed = copy.deepcopy(settings)
+    changed["image_encoders"]["vit"]["drop_path"] = 0.1
+    again = planned(folder, changed, "")
+    trained = {path.split("/")[1] for path in again if path.endswith("model.safetensors")}
+    assert trained == {path.parts[-3] for path in folder.glob("results/runs/refcoco+-*/seed0/model.safetensors")}
+    assert len([path for path in again if path.startswith("encoders/")]) == 3  # one for each supervision
+
+
 def test_another_caption_draws_its_figure_again(finished):
     folder, settings = finished
     experiments = (folder / "experiments.yaml").read_text().replace("A caption.", "Another caption.", 1)
@@ -272,6 +282,20 @@ def test_a_wrong_setting_stops_the_workflow_with_one_sentence(tmp_path, change, 
     assert refused.returncode != 0
     assert message in refused.stdout + refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_mistakes_of_the_encoders_are_told_together_before_a_training(tmp_path):
+    settings = small_settings(tmp_path)
+    settings["training"]["weak"]["resolution"] = 50
+    settings["image_encoders"]["vit"]["trainable"] = 30
+    refused = run(tmp_path, settings, "--", f"{tmp_path}/results/runs/refcoco+-mpa/seed0/model.safetensors")
+    assert refused.returncode != 0
+    told = (
+        "tseg: image_encoders.vit.trainable: 30 blocks cannot learn, as there are 4; choose 1 to 4\n"
+        "training.weak.resolution: 50 is no multiple of the patch size 12 of image_encoders.vit; choose 48 or 60\n"
+    )
+    assert told in refused.stdout + refused.stderr
+    assert not (tmp_path / "results/runs").exists()
 
 
 def test_the_papers_configuration_plans_every_run_of_table_3_and_of_all(tmp_path):

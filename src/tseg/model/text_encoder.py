@@ -42,6 +42,8 @@ _IGNORED = (
     r"|^(text_model\.)?head\.|^decoder\."
 )
 """Tensors that are not loaded: what follows the tokens (TSEG has its own), image encoders and decoders."""
+_CHUNK = 4096
+"""Expressions that are tokenized at once only to count."""
 _DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "dropout_rate")
 """The names of a dropout rate in the configurations of transformers."""
 
@@ -96,16 +98,14 @@ class TextEncoder(Encoder):
 
     def losses(self, expressions: Sequence[str]) -> list[str]:
         """A sentence for each kind of input that the encoder loses: truncated expressions and unknown words."""
-        encodings = self.tokenizer.encode_batch(list(expressions))
-        truncated = sum(bool(encoding.overflowing) for encoding in encodings)
         unknown_id = self.tokenizer.token_to_id(getattr(self.tokenizer.model, "unk_token", None) or "<unk>")
-        unknown = sum(
-            any(
-                id == unknown_id and not special for id, special in zip(each.ids, each.special_tokens_mask, strict=True)
-            )
-            for each in encodings
-        )
-        total = f"of {len(encodings):,} expressions"
+        truncated = unknown = 0
+        for start in range(0, len(expressions), _CHUNK):
+            for encoding in self.tokenizer.encode_batch(list(expressions[start : start + _CHUNK])):
+                tokens = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+                truncated += bool(encoding.overflowing)
+                unknown += any(token_id == unknown_id and not special for token_id, special in tokens)
+        total = f"of {len(expressions):,} expressions"
         long = f"{truncated:,} {total} have more than {self.max_tokens} tokens; the rest of them is not seen"
         strange = f"{unknown:,} {total} have words that the vocabulary lacks; all such words are alike"
         return [sentence for sentence, number in ((long, truncated), (strange, unknown)) if number]
