@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tseg.inference.predict import View, grid_size, predict_views
+from tseg.inference.predict import View, predict_views
 from tseg.model.tseg import TSEG
+from tseg.transforms import whole_view
 
 EXPRESSIONS = ["red square", "square on the left", "the rightmost green square"]
 MIRRORED = ["red square", "square on the right", "the leftmost green square"]
@@ -43,6 +44,12 @@ def predict(model: TSEG, image: Image.Image, expressions: list[str] = EXPRESSION
     return view.similarities
 
 
+def grid_size(size: tuple[int, int], resolution: int) -> tuple[int, int]:
+    """Rows and columns of patches of 16 pixels."""
+    width, height = whole_view(*size, resolution=resolution, patch_size=16, flipped=False).size
+    return height // 16, width // 16
+
+
 @pytest.mark.parametrize(
     ("size", "resolution", "grid"),
     [
@@ -55,13 +62,13 @@ def predict(model: TSEG, image: Image.Image, expressions: list[str] = EXPRESSION
 def test_the_shorter_side_is_the_resolution_and_the_aspect_is_kept(
     size: tuple[int, int], resolution: int, grid: tuple[int, int]
 ) -> None:
-    assert grid_size(Image.new("RGB", size), resolution, patch_size=16) == grid
+    assert grid_size(size, resolution) == grid
 
 
 @pytest.mark.parametrize(("size", "grid"), [((1, 5000), (96, 24)), ((5000, 10), (24, 96)), ((400, 100), (24, 96))])
 def test_no_image_is_longer_than_four_times_its_width(size: tuple[int, int], grid: tuple[int, int]) -> None:
     """The cost of an image is at most four times that of a square one."""
-    assert grid_size(Image.new("RGB", size), 384, patch_size=16) == grid
+    assert grid_size(size, 384) == grid
 
 
 def test_similarities_are_the_models_in_reading_order(model: TSEG) -> None:
@@ -158,3 +165,24 @@ def test_predictions_have_no_gradient_and_are_deterministic(model: TSEG) -> None
     first = predict(model, noise(48, 32))
     assert not first.requires_grad
     assert torch.equal(first, predict(model, noise(48, 32)))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_predictions_from_tokens_equal_those_of_the_encoder(model: TSEG, flip: bool) -> None:
+    views = [
+        whole_view(50, 30, resolution=24 * scale, patch_size=8, flipped=flipped)
+        for scale, flipped in product((1.0, 0.5), [False, True][: 1 + flip])
+    ]
+    tokens: list[np.ndarray] = []
+    for view in views:
+        pixels = (np.asarray(view(noise(50, 30)), np.float32).transpose(2, 0, 1) / 255 - 0.5) / 0.5
+        with torch.inference_mode():
+            found = model.image_encoder(torch.from_numpy(pixels)[None])[0]
+        tokens.append(found.unflatten(0, (view.size[1] // 8, view.size[0] // 8)).numpy())
+    how: dict[str, Any] = {"resolution": 24, "scales": (1.0, 0.5), "flip": flip, "flip_words": "swap"}
+    from_tokens = predict_views(model, tokens, EXPRESSIONS, **how)
+    from_image = predict_views(model, noise(50, 30), EXPRESSIONS, **how)
+    assert len(from_tokens) == len(from_image) == len(views)
+    for ours, theirs in zip(from_tokens, from_image, strict=True):
+        assert ours[:2] == theirs[:2]
+        torch.testing.assert_close(ours.similarities, theirs.similarities)

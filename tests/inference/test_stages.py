@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
+from tseg.encoding.encode import encode_images
 from tseg.inference.masks import MaskRules, comparison, mask_records
 from tseg.inference.predict import predict_records
 from tseg.inference.stages import predict_file, refine_file
-from tseg.model.tseg import TSEG, save_model
+from tseg.model.tseg import TSEG, load_model, save_model
 from tseg.provenance import MasksProvenance, PredictionsProvenance
 from tseg.records import read, read_provenance
+from tseg.settings.encodings import WholeViews
 
 from ..provenances import model_provenance, predictions_provenance, records_provenance, write_records
 
@@ -95,15 +97,54 @@ def test_words_of_classes_are_asked_of_every_image(trained: Path, tmp_path: Path
     assert provenance.labels == labels
 
 
-@pytest.mark.parametrize(("classes", "labels"), [(None, {"red": ["red"]}), (["red"], None)])
-def test_labels_go_with_a_data_set_with_classes_only(
-    trained: Path, tmp_path: Path, records: pd.DataFrame, classes: list[str] | None, labels: dict[str, list[str]] | None
-) -> None:
-    rows = [row | {"tags": [], "ignore": None, "coco_id": None} for row in records.to_dict("records")]
-    write_records(tmp_path / "rows.parquet", rows, classes=classes)
-    with pytest.raises(ValueError, match=r"rows\.parquet: a data set with classes needs --labels"):
-        predict_file(trained, tmp_path / "rows.parquet", tmp_path / "found.parquet", labels=labels, device=CPU, **VIEWS)
+def test_labels_need_a_data_set_with_classes(trained: Path, records_path: Path, tmp_path: Path) -> None:
+    labels = {"red": ["red"]}
+    with pytest.raises(ValueError, match=r"records\.parquet: the data set has no classes; leave out --labels"):
+        predict_file(trained, records_path, tmp_path / "found.parquet", labels=labels, device=CPU, **VIEWS)
     assert not (tmp_path / "found.parquet").exists()
+
+
+def test_without_labels_an_image_is_asked_for_its_own_classes(
+    trained: Path, records_path: Path, tmp_path: Path, records: pd.DataFrame
+) -> None:
+    """The predictions and masks are those of a data set without classes."""
+    rows = [row | {"tags": [], "ignore": None, "coco_id": None} for row in records.to_dict("records")]
+    write_records(tmp_path / "classes.parquet", rows, classes=sorted(set(records["expression"])))
+    found: list[pd.DataFrame] = []
+    for name, own in (("given", tmp_path / "classes.parquet"), ("plain", records_path)):
+        output = tmp_path / f"{name}.parquet"
+        predict_file(trained, own, output, labels=None, device=CPU, **VIEWS)
+        refine_file(output, own, tmp_path / f"{name}-masks.parquet", **PLAIN)
+        found.append(read(tmp_path / f"{name}-masks.parquet", MasksProvenance)[0])
+    pd.testing.assert_frame_equal(*found)
+
+
+def test_tokens_give_the_predictions_of_the_encoder(
+    trained: Path, records_path: Path, tmp_path: Path, records: pd.DataFrame
+) -> None:
+    """To float16's rounding; tokens of other views are refused."""
+    whole = VIEWS | {"window": None}
+    encoder = load_model(trained)[0].image_encoder
+    views = WholeViews(**{key: VIEWS[key] for key in ("resolution", "scales", "flip")})
+    encode_images(encoder, records, views, tmp_path / "tokens.parquet")
+    found: list[pd.DataFrame] = []
+    for patches in (None, tmp_path / "tokens.parquet"):
+        output = tmp_path / "found.parquet"
+        predict_file(trained, records_path, output, labels=None, patches=patches, device=CPU, **whole)
+        found.append(read(output, PredictionsProvenance)[0])
+    for ours, theirs in zip(found[1]["similarities"], found[0]["similarities"], strict=True):
+        np.testing.assert_allclose(ours.astype(np.float32), theirs.astype(np.float32), atol=0.03)
+    other = whole | {"resolution": 64}
+    with pytest.raises(ValueError, match="holds other views of the images"):
+        predict_file(
+            trained,
+            records_path,
+            output,
+            labels=None,
+            patches=tmp_path / "tokens.parquet",
+            device=CPU,
+            **other,
+        )
 
 
 def test_the_seed_and_the_data_stay_known_after_refinement(trained: Path, records_path: Path, tmp_path: Path) -> None:
