@@ -22,9 +22,9 @@ rule check:
         "<results>/encoders/{encoders}.json",
     log:
         "<logs>/check/{encoders}.log",
-    localrule: True
     # Before other rules that can run: it takes seconds, and finds mistakes that cost hours.
     priority: 100
+    localrule: True
     conda:
         "../envs/tseg.yml"
     params:

@@ -43,8 +43,8 @@ def encode_split(encoding: PatchEncoding | TextEncoding, output: Path, device: t
 @torch.inference_mode()
 def encode_images(encoder: ImageEncoder, records: pd.DataFrame, views: CropViews | WholeViews, output: Path) -> None:
     """Write the patch tokens of all `views` of every image of `records`."""
-    columns = ["image_id", "file_name", "height", "width"]
-    images = {image_id: rest for image_id, *rest in records[columns].drop_duplicates("image_id").to_numpy().tolist()}
+    columns = (records[name].tolist() for name in ("image_id", "file_name", "height", "width"))
+    images = {image_id: rest for image_id, *rest in zip(*columns, strict=True)}
     device = next(encoder.parameters()).device
 
     def entries() -> Iterator[Entry]:
@@ -74,8 +74,8 @@ def encode_images(encoder: ImageEncoder, records: pd.DataFrame, views: CropViews
 @torch.inference_mode()
 def encode_expressions(encoder: TextEncoder, own: Iterable[str], mirrored: bool, output: Path) -> None:
     """Write the tokens of the distinct expressions in `own` and, if `mirrored`, of their mirror images."""
-    own = list(dict.fromkeys(own))
-    expressions = list(dict.fromkeys([*own, *(map(mirror_words, own) if mirrored else [])]))
+    distinct = dict.fromkeys(own)
+    expressions = list(distinct | dict.fromkeys(map(mirror_words, distinct if mirrored else ())))
 
     def encode(members: Sequence[Entry]) -> Iterator[np.ndarray]:
         for start in range(0, len(members), BATCH_SIZE):

@@ -44,7 +44,8 @@ class Tokens:
     def __init__(self, path: Path):
         """Open the index. Raises ValueError if it, or a shard, is missing, or of another kind or version."""
         index, self.provenance = read(path, TokensProvenance)
-        self.shards = [_shard(path, self.provenance, number) for number in range(index["shard"].max() + 1)]
+        numbers: list[int] = sorted(set(index["shard"]))
+        self.shards = [_shard(path, self.provenance, number) for number in numbers]
         for shard in self.shards:
             require_file(shard, f"delete {path} and make it again with `tseg encode`")
         keys, *columns = (index[name].tolist() for name in TOKENS.names)
@@ -86,7 +87,7 @@ def write_tokens(
     missing = {file: members for file, members in wanted.items() if not file.exists()}
     _check_space(folder, wanted, missing, provenance.num_features)
     total = sum(map(len, shards))
-    bar = progress(None, "encode", "views", total, initial=total - sum(map(len, missing.values())))
+    bar = progress((), "encode", "views", total, initial=total - sum(map(len, missing.values())))
     for file, members in missing.items():
         with atomic_write(file) as partial:
             shape = (_num_tokens(members), provenance.num_features)

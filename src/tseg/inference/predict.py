@@ -96,7 +96,7 @@ def predict_views(
             view = whole_view(*image.size, resolution=size, patch_size=model.patch_size, flipped=flipped)
             similarities = _similarities(model, view(image), texts, window)
         else:
-            tokens = torch.from_numpy(image[number]).to(model.log_tau.device)
+            tokens = torch.tensor(image[number], device=model.log_tau.device)
             similarities = model(tokens.flatten(0, 1)[None], texts)[0].T.unflatten(1, tokens.shape[:2]).float().cpu()
         views.append(View(scale, flipped, similarities.flip(-1) if flipped else similarities))
     return views

@@ -138,7 +138,9 @@ class Plan:
         settings = self.runs[run].model.image_encoder
         if not settings.is_fixed or self.settings.inference.window:
             return None
-        views = WholeViews(resolution=self.resolution(run), **{"scales": [1.0], "flip": False} | self.views(evaluation))
+        inference, several = self.settings.inference, self.evaluations[evaluation].multiscale
+        scales = inference.multiscale if several else [1.0]
+        views = WholeViews(resolution=self.resolution(run), scales=scales, flip=several)
         encoding = PatchEncoding(records=self.records(evaluation), encoder=settings, views=views)
         return _encoding_name(encoding), encoding
 

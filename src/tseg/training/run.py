@@ -259,8 +259,12 @@ def _open_tokens(run: RunSettings, model: TSEG, patches: Path | None, texts: Pat
     views = crop_views(run.training)
     if patches and views is None:
         raise ValueError(f"{patches}: the run draws new crops each time; set training.{run.supervision}.views")
-    opened = {"patches": (patches, model.image_encoder, views), "texts": (texts, model.text_encoder, None)}
-    return {name: open_tokens(path, *rest) for name, (path, *rest) in opened.items() if path}
+    tokens: dict[str, Tokens] = {}
+    if patches:
+        tokens["patches"] = open_tokens(patches, model.image_encoder, views)
+    if texts:
+        tokens["texts"] = open_tokens(texts, model.text_encoder, None)
+    return tokens
 
 
 def _training_records(
