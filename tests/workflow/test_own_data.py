@@ -1,9 +1,11 @@
-"""The instructions of docs/own-data.md work as printed, from images and phrases to masks."""
+"""The instructions of docs/own-data.md work as printed, from photographs and phrases to masks."""
 
 import csv
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,7 +16,8 @@ from PIL import Image
 from .reader import blocks_of, copy_project, run
 
 SIZE = 80, 60
-RECORDS = "data/records/mine"
+RECORDS = "data/photos/records/mine"
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "brown", "dog", "red", "umbrella", "cat"]
 
 
 def blocks(kind: str) -> list[str]:
@@ -40,43 +43,89 @@ def draw_data(folder: Path) -> None:
     Image.new("RGB", SIZE, "blue").save(folder.parent / "photo.jpg")
 
 
+def cache(hub: Path, name: str) -> Path:
+    """The folder of a model in the local cache of the hub, as if it had been downloaded."""
+    model = hub / f"models--{name.replace('/', '--')}"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs/main").write_text("0" * 40)
+    snapshot = model / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    return snapshot
+
+
+def cache_encoders(hub: Path, settings: dict[str, Any]) -> None:
+    """Random weights under the names of the page's encoders: the ViT at its size, a small BERT."""
+    import tseg.model.torchvision_operators  # noqa: F401  (before timm is imported)
+
+    # isort: split
+    import timm
+    from safetensors.torch import save_file
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    image_encoder = settings["image_encoders"][settings["model"]["image_encoder"]]
+    vit = timm.create_model(image_encoder["name"], num_classes=0)
+    save_file(vit.state_dict(), cache(hub, f"timm/{image_encoder['weights']}") / "model.safetensors")
+    bert = cache(hub, settings["language_model"]["weights"])
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(WORDS), **sizes)).save_pretrained(bert)
+    (bert / "vocab.txt").write_text("\n".join(WORDS))
+    BertTokenizerFast(str(bert / "vocab.txt")).save_pretrained(bert)
+
+
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project with the files of the page and fewer iterations."""
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A copy of the project with the files of the page, its encoders in the cache, and fewer iterations."""
     folder = tmp_path_factory.mktemp("reader")
     copy_project(folder)
     (folder / "my-data").mkdir()
     draw_data(folder / "my-data")
-    settings, experiments = blocks("yaml")
-    assert "{mine: 2000}" in settings
-    (folder / "mine.yaml").write_text(settings.replace("{mine: 2000}", "{mine: 3}"))
-    (folder / "mine-experiments.yaml").write_text(experiments)
-    default = yaml.safe_load((folder / "config/config.yaml").read_text())
-    default["tracking_uri"] = None
-    default["training"]["weak"]["resolution"] = 48
-    (folder / "config/config.yaml").write_text(yaml.safe_dump(default))
-    return folder
+    settings = yaml.safe_load((folder / "config/photos.yaml").read_text())
+    cache_encoders(folder / "home/hub", settings)
+    settings["tracking_uri"] = None
+    for training in settings["training"].values():
+        training["iterations"] = 3
+    (folder / "config/photos.yaml").write_text(yaml.safe_dump(settings))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(folder / "home"))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield folder
 
 
-def test_the_pages_lines_lead_from_images_and_phrases_to_masks_and_scores(project: Path) -> None:
-    to_masks, at_scale, to_scores = blocks("sh")
+def test_the_pages_lines_lead_from_photographs_and_phrases_to_masks_and_scores(project: Path) -> None:
+    to_masks, self_trained, to_scores = blocks("sh")
     output = run(project, "bash", "-ec", to_masks)
     for number, phrase in enumerate(("red umbrella", "cat"), 1):
         assert f"masks/photo-{number}-overlay.png: {phrase}, " in output
         with Image.open(project / f"masks/photo-{number}-mask.png") as mask:
             assert (mask.mode, mask.size) == ("1", SIZE)
-    with Image.open(project / "results/mine/figures/mine.png") as figure:
+    with Image.open(project / "results/photos/figures/mine.png") as figure:
         figure.verify()
 
     records = pd.read_parquet(project / RECORDS / "train.parquet")
     assert records["expression"].tolist()[1:3] == ["red umbrella, folded", "red umbrella"]
     assert records["mask"].isna().all()
-    turned = records.loc[records["image_id"] == "garden/001.jpg", ["width", "height"]]
-    assert turned.to_numpy().tolist() == [list(SIZE[::-1])] * 2  # the image that is stored on its side
-    seen = pd.read_csv(project / "results/mine/runs/mine-mpa/seed0/images.csv")
+    assert (project / RECORDS / "train.skipped.csv").read_text(encoding="utf-8").count("\n") == 1  # the header
+    turned = records.loc[records["file_name"].str.endswith("garden/001.jpg"), ["width", "height"]]
+    assert (turned.to_numpy() == SIZE[::-1]).all()
+    seen = pd.read_csv(project / "results/photos/runs/mine-mpa/seed0/images.csv")
     assert len(seen) == records["image_id"].nunique()
 
+    run(project, "bash", "-ec", self_trained)
+    taught = pd.read_parquet(project / "results/photos/pseudo_labels/mine-mpa-pseudo/seed0.parquet")
+    assert set(taught["record_id"]) <= set(records["record_id"]) and taught["mask"].notna().all()
     run(project, "bash", "-ec", to_scores)
-    summary = json.loads((project / "results/mine/scores/mine-mpa/seed0/mine-val-plain.json").read_text())
+    summary = json.loads((project / "results/photos/scores/mine-mpa/seed0/mine-val-halfway.json").read_text())
     assert (summary["num_records"], summary["num_without_mask"]) == (2, 1)
-    assert "rule train:" in run(project, "bash", "-ec", at_scale)
+
+
+def test_the_frozen_encoders_run_once_for_all_trainings_and_their_weights_are_in_the_model(project: Path) -> None:
+    from safetensors import safe_open
+
+    logs = project / "results/photos/logs/encode/mine"
+    assert len(list(logs.glob("train-patches-*.log"))) == 2  # crops to train on, whole images for the teacher's masks
+    assert len(list(logs.glob("val-patches-*.log"))) == 1
+    with safe_open(project / "results/photos/runs/mine-mpa-pseudo/seed0/model.safetensors", "np") as model:
+        trained = model.get_tensor("image_encoder.vit.norm.weight")
+    snapshot = next((project / "home/hub").glob("models--timm--*/snapshots/*/model.safetensors"))
+    with safe_open(snapshot, "np") as weights:
+        np.testing.assert_array_equal(trained, weights.get_tensor("norm.weight"))
