@@ -33,7 +33,8 @@ class Evaluated:
             masks |= {f"{image}1": ~masks[f"{image}0"] for image in COCO_IDS}
         write_records(folder / "val.parquet", [self.record(name, mask) for name, mask in masks.items()], **split)
         predicted = [self.prediction(name, np.roll(mask, 1, axis=0)) for name, mask in masks.items()]
-        predictions = predictions_provenance(evaluated_on=records_provenance(**split))
+        labels = {name: [name] for name in classes} if classes else None
+        predictions = predictions_provenance(evaluated_on=records_provenance(**split), labels=labels)
         table = pa.Table.from_pylist(predicted, LABELS if classes else MASKS)
         write(folder / "masks.parquet", table, masks_provenance(predictions=predictions))
 

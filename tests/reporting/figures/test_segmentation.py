@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tseg.datasets.prepare import prepare_split
-from tseg.inference.masks import mask_records
+from tseg.inference.masks import MaskRules, mask_records
 from tseg.inference.predict import predict_records
 from tseg.inference.segmenter import Segmenter
 from tseg.model.tseg import TSEG
@@ -29,7 +29,7 @@ def test_segment_and_the_workflow_turn_a_photograph_alike(model: TSEG, tmp_path:
     records, _ = read_records(tmp_path / "r.parquet")
     options = {"words": None, "resolution": 48, "scales": [1.0], "flip": False, "flip_words": "keep"}
     predictions = predict_records(model, records, **options).to_pandas()
-    (rle,) = mask_records(records, predictions, pooling="mpa", background=0.2, crf=None).to_pandas()["mask"]
+    (rle,) = mask_records(records, predictions, MaskRules("mpa")).to_pandas()["mask"]
     by_workflow = decode_mask(rle, records["height"][0], records["width"][0])
 
     segmenter = Segmenter(model, pooling="mpa", resolution=48)

@@ -69,6 +69,7 @@ def how_measured(summaries: Sequence[Summary], best: str, num_missing: int) -> l
     averaged = f"Seeds averaged: {_listed(seeds)}{', ± their sample standard deviation' if len(seeds) > 1 else ''}."
     means = _listed("records" if each.classes is None else "classes and background" for each in summaries)
     words = _listed(filter(None, (engineered_labels(each.predictions.labels) for each in summaries)))
+    given = any(each.classes is None and each.predictions.evaluated_on.classes for each in summaries)
     models = [each.model for each in summaries if each.model.num_excluded is not None]
     excluded = _listed(f"{model.num_excluded} ({model.run})" for model in models)
     left_out = [(each, each.num_seen) for each in summaries if each.seen_excluded]
@@ -79,6 +80,7 @@ def how_measured(summaries: Sequence[Summary], best: str, num_missing: int) -> l
         f"Masks: {_listed(each.masks.comparison for each in summaries)}. Resolution: {RESOLUTION}.",
         f"Input at inference: {_listed(_input(each.predictions) for each in summaries)}.",
         f"Image encoders: {_listed(_encoder(each.model.image_encoder) for each in summaries)}.",
+        *(["The labels of each image say which classes to look for in it."] if given else []),
         *([f"Label engineering: {words}."] if words else []),
         *([f"Images left out of box pretraining, as they are in an evaluation split: {excluded}."] if excluded else []),
         *_counted("Images left out of evaluation, as the run was trained on them", left_out),
