@@ -1,6 +1,7 @@
 """Similarities (eq. 1) and the model's file."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,21 @@ def test_similarities_are_equation_1(model: TSEG) -> None:
     y = unit_rows(model.text_encoder(EXPRESSIONS), model.project_expressions)
     expected = model.tau.item() * np.einsum("bnd,ld->bnl", x, y)
     np.testing.assert_allclose(model(images(), EXPRESSIONS).detach(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_hidden_layer_projects_patches_by_two_linear_maps_with_a_gelu_between(architecture: dict[str, Any]) -> None:
+    wide = build_tseg(**architecture | {"patch_hidden": 12}, tokenizer=learn_wordpiece(EXPRESSIONS, 128)).eval()
+    first, _, last = wide.project_patches
+    tokens = wide.image_encoder(images()).detach().double().numpy()
+    hidden = tokens @ first.weight.detach().double().numpy().T + first.bias.detach().double().numpy()
+    gelu = torch.from_numpy(hidden * np.vectorize(lambda value: 0.5 * (1 + math.erf(value / math.sqrt(2))))(hidden))
+    expected = unit_rows(gelu, last)
+    np.testing.assert_allclose(wide.embed_patches(images()).detach(), expected, atol=1e-5)
+
+
+def test_tokens_in_place_of_images_and_expressions_give_the_same_similarities(model: TSEG) -> None:
+    tokens = model.image_encoder(images()), model.text_encoder(EXPRESSIONS)
+    assert torch.equal(model(*tokens), model(images(), EXPRESSIONS))
 
 
 @pytest.mark.parametrize("tau", [0.5, 10.0, 80.0])
@@ -91,7 +107,9 @@ def test_similarities_are_float32_under_bfloat16_autocast(model: TSEG) -> None:
     torch.testing.assert_close(similarities, model(images(), EXPRESSIONS), rtol=0, atol=0.5)
 
 
-@pytest.mark.parametrize("changed", [{}, {"image_encoder": WIDE_RESNET38}, {"text_encoder": CLASSES}])
+@pytest.mark.parametrize(
+    "changed", [{}, {"image_encoder": WIDE_RESNET38}, {"text_encoder": CLASSES}, {"patch_hidden": 12}]
+)
 def test_a_model_of_any_encoders_read_back_is_the_same(
     architecture: dict[str, Any], changed: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -129,3 +129,20 @@ def test_coverage_of_pixels_is_that_of_the_drawn_pairs(batch: Batch, similaritie
     few = dataclasses.replace(batch, pairs=torch.tensor([[0, 4], [2, 0]]))
     assert objectives.coverage(similarities, few) == pytest.approx(coverage_by_hand(similarities, [(0, 4), (2, 0)]))
     assert objectives.coverage(similarities, few)["empty"] == 0.5
+
+
+def test_a_student_learns_masks_of_pairs_and_the_absence_of_other_expressions(
+    batch: Batch, similarities: Tensor
+) -> None:
+    """Dice of the pairs, plus log(1 + exp(s)) over the patches of every image and expression that is not its own."""
+    s = similarities.double().numpy()
+    own = np.array([[expression in positives for expression in batch.expressions] for positives in batch.positives])
+    absent = np.log1p(np.exp(s)).transpose(0, 2, 1)[~own].mean()
+    expected = objectives.full(similarities, batch).item() + 0.5 * absent
+    assert objectives.pseudo(similarities, batch, absent_weight=0.5).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_absent_expressions_a_student_learns_masks_alone(batch: Batch, similarities: Tensor) -> None:
+    everything = dataclasses.replace(batch, positives=[frozenset(batch.expressions)] * B)
+    loss = objectives.pseudo(similarities, everything, absent_weight=1.0)
+    assert loss == objectives.full(similarities, everything) and loss.isfinite()
