@@ -12,9 +12,11 @@ import torch
 import yaml
 
 from tseg.datasets.leakage import read_images
+from tseg.encoding.encode import encode_expressions, encode_images
 from tseg.model.text_encoder import learn_wordpiece
 from tseg.model.tseg import load_model
 from tseg.records import read_records
+from tseg.settings.encodings import crop_views
 from tseg.settings.run_schema import PoolingSettings, RunModelSettings, RunSettings, RunTrainingSettings
 from tseg.settings.validation import parse
 from tseg.training.batches import Batch
@@ -67,10 +69,10 @@ def runs(records_path: Path, tmp_path: Path, architecture: dict[str, Any]) -> di
     return paths
 
 
-def train(config: Path, output: Path, start: Path | None = None) -> None:
+def train(config: Path, output: Path, start: Path | None = None, seed: int = 0, **given: Path) -> None:
     run = parse(RunSettings, yaml.safe_load(config.read_text()), str(config))
     options: dict[str, Any] = {"tracking_uri": None, "device": torch.device("cpu"), "num_workers": 0}
-    train_run(run, seed=0, config=config, output=output, start=start, **options)
+    train_run(run, seed=seed, config=config, output=output, start=start, **options, **given)
 
 
 def seen(folder: Path) -> list[tuple[str, ...]]:
@@ -295,3 +297,73 @@ def test_truncated_expressions_are_reported(runs, tmp_path, capsys):
     train(changed(runs["boxes"], text_encoder={"max_tokens": 4}), tmp_path / "short")
     warning = "refcoco-boxes: warning: 2 of 4 expressions have more than 4 tokens; the rest of them is not seen"
     assert warning in capsys.readouterr().out
+
+
+FROZEN = {"trainable": "heads"}
+
+
+@pytest.fixture
+def frozen(runs: dict[str, Path], tmp_path: Path) -> tuple[Path, dict[str, Path]]:
+    """Settings of a run with frozen encoders and fixed crops, and the tokens of its encoders."""
+    config = changed(runs["boxes"], image_encoder=FROZEN, text_encoder=FROZEN)
+    settings = yaml.safe_load(config.read_text())
+    settings["training"] |= {"iterations": 12, "views": 3, "scale": [0.8, 1.2], "flip": True, "flip_words": "swap"}
+    config.write_text(yaml.safe_dump(settings))
+    run = parse(RunSettings, settings, str(config))
+    records = read_records(Path(run.records))[0]
+    torch.manual_seed(0)
+    model = build_model(run.model, list(records.loc[records["coco_id"] != "2", "expression"])).eval()
+    views = crop_views(run.training)
+    assert views is not None
+    tokens = {"patches": tmp_path / "patches.parquet", "texts": tmp_path / "texts.parquet"}
+    encode_images(model.image_encoder, records, views, tokens["patches"])
+    encode_expressions(model.text_encoder, records["expression"], True, tokens["texts"])
+    return config, tokens
+
+
+def losses(folder: Path) -> list[float]:
+    return pd.read_csv(folder / "history.csv")["loss"].tolist()
+
+
+def test_a_training_from_tokens_has_the_losses_of_one_that_runs_the_frozen_encoders(frozen, tmp_path):
+    """To float16's rounding, over a training whose loss falls."""
+    config, tokens = frozen
+    train(config, tmp_path / "encoders")
+    train(config, tmp_path / "tokens", **tokens)
+    expected = losses(tmp_path / "encoders")
+    assert expected[-1] < 0.9 * expected[0]
+    assert losses(tmp_path / "tokens") == pytest.approx(expected, rel=2e-3)
+    models = [load_model(tmp_path / name / "model.safetensors")[0].state_dict() for name in ("tokens", "encoders")]
+    assert models[0].keys() == models[1].keys()
+
+
+def test_tokens_of_other_weights_or_for_new_crops_are_refused(frozen, tmp_path):
+    config, tokens = frozen
+    with pytest.raises(ValueError, match=r"patches\.parquet holds the tokens of another encoder; delete it"):
+        train(config, tmp_path / "run", seed=1, **tokens)
+    settings = yaml.safe_load(config.read_text())
+    settings["training"]["views"] = None
+    config.write_text(yaml.safe_dump(settings))
+    with pytest.raises(
+        ValueError, match=r"patches\.parquet: the run draws new crops each time; set training\.boxes\.views"
+    ):
+        train(config, tmp_path / "run", **tokens)
+
+
+def test_pseudo_labels_are_those_of_the_runs_teacher(runs, tmp_path):
+    settings = yaml.safe_load(runs["full"].read_text())
+    training = settings["training"] | {"absent_weight": 1.0}
+    settings |= {"supervision": "pseudo", "pretraining": None, "teacher": "phrasecut-mpa", "training": training}
+    config = tmp_path / "student.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    blank = {"tags": [], "ignore": None, "coco_id": None}
+    records = read_records(Path(settings["records"]))[0].to_dict("records")
+    rows = [row | {"box": list(row["box"])} | blank for row in records]
+    for teacher in ("phrasecut-mpa", "phrasecut-spa"):
+        write_records(tmp_path / f"{teacher}.parquet", rows, dataset="phrasecut", teacher=teacher)
+    with pytest.raises(ValueError, match="says teacher: phrasecut-mpa; pass the pseudo labels of that run"):
+        train(config, tmp_path / "student")
+    with pytest.raises(ValueError, match="holds masks of phrasecut-spa; pass those of the run phrasecut-mpa"):
+        train(config, tmp_path / "student", pseudo_labels=tmp_path / "phrasecut-spa.parquet")
+    train(config, tmp_path / "student", pseudo_labels=tmp_path / "phrasecut-mpa.parquet")
+    assert load_model(tmp_path / "student" / "model.safetensors")[1].trained_on.teacher == "phrasecut-mpa"
