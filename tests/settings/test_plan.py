@@ -112,6 +112,7 @@ def test_a_student_learns_from_its_teachers_masks_of_the_training_images_at_the_
     taught = "results/predictions/phrasecut-mpa/seed3/phrasecut-train.parquet"
     assert plan.taught_predictions("phrasecut-mpa-pseudo", 3) == taught
     assert plan.records("phrasecut-train") == student.records == "data/records/phrasecut/train.parquet"
+    assert plan.evaluation_records == ["data/records/phrasecut/val.parquet"]  # nothing is scored on training images
     assert plan.pseudo_labels("phrasecut-mpa", 3) == []
     assert plan.pseudo_label_options("phrasecut-mpa-pseudo")["crf"] == "none"
 

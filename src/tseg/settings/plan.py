@@ -62,7 +62,9 @@ class Plan:
             self.tables: dict[str, list[Cell]] = table_cells(self.experiments, self.settings, self.label_sets)
             self.figures: dict[str, list[Cell]] = figure_cells(self.experiments, self.settings, self.label_sets)
             cells = [*chain(*self.tables.values(), *self.figures.values())]
-            self.evaluations: dict[str, Evaluation] = {cell.evaluation.name: cell.evaluation for cell in cells}
+            scored = {cell.evaluation.name: cell.evaluation for cell in cells}
+            self.evaluation_records: list[str] = list(dict.fromkeys(map(self._records, scored.values())))
+            """Records of every evaluation that a table or a figure shows."""
             # A table may evaluate on splits that the settings of its data set do not name.
             self.tables = excluding(self.tables, self.evaluation_records)
             self.figures = excluding(self.figures, self.evaluation_records)
@@ -74,10 +76,11 @@ class Plan:
         """The encoders of each run, as `tseg check` reads them."""
         self.trained: set[str] = {run.dataset for run in self.runs.values()}
         """Data sets that a run is trained on."""
-        taught = {run.dataset for run in self.runs.values() if run.teacher}
-        self.taught: dict[str, Evaluation] = {dataset: self._training_split(dataset) for dataset in sorted(taught)}
+        students = {run.dataset for run in self.runs.values() if run.teacher}
+        self.taught: dict[str, Evaluation] = {dataset: self._training_split(dataset) for dataset in sorted(students)}
         """Data set to the prediction of a teacher for its training images."""
-        self.evaluations |= {evaluation.name: evaluation for evaluation in self.taught.values()}
+        taught = {evaluation.name: evaluation for evaluation in self.taught.values()}
+        self.evaluations: dict[str, Evaluation] = scored | taught
         self.encodings: dict[str, PatchEncoding | TextEncoding] = self._encodings()
         """Name of a file of tokens, below `token_dir` and without its suffix, to what it holds."""
 
@@ -163,18 +166,16 @@ class Plan:
 
     def records(self, evaluation: str) -> str:
         """The records of an evaluation."""
-        return records_path(self.settings, self.evaluations[evaluation].dataset, self.evaluations[evaluation].split)
+        return self._records(self.evaluations[evaluation])
+
+    def _records(self, evaluation: Evaluation) -> str:
+        return records_path(self.settings, evaluation.dataset, evaluation.split)
 
     @property
     def training_records(self) -> list[str]:
         """Training records of every data set that a run is trained on."""
         datasets = self.settings.datasets
         return [records_path(self.settings, name, datasets[name].train) for name in datasets if name in self.trained]
-
-    @property
-    def evaluation_records(self) -> list[str]:
-        """Records of every evaluation."""
-        return list(dict.fromkeys(map(self.records, self.evaluations)))
 
     def start(self, run: str, seed: int | str) -> list[str]:
         """The pretrained model that a run starts from; empty if there is none."""
