@@ -13,7 +13,7 @@ table3: $(READY)  ## Make Table 3 of the paper on the embedded data set: ten min
 	snakemake --cores $(CORES) results/table3.csv
 	@cat results/table3.md
 
-all: $(READY)  ## Make every table and figure: half an hour on two cores.
+all: $(READY)  ## Make every table and figure: under an hour on two cores.
 	snakemake --cores $(CORES)
 
 report: all  ## Make everything, and one HTML page that shows it: results/report.html.
