@@ -12,26 +12,12 @@ from tseg.encoding.encode import encode_expressions, encode_images, open_tokens
 from tseg.encoding.views import fixed_crop, views_of
 from tseg.images import normalised, open_image
 from tseg.settings.encodings import CropViews, WholeViews
-from tseg.training.batches import PixelBatches, Sampling, WeakBatches
+from tseg.training.batches import PixelBatches, WeakBatches
 from tseg.transforms import mirror_words
 
+from ..sampling import sampling
+
 CROPS = CropViews(num_views=3, resolution=32, scale=(0.75, 1.25), flip=True)
-
-
-def sampling(**changed: Any) -> Sampling:
-    values: dict[str, Any] = {
-        "batch_size": 4,
-        "expressions_per_image": 2,
-        "resolution": 32,
-        "scale": (0.75, 1.25),
-        "flip": True,
-        "flip_words": "swap",
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.5, 0.5, 0.5),
-        "seed": 0,
-        "views": CROPS,
-    }
-    return Sampling(**values | changed)
 
 
 @pytest.mark.parametrize("make", [WeakBatches, lambda *args: PixelBatches(*args, region="mask")])
@@ -45,7 +31,8 @@ def test_similarities_from_tokens_equal_those_of_the_encoders(
         "patches": open_tokens(tmp_path / "patches.parquet", model.image_encoder, CROPS),
         "texts": open_tokens(tmp_path / "texts.parquet", model.text_encoder, None),
     }
-    computed, cached = make(records, sampling()), make(records, sampling(**tokens))
+    fixed: dict[str, Any] = {"batch_size": 4, "scale": CROPS.scale, "views": CROPS}
+    computed, cached = make(records, sampling(**fixed)), make(records, sampling(**fixed, **tokens))
     for iteration in range(6):
         one, other = computed[iteration], cached[iteration]
         assert one.expressions == other.expressions and one.positives == other.positives

@@ -12,26 +12,13 @@ import torch
 from PIL import Image
 
 from tseg.records import decode_mask, encode_mask
-from tseg.training.batches import Batch, PixelBatches, Sampling, WeakBatches, load_batches, share_of
+from tseg.training.batches import Batch, PixelBatches, WeakBatches, load_batches, share_of
 from tseg.training.targets import identity_targets
 from tseg.transforms import mirror_words
 
+from ..sampling import sampling
+
 REGIONS = ("mask", "box")
-
-
-def sampling(**changed: Any) -> Sampling:
-    settings: dict[str, Any] = {
-        "batch_size": 3,
-        "expressions_per_image": 2,
-        "resolution": 32,
-        "scale": (0.8, 1.25),
-        "flip": True,
-        "flip_words": "swap",
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.5, 0.5, 0.5),
-        "seed": 0,
-    }
-    return Sampling(**(settings | changed))
 
 
 def make(records: pd.DataFrame, classes: list[str] | None = None, **changed: Any) -> WeakBatches:
