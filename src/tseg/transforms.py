@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -128,6 +129,11 @@ def whole_view(width: int, height: int, *, resolution: float, patch_size: int, f
     longest = MAX_ASPECT * max(1, round(resolution / patch_size))
     columns, rows = (min(longest, max(1, round(side * scale))) for side in (width, height))
     return Whole(columns * patch_size, rows * patch_size, flipped)
+
+
+def each_view(scales: Sequence[float], flip: bool) -> list[tuple[float, bool]]:
+    """Scale, and whether it is mirrored, of all views of an image in order: with `flip`, each scale twice."""
+    return list(product(scales, [False, True] if flip else [False]))
 
 
 def random_crop(

@@ -114,7 +114,21 @@ def test_a_student_learns_from_its_teachers_masks_of_the_training_images_at_the_
     assert plan.records("phrasecut-train") == student.records == "data/records/phrasecut/train.parquet"
     assert plan.evaluation_records == ["data/records/phrasecut/val.parquet"]  # nothing is scored on training images
     assert plan.pseudo_labels("phrasecut-mpa", 3) == []
-    assert plan.pseudo_label_options("phrasecut-mpa-pseudo")["crf"] == "none"
+    assert plan.pseudo_label_options("phrasecut-mpa-pseudo") == {
+        "threshold": plan.settings.training.pseudo.pseudo_labels.threshold,
+        "ignore_band": plan.settings.training.pseudo.pseudo_labels.ignore_band,
+        "crf": "none",
+    }
+
+
+def test_a_teachers_masks_are_made_as_in_its_predictions(make_plan: MakePlan) -> None:
+    student = {"student": {"method": "GAP", "supervision": "pseudo"}}
+    plan = make_plan(student, inference=default()["inference"] | {"exclusive_activations": False})
+    masks = plan.mask_options("phrasecut-gap", "phrasecut-val", "plain")
+    taught = plan.pseudo_label_options("phrasecut-gap-pseudo")
+    assert {name: taught[name] for name in ("background", "overlapping")} == {
+        name: masks[name] for name in ("background", "overlapping")
+    }
 
 
 def test_a_teacher_shares_what_is_varied_of_weak_training(make_plan: MakePlan) -> None:
@@ -241,17 +255,20 @@ def test_inference_options_are_those_that_apply(make_plan: MakePlan) -> None:
     assert plan.mask_options("phrasecut-mpa", on_voc, "plain") == {"confidence": inference.confidence} | plain
     refined = {"threshold": "halfway", "crf": "pamr"}
     assert plan.mask_options("phrasecut-full", "phrasecut-val", "halfway+pamr") == refined
-    assert plan.views(on_voc) == {"scales": inference.multiscale, "flip": True}
-    assert plan.views("phrasecut-val") == plan.labels("phrasecut-val") == {}
+    weak, full = inference.resolution.weak, inference.resolution.full
+    several = {"resolution": weak, "scales": inference.multiscale, "flip": True}
+    assert plan.views("phrasecut-mpa", on_voc) == several
+    assert plan.views("phrasecut-gap", "phrasecut-val") == {"resolution": weak, "scales": [1.0]}
+    assert plan.views("phrasecut-full", "phrasecut-val") == {"resolution": full, "scales": [1.0]}
+    assert plan.labels("phrasecut-val") == {}
     assert plan.labels(on_voc)["labels"]["cool thing"] == ["cyan thing", "blue thing"]
-    assert plan.resolution("phrasecut-full") == inference.resolution.full
 
 
 def test_inference_may_use_windows_overlapping_activations_and_a_constant_background(make_plan: MakePlan) -> None:
     changed = {"window": 96, "exclusive_activations": False, "crf_background": None}
     rows = {"GAP": {"method": "GAP"}, "on classes": {"method": "GAP", "evaluate": "voc"}}
     plan = make_plan(rows, inference=default()["inference"] | changed)
-    assert plan.views("phrasecut-val") == {"window": 96}
+    assert plan.views("phrasecut-gap", "phrasecut-val")["window"] == 96
     options = plan.mask_options("phrasecut-gap", "voc-val", "crf")
     assert options["overlapping"] is True
     assert "crf_background" not in options
@@ -260,8 +277,8 @@ def test_inference_may_use_windows_overlapping_activations_and_a_constant_backgr
 def test_any_row_may_use_several_views(make_plan: MakePlan) -> None:
     rows = {"TSEG": {"method": "TSEG"}, "TSEG, several scales": {"method": "TSEG", "multiscale": True}}
     plan = make_plan(rows | {"full": {"supervision": "full", "multiscale": True}})
-    assert plan.views("phrasecut-val") == {}
-    assert plan.views("phrasecut-val+multiscale") == {"scales": plan.settings.inference.multiscale, "flip": True}
+    assert "flip" not in plan.views("phrasecut-mpa", "phrasecut-val")
+    assert plan.views("phrasecut-full", "phrasecut-val+multiscale")["flip"] is True
 
 
 def test_a_layout_has_a_summary_of_every_seed_in_each_cell(make_plan: MakePlan) -> None:

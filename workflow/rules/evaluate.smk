@@ -17,16 +17,17 @@ rule predict:
     resources:
         **RESOURCES["predict"],
     params:
-        resolution=lambda wildcards: PLAN.resolution(wildcards.run),
-        views=lambda wildcards: options(**PLAN.views(wildcards.evaluation)),
+        views=lambda wildcards: options(
+            **PLAN.views(wildcards.run, wildcards.evaluation)
+        ),
         labels=lambda wildcards: options(**PLAN.labels(wildcards.evaluation)),
         tokens=lambda wildcards: options(
             **PLAN.tokens(wildcards.run, wildcards.evaluation)
         ),
         device=device("predict"),
     shell:
-        "tseg predict --model {input.model:q} --records {input.records:q} --resolution {params.resolution} "
-        "{params.views} {params.labels:q} {params.tokens:q} --device {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"
+        "tseg predict --model {input.model:q} --records {input.records:q} {params.views} "
+        "{params.labels:q} {params.tokens:q} --device {params.device} --threads {threads} --output {output:q} > {log:q} 2>&1"
 
 
 rule refine:

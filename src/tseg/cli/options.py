@@ -18,6 +18,7 @@ Tracking = Annotated[
 Background = Annotated[
     float, typer.Option("--background", min=0, max=1, help="GAP and GMP: threshold on the max-normalised activation.")
 ]
+Overlapping = Annotated[bool, typer.Option("--overlapping", help="GAP and GMP: let the masks of an image overlap.")]
 Crf = Annotated[str, typer.Option("--crf", help="Refinement: none, a dense CRF (psa, irn, deeplab or afa) or pamr.")]
 Threshold = Annotated[
     str, typer.Option("--threshold", help="Where to cut a map: fixed (s > 0), halfway, relative or otsu.")

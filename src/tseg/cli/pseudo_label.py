@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tseg.cli.options import Background, Crf, Output, Records, Threshold, preset, threshold_rule
+from tseg.cli.options import Background, Crf, Output, Overlapping, Records, Threshold, preset, threshold_rule
 
 
 def pseudo_label(
@@ -14,6 +14,7 @@ def pseudo_label(
     output: Output,
     threshold: Threshold = "fixed",
     background: Background = 0.2,
+    overlapping: Overlapping = False,
     ignore_band: Annotated[
         float, typer.Option(min=0, max=0.5, help="Ignore pixels whose probability is closer to 0.5 than this.")
     ] = 0.0,
@@ -31,6 +32,7 @@ def pseudo_label(
         records,
         output,
         background=background,
+        exclusive_activations=not overlapping,
         threshold=threshold_rule(threshold),
         crf=preset(crf),
         ignore_band=ignore_band,

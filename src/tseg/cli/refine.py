@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from tseg.cli.options import Background, Crf, Output, Records, preset, threshold_rule
+from tseg.cli.options import Background, Crf, Output, Overlapping, Records, preset, threshold_rule
 
 
 def refine(
@@ -13,9 +13,7 @@ def refine(
     records: Records,
     output: Output,
     background: Background = 0.2,
-    overlapping: Annotated[
-        bool, typer.Option("--overlapping", help="GAP and GMP: let the masks of an image overlap.")
-    ] = False,
+    overlapping: Overlapping = False,
     threshold: Annotated[
         str, typer.Option(help="Where to cut a map: fixed (s > 0), halfway, relative, otsu, or oracle (the true area).")
     ] = "fixed",

@@ -26,7 +26,7 @@ BATCH_SIZE = 32
 def encode_split(encoding: PatchEncoding | TextEncoding, output: Path, device: torch.device) -> None:
     """Write the tokens that `encoding` describes to `output` and the folder of the same name.
 
-    Raises ValueError if the encoder is not frozen, an image cannot be read, or the disk is too full.
+    Raises ValueError if an image cannot be read, or if the disk is too full.
     """
     records, provenance = read_records(Path(encoding.records))
     if isinstance(encoding, PatchEncoding):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from tseg.settings.encodings import CropViews, WholeViews
-from tseg.transforms import Crop, Whole, random_crop, whole_view
+from tseg.transforms import Crop, Whole, each_view, random_crop, whole_view
 
 
 def views_of(
@@ -17,8 +17,7 @@ def views_of(
         return [fixed_crop(views, view, image_id, width, height) for view in range(views.num_views)]
     return [
         whole_view(width, height, resolution=views.resolution * scale, patch_size=patch_size, flipped=flipped)
-        for scale in views.scales
-        for flipped in ([False, True] if views.flip else [False])
+        for scale, flipped in each_view(views.scales, views.flip)
     ]
 
 

@@ -145,9 +145,15 @@ def segment_masks(
 
     `views` holds the similarities, float32 (L, h, w), of each view. `areas`: true areas in pixels, for the oracle only.
     """
+    return (probability > FOREGROUND for probability in refined_probabilities(views, image, rules, areas))
+
+
+def refined_probabilities(
+    views: Sequence[Tensor], image: Image.Image, rules: MaskRules, areas: Sequence[int] | None = None
+) -> Iterator[np.ndarray]:
+    """The probabilities of `each_probability` in an RGB image of W x H pixels, (H, W), after the refinement."""
     probabilities = each_probability(views, (image.height, image.width), rules, areas)
-    maps = (probability.numpy() for probability in probabilities)
-    return (refined > FOREGROUND for refined in refine_masks(np.asarray(image), maps, rules.crf))
+    return refine_masks(np.asarray(image), (probability.numpy() for probability in probabilities), rules.crf)
 
 
 def each_probability(

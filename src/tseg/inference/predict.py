@@ -15,7 +15,7 @@ from tseg.encoding.tokens import Tokens
 from tseg.images import normalised, open_image
 from tseg.model.tseg import TSEG
 from tseg.records import PREDICTIONS, images_of
-from tseg.transforms import mirror_words, whole_view
+from tseg.transforms import each_view, mirror_words, whole_view
 
 
 class View(NamedTuple):
@@ -88,7 +88,7 @@ def predict_views(
     Segmenter's; None for the whole image at once.
     """
     views: list[View] = []
-    for number, (scale, flipped) in enumerate(product(scales, [False, True] if flip else [False])):
+    for number, (scale, flipped) in enumerate(each_view(scales, flip)):
         swapped = flipped and flip_words == "swap"
         texts = [mirror_words(expression) for expression in expressions] if swapped else expressions
         if isinstance(image, Image.Image):

@@ -8,8 +8,7 @@ import pyarrow as pa
 
 from tseg.datasets.readers.annotations import mask_box
 from tseg.images import open_image
-from tseg.inference.masks import FOREGROUND, MaskRules, each_probability, similarity_maps, stack_maps
-from tseg.inference.refinement import refine_masks
+from tseg.inference.masks import FOREGROUND, MaskRules, refined_probabilities, similarity_maps, stack_maps
 from tseg.provenance import PredictionsProvenance
 from tseg.records import RECORDS, encode_mask, images_of, read, read_records, write
 
@@ -20,18 +19,20 @@ def pseudo_label_file(
     output: Path,
     *,
     background: float,
+    exclusive_activations: bool,
     threshold: str,
     crf: str | None,
     ignore_band: float,
 ) -> None:
     """Write `records` with the teacher's masks in place of their own; leave out, and count, those with an empty mask.
 
-    `predictions` are those of the teacher for the same records. For the other arguments see `pseudo_label_records`.
+    `predictions` are those of the teacher for the same records. For the other arguments see `masks.MaskRules` and
+    `pseudo_label_records`.
     Raises ValueError if no record is left.
     """
     similarities, predicted = read(predictions, PredictionsProvenance)
     rows, provenance = read_records(records)
-    rules = MaskRules(predicted.model.pooling, background=background, threshold=threshold, crf=crf)
+    rules = MaskRules(predicted.model.pooling, background, exclusive_activations, threshold, crf)
     labelled = pseudo_label_records(rows, similarities, rules, ignore_band)
     num_empty = len(rows) - len(labelled)
     print(f"{predicted.model.run}: {len(labelled):,} masks; {num_empty:,} records left out because theirs is empty")
@@ -60,16 +61,14 @@ def pseudo_label_records(
     found: dict[tuple[str, str], tuple[str, list[float], str | None]] = {}
     for file_name, of_image, expressions in images_of(records, "pseudo-label"):
         image, image_id = open_image(file_name), of_image["image_id"].iloc[0]
-        size = image.height, image.width
-        raw = each_probability(stack_maps(maps, image_id, expressions), size, rules)
-        refined = refine_masks(np.asarray(image), (probability.numpy() for probability in raw), rules.crf)
-        for expression, probability in zip(expressions, refined, strict=True):
+        probabilities = refined_probabilities(stack_maps(maps, image_id, expressions), image, rules)
+        for expression, probability in zip(expressions, probabilities, strict=True):
             mask, unsure = probability > FOREGROUND, np.abs(probability - FOREGROUND) < ignore_band
             if mask.any():
                 counts = encode_mask(mask)
                 found[image_id, expression] = (
                     counts,
-                    mask_box(counts, size),
+                    mask_box(counts, probability.shape),
                     encode_mask(unsure) if unsure.any() else None,
                 )
     keys = list(zip(records["image_id"], records["expression"], strict=True))

@@ -2,9 +2,15 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
-from tseg.settings.schema import ImageEncoderSettings, LanguageModelSettings, StrictModel, TrainingSettings
+from tseg.settings.schema import (
+    EncoderSettings,
+    ImageEncoderSettings,
+    LanguageModelSettings,
+    StrictModel,
+    TrainingSettings,
+)
 
 
 class CropViews(StrictModel):
@@ -29,13 +35,22 @@ class WholeViews(StrictModel):
     """Whether every scale is also mirrored."""
 
 
+def _check_fixed(encoder: EncoderSettings) -> EncoderSettings:
+    if not encoder.is_fixed:
+        raise ValueError("tokens are those of weights that no training changes; set trainable: heads, and weights")
+    return encoder
+
+
+Fixed = AfterValidator(_check_fixed)
+
+
 class PatchEncoding(StrictModel):
     """The patch tokens of the images of a split."""
 
     kind: Literal["patches"] = "patches"
     records: str
     """Parquet file of the split's records."""
-    encoder: ImageEncoderSettings
+    encoder: Annotated[ImageEncoderSettings, Fixed]
     views: Annotated[CropViews | WholeViews, Field(discriminator="kind")]
 
 
@@ -45,7 +60,7 @@ class TextEncoding(StrictModel):
     kind: Literal["texts"] = "texts"
     records: str
     """Parquet file of the split's records."""
-    encoder: LanguageModelSettings
+    encoder: Annotated[LanguageModelSettings, Fixed]
     mirrored: bool
     """Whether to add the expressions with left and right swapped."""
 

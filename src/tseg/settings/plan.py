@@ -141,9 +141,7 @@ class Plan:
         settings = self.runs[run].model.image_encoder
         if not settings.is_fixed or self.settings.inference.window:
             return None
-        inference, several = self.settings.inference, self.evaluations[evaluation].multiscale
-        scales = inference.multiscale if several else [1.0]
-        views = WholeViews(resolution=self.resolution(run), scales=scales, flip=several)
+        views = self._whole_views(run, evaluation)
         encoding = PatchEncoding(records=self.records(evaluation), encoder=settings, views=views)
         return _encoding_name(encoding), encoding
 
@@ -197,7 +195,9 @@ class Plan:
         """The options that turn the predictions of a run's teacher into pseudo labels."""
         settings = self.runs[run].training.pseudo_labels
         assert settings is not None, "make_run gives every student its pseudo labels"
-        return settings.model_dump() | {"crf": settings.crf or "none", "background": self.settings.inference.background}
+        teacher = self.runs[run].teacher
+        assert teacher is not None
+        return self._activation_options(teacher) | settings.model_dump() | {"crf": settings.crf or "none"}
 
     def _seed_dir(self, run: str, seed: int | str) -> str:
         return f"{self.settings.results_dir}/runs/{run}/seed{seed}"
@@ -214,15 +214,18 @@ class Plan:
             f"{self.raw_dir}/{source}.json" for source in self.catalogue if file.startswith(f"{self.raw_dir}/{source}/")
         ]
 
-    def resolution(self, run: str) -> int:
-        """The inference resolution of a run: the shorter side of an image in pixels."""
-        return getattr(self.settings.inference.resolution, "weak" if self.runs[run].supervision == "weak" else "full")
+    def _whole_views(self, run: str, evaluation: str) -> WholeViews:
+        """The views of an image that a run predicts."""
+        inference, several = self.settings.inference, self.evaluations[evaluation].multiscale
+        resolutions = inference.resolution
+        resolution = resolutions.weak if self.runs[run].supervision == "weak" else resolutions.full
+        return WholeViews(resolution=resolution, scales=inference.multiscale if several else [1.0], flip=several)
 
-    def views(self, evaluation: str) -> dict[str, Any]:
-        """The options `scales` and `flip` of an evaluation with multi-scale processing, and `window`, if it is set."""
-        inference, multiscale = self.settings.inference, self.evaluations[evaluation].multiscale
-        views = {"scales": inference.multiscale, "flip": True} if multiscale else {}
-        return views | ({"window": inference.window} if inference.window else {})
+    def views(self, run: str, evaluation: str) -> dict[str, Any]:
+        """The options `resolution`, `scales`, `flip` and `window` of a prediction, without those that do not apply."""
+        views, window = self._whole_views(run, evaluation), self.settings.inference.window
+        options: dict[str, Any] = {"resolution": views.resolution, "scales": views.scales}
+        return options | ({"flip": True} if views.flip else {}) | ({"window": window} if window else {})
 
     def labels(self, evaluation: str) -> dict[str, Any]:
         """The option `labels`, class to words, for a data set with classes; empty for another."""
@@ -231,19 +234,21 @@ class Plan:
 
     def mask_options(self, run: str, evaluation: str, refinement: str) -> dict[str, Any]:
         """The options that turn similarities into masks, without those that do not apply."""
-        pooling, how = self.runs[run].pooling, REFINEMENTS[refinement]
-        inference, classes = self.settings.inference, bool(self.labels(evaluation))
-        options: dict[str, Any] = {}
-        if pooling and POOLINGS[pooling.name].masks is None:
-            options["background"] = inference.background
-            if not inference.exclusive_activations:
-                options["overlapping"] = True
-            if classes and how.crf and inference.crf_background:
-                options["crf_background"] = inference.crf_background
+        how, inference, classes = REFINEMENTS[refinement], self.settings.inference, bool(self.labels(evaluation))
+        options = self._activation_options(run)
+        if options and classes and how.crf and inference.crf_background:
+            options["crf_background"] = inference.crf_background
         if classes:
             options["confidence"] = inference.confidence
         crf = inference.crf if how.crf == "crf" else how.crf or "none"
         return options | {"threshold": how.threshold, "crf": crf}
+
+    def _activation_options(self, run: str) -> dict[str, Any]:
+        """The options `background` and `overlapping` of a pooling without masks; empty for another."""
+        pooling, inference = self.runs[run].pooling, self.settings.inference
+        if pooling is None or POOLINGS[pooling.name].masks:
+            return {}
+        return {"background": inference.background} | ({} if inference.exclusive_activations else {"overlapping": True})
 
     def cell_file(self, cell: Cell, kind: Literal["predictions", "masks", "scores"], seed: int) -> str:
         """The file of a cell: its predictions or masks (.parquet), or the summary of its scores (.json)."""

@@ -85,15 +85,27 @@ class DatasetSettings(StrictModel):
         return self
 
 
-class ImageEncoderSettings(StrictModel):
+class EncoderSettings(StrictModel):
+    """What both encoders have."""
+
+    weights: str | None
+    """Pretrained weights: a file or folder, or a name on the hub; null: random."""
+    trainable: Trainable = "all"
+    """Which part learns: all, heads (nothing of the encoder), or the number of its last blocks."""
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the weights are known before any training, so that tokens can be computed once for all."""
+        return self.trainable == "heads" and self.weights is not None
+
+
+class ImageEncoderSettings(EncoderSettings):
     """A timm ViT or `wide_resnet38`."""
 
     name: str
     """A name of timm's, with or without the tag of its weights, such as vit_small_patch14_dinov2.lvd142m."""
     options: Annotated[dict[str, int], BeforeValidator(lambda value: value or {}, dict[str, int] | None)] = {}
     """ViT: img_size, patch_size, embed_dim, depth, num_heads, as timm takes them. wide_resnet38: width. null: none."""
-    weights: str | None
-    """A file or a name on the hub; null: random."""
     mean: Channels | None = None
     """Subtracted from RGB values in [0, 1]. Default: as timm publishes it for the weights."""
     std: Channels | None = None
@@ -102,8 +114,6 @@ class ImageEncoderSettings(StrictModel):
     """How learnt position embeddings are resized to other image sizes; bicubic with antialiasing."""
     drop_path: Share
     """Rate of stochastic depth."""
-    trainable: Trainable = "all"
-    """Which part learns: all, heads (nothing of the encoder), or the number of its last blocks."""
 
     @model_validator(mode="after")
     def _normalisation_is_complete(self) -> Self:
@@ -112,11 +122,6 @@ class ImageEncoderSettings(StrictModel):
         if self.std is not None and min(self.std) <= 0:
             raise ValueError(f"std: {self.std} is not positive; give the standard deviations of RGB values in [0, 1]")
         return self
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether the weights are known before any training, so that tokens can be computed once for all."""
-        return self.trainable == "heads" and self.weights is not None
 
 
 class RandomLanguageModelSettings(StrictModel):
@@ -129,18 +134,14 @@ class RandomLanguageModelSettings(StrictModel):
     """Most pieces of the vocabulary, which is learnt from the training expressions."""
 
 
-class LanguageModelSettings(StrictModel):
-    """A text encoder of transformers."""
+class LanguageModelSettings(EncoderSettings):
+    """A text encoder of transformers; sizes and tokenizer are read from its weights."""
 
-    weights: str | None
-    """A folder or a name on the hub, from which sizes and tokenizer are read; null: random."""
     pooling: Literal["first", "mean", "last"] = "first"
     """What represents an expression: its first token (BERT), the mean (sentence encoders), the last (CLIP, SigLIP)."""
     max_tokens: PositiveInt | None = None
     """Longer expressions are truncated. Default: the model's own limit."""
     dropout: Share
-    trainable: Trainable = "all"
-    """Which part learns: all, heads (nothing of the encoder), or the number of its last blocks."""
     random: RandomLanguageModelSettings | None = None
     """The sizes if `weights` is null; not used otherwise."""
 
@@ -153,11 +154,6 @@ class LanguageModelSettings(StrictModel):
     def as_used(self) -> Self:
         """The settings without the sizes that pretrained weights replace."""
         return self if self.weights is None else self.model_copy(update={"random": None})
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether the weights are known before any training, so that tokens can be computed once for all."""
-        return self.trainable == "heads" and self.weights is not None
 
 
 class ClassEncodingSettings(StrictModel):
