@@ -140,6 +140,23 @@ def test_a_killed_and_resumed_training_equals_an_unbroken_one(
     assert_same_bits(resumed.state(), unbroken.state())
 
 
+def test_a_checkpoint_leaves_out_what_does_not_learn_and_resumes_all_the_same(
+    training: Callable[[str], Training],
+) -> None:
+    def frozen(model: TSEG) -> TSEG:
+        model.image_encoder.requires_grad_(False)
+        return model
+
+    unbroken, resumed = training("unbroken"), training("resumed")
+    for each in (unbroken, resumed):
+        each.make_model = lambda seed, make=each.make_model: frozen(make(seed))
+    resumed.killed_at(KILLED_AT)
+    saved = torch.load(resumed.checkpoint, weights_only=True)["model"].keys()
+    assert saved == {name for name, parameter in unbroken().model.named_parameters() if parameter.requires_grad}
+    assert_same_bits(resumed().state(), unbroken.state())
+    assert resumed.logged[0]["iteration"] == 11
+
+
 def test_restarting_a_finished_training_does_nothing(training: Callable[[str], Training]) -> None:
     twice = training("twice")
     done = twice(iterations=20).state()
