@@ -82,7 +82,7 @@ def make_model(architecture: dict[str, Any]) -> Callable[[int], Any]:
     """A function from a seed to a TSEG in training mode, whose position embeddings are large enough to matter."""
     import torch
 
-    from tseg.model.text_encoder import learn_wordpiece
+    from tseg.model.language_model import learn_wordpiece
     from tseg.model.tseg import TSEG
 
     from .models import build_tseg

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from tseg.model.encoder import Encoder
 from tseg.model.image_encoder import build_image_encoder
-from tseg.model.text_encoder import build_language_model, learn_wordpiece
+from tseg.model.language_model import learn_wordpiece
+from tseg.model.text_encoder import build_language_model
 from tseg.model.tseg import load_model, save_model
 from tseg.model.weights import ArgumentError
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from tseg.model.image_encoder import ViTEncoder, build_image_encoder
-from tseg.model.text_encoder import learn_wordpiece
+from tseg.model.language_model import learn_wordpiece
 
 from ..models import build_tseg
 

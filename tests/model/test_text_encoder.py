@@ -13,7 +13,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer
 
-from tseg.model.text_encoder import ClassEncoder, TextEncoder, build_language_model, build_text_encoder, learn_wordpiece
+from tseg.model.language_model import learn_wordpiece
+from tseg.model.text_encoder import ClassEncoder, TextEncoder, build_language_model, build_text_encoder
 from tseg.model.weights import ArgumentError, MissingWeightsError
 
 from transformers import BertConfig, BertForPreTraining, BertModel, BertTokenizerFast  # isort: skip  (after the encoder)

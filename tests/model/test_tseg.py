@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tseg.model.text_encoder import learn_wordpiece
+from tseg.model.language_model import learn_wordpiece
 from tseg.model.tseg import TSEG, load_model, save_model
 
 from ..models import build_tseg

@@ -15,8 +15,8 @@ from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
 from tseg.images import normalised, open_image
+from tseg.model.language_model import learn_wordpiece
 from tseg.model.pooling import POOLINGS
-from tseg.model.text_encoder import learn_wordpiece
 from tseg.model.tseg import TSEG
 from tseg.records import decode_mask, encode_mask
 from tseg.training import objectives

@@ -13,7 +13,7 @@ import yaml
 
 from tseg.datasets.leakage import read_images
 from tseg.encoding.encode import encode_expressions, encode_images
-from tseg.model.text_encoder import learn_wordpiece
+from tseg.model.language_model import learn_wordpiece
 from tseg.model.tseg import load_model
 from tseg.records import read_records
 from tseg.settings.encodings import crop_views

@@ -10,7 +10,8 @@ from torch import nn
 from tseg.files import write_json
 from tseg.model.encoder import Encoder
 from tseg.model.image_encoder import ViTEncoder, build_image_encoder, is_on_hub
-from tseg.model.text_encoder import TextEncoder, build_language_model, learn_wordpiece
+from tseg.model.language_model import learn_wordpiece
+from tseg.model.text_encoder import TextEncoder, build_language_model
 from tseg.model.weights import ArgumentError, MissingWeightsError, UnfitWeightsError
 from tseg.model.wide_resnet38 import WideResNet38
 from tseg.settings.encoders import UsedEncoders

@@ -21,8 +21,9 @@ from tseg.encoding.encode import open_tokens
 from tseg.encoding.tokens import Tokens
 from tseg.files import atomic_write
 from tseg.model.image_encoder import build_image_encoder
+from tseg.model.language_model import learn_wordpiece
 from tseg.model.pooling import POOLINGS
-from tseg.model.text_encoder import build_text_encoder, learn_wordpiece
+from tseg.model.text_encoder import build_text_encoder
 from tseg.model.tseg import TSEG, load_model, save_model
 from tseg.model.weights import MissingWeightsError
 from tseg.provenance import EncoderProvenance, ModelProvenance, RecordsProvenance
