@@ -114,7 +114,7 @@ def test_the_pages_lines_lead_from_photographs_and_phrases_to_masks_and_scores(p
     taught = pd.read_parquet(project / "results/photos/pseudo_labels/mine-mpa-pseudo/seed0.parquet")
     assert set(taught["record_id"]) <= set(records["record_id"]) and taught["mask"].notna().all()
     run(project, "bash", "-ec", to_scores)
-    summary = json.loads((project / "results/photos/scores/mine-mpa/seed0/mine-val-halfway.json").read_text())
+    summary = json.loads((project / "results/photos/scores/mine-mpa/seed0/mine-val-otsu.json").read_text())
     assert (summary["num_records"], summary["num_without_mask"]) == (2, 1)
 
 
