@@ -4,7 +4,7 @@ The paper cuts at s > 0 (`FIXED`). A model that is never shown a mask may place 
 its similarities is good. Every other rule is a pure function of one map, float32 (h, w), of the similarities of an
 expression to the patches of an image; the returned threshold takes the place of the background's similarity s_bg = 0 in
 equations 5 and 6. `@rule` registers a function under its own name. A new rule also needs its name in
-`tseg.settings.schema.ThresholdRule`.
+`tseg.settings.schema.LabelFreeRule`.
 
 ASSUME: rules read patches, not interpolated pixels, which blur the two sides that Otsu's rule separates.
 """

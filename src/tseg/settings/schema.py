@@ -26,8 +26,10 @@ Channels = tuple[float, float, float]
 """A number for each of red, green and blue."""
 Trainable = Literal["all", "heads"] | PositiveInt
 """all: the whole encoder learns. heads: nothing of it does, only the projections and tau. A number: its last blocks."""
-ThresholdRule = Literal["fixed", "halfway", "relative", "otsu", "oracle"]
+LabelFreeRule = Literal["fixed", "halfway", "relative", "otsu"]
 """How a map of similarities becomes a mask: the paper's s > 0, or a rule of `tseg.inference.thresholds`."""
+ThresholdRule = Literal[LabelFreeRule, "oracle"]
+"""A rule, or the oracle, which cuts each map at the area of its true mask."""
 RefinementName = Literal["psa", "irn", "deeplab", "afa", "pamr"]
 """A preset of the dense CRF, or PAMR, which needs no compiler."""
 
@@ -255,7 +257,7 @@ class BoxTrainingSettings(TrainingSettings):
 class PseudoLabelSettings(StrictModel):
     """How a weak run's masks of its own training images become the masks of a second run."""
 
-    threshold: Literal["fixed", "halfway", "relative", "otsu"]
+    threshold: LabelFreeRule
     """Rule that cuts the teacher's maps."""
     crf: RefinementName | None
     """Refinement of the teacher's masks; null: none."""
@@ -300,7 +302,7 @@ class InferenceSettings(StrictModel):
     exclusive_activations: bool = True
     """Poolings without masks: whether a pixel belongs to at most one expression of an image, the one with the largest
     activation."""
-    threshold: Literal["fixed", "halfway", "relative", "otsu"] = "fixed"
+    threshold: LabelFreeRule = "fixed"
     """The rule of cells with `threshold: calibrated`; all other cells are cut as the paper does."""
     confidence: Annotated[float, Field(ge=0, lt=1)]
     """Data sets with classes: threshold on the sigmoid of a class's score; classes below it are ignored."""
