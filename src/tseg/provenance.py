@@ -82,7 +82,7 @@ class TokensProvenance(Provenance):
     num_features: int
     """Size of a token."""
     images: str
-    """Fingerprint of the encoded images and their sizes, or of the expressions."""
+    """Fingerprint of the encoded images, their files and sizes, or of the expressions."""
     views: dict[str, Any] | None
     """Settings of the views of images; None for expressions."""
 
@@ -107,7 +107,7 @@ class ModelProvenance(Provenance):
     seed: int
     supervision: str
     pooling: str | None
-    """None unless supervision is weak."""
+    """The pooling that scores expressions, a student's teacher's; None for full supervision and boxes."""
     pooling_options: dict[str, Any]
     """Keyword arguments of the pooling."""
     resolution: int
@@ -119,6 +119,11 @@ class ModelProvenance(Provenance):
     pretrained_on: RecordsProvenance | None
     num_excluded: int | None
     """Images excluded from box pretraining because an evaluation has them; None if this was not checked."""
+
+    @property
+    def mask_pooling(self) -> str | None:
+        """The pooling that gives similarities their masks; None if masks trained the model, pseudo labels included."""
+        return None if self.supervision == "pseudo" else self.pooling
 
 
 class PredictionsProvenance(Provenance):

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from tseg.encoding.encode import encode_expressions, encode_images, open_tokens
+from tseg.encoding.encode import encode_expressions, encode_images, fingerprint, open_tokens
 from tseg.encoding.views import fixed_crop, views_of
 from tseg.images import normalised, open_image
+from tseg.model.image_encoder import build_image_encoder
 from tseg.settings.encodings import CropViews, WholeViews
 from tseg.training.batches import PixelBatches, WeakBatches
 from tseg.transforms import mirror_words
@@ -85,3 +86,23 @@ def test_mirrored_expressions_have_tokens_of_their_own(model: Any, records: pd.D
             with torch.inference_mode():
                 expected = model.text_encoder([text])[0]
             np.testing.assert_allclose(tokens[text, 0][0, 0], expected, rtol=2e-3, atol=1e-3)
+
+
+def test_an_image_of_the_same_name_and_size_but_other_pixels_has_new_tokens(
+    model: Any, records: pd.DataFrame, tmp_path: Path
+) -> None:
+    first, path = records.iloc[0], tmp_path / "t.parquet"
+    encode_images(model.image_encoder, records, CROPS, path)
+    before = np.array(open_tokens(path, model.image_encoder, CROPS)[first["image_id"], 0])
+    open_image(first["file_name"]).rotate(180).save(first["file_name"])
+    encode_images(model.image_encoder, records, CROPS, path)
+    assert not np.array_equal(open_tokens(path, model.image_encoder, CROPS)[first["image_id"], 0], before)
+
+
+def test_equal_weights_with_other_heads_are_another_encoder(architecture: dict[str, Any]) -> None:
+    encoders = []
+    for heads in (2, 4):
+        architecture["image_encoder"]["options"]["num_heads"] = heads
+        encoders.append(build_image_encoder(**architecture["image_encoder"]))
+    encoders[1].load_state_dict(encoders[0].state_dict())
+    assert fingerprint(encoders[0]) != fingerprint(encoders[1])

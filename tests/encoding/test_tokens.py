@@ -98,3 +98,15 @@ def test_tokens_that_do_not_fit_the_disk_are_refused_before_any_is_computed(
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage._replace(free=100))
     with pytest.raises(ValueError, match="do not fit on the disk; free space, or use fewer views"):
         write_tokens(tmp_path / "t.parquet", ENTRIES, lambda _: pytest.fail("computed"), provenance())
+
+
+def test_files_that_are_no_shards_stay(tmp_path: Path) -> None:
+    """The folder of tokens may be one of photographs, by a slip of the option --output."""
+    (tmp_path / "images/more").mkdir(parents=True)
+    (tmp_path / "images/cat.npy").touch()
+    write_tokens(tmp_path / "images.parquet", ENTRIES, encode, provenance("one"))
+    write_tokens(tmp_path / "images.parquet", ENTRIES, encode, provenance("other"))
+    shards = {f"{provenance('other').digest()}-00000.npy"}
+    assert {path.name for path in (tmp_path / "images").iterdir()} == shards | {"cat.npy", "more"}
+    with pytest.raises(ValueError, match=r"tokens has no suffix, .*; name a \.parquet file"):
+        write_tokens(tmp_path / "tokens", ENTRIES, encode, provenance())

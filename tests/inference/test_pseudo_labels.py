@@ -9,7 +9,7 @@ import pytest
 
 from tseg.inference.masks import MaskRules, each_probability, mask_records, similarity_maps, stack_maps
 from tseg.inference.predict import predict_records
-from tseg.inference.pseudo_labels import pseudo_label_records
+from tseg.inference.pseudo_labels import pseudo_label_file, pseudo_label_records
 from tseg.records import decode_mask, encode_mask
 
 RULES = MaskRules("mpa", threshold="halfway")
@@ -53,3 +53,13 @@ def test_records_with_an_empty_mask_are_left_out_and_counted(
     predictions.loc[silent, "similarities"] = predictions.loc[silent, "similarities"].map(lambda values: 0 * values - 5)
     labelled = pseudo_label_records(records, predictions, MaskRules("mpa"), 0.0)
     assert "red square" in set(records["expression"]) and "red square" not in set(labelled["expression"])
+
+
+def test_the_oracle_and_predictions_of_other_records_are_refused(
+    records_path: Path, records: pd.DataFrame, predictions: pd.DataFrame, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=r"^\d+ of \d+ records have no prediction, .*; predict these records again"):
+        pseudo_label_records(records, predictions[predictions["image_id"] != "a"], RULES, 0.0)
+    how = {"background": 0.2, "exclusive_activations": True, "crf": None, "ignore_band": 0.0}
+    with pytest.raises(ValueError, match=r"^threshold: there is no label-free rule 'oracle'"):
+        pseudo_label_file(tmp_path / "p", records_path, tmp_path / "labels.parquet", threshold="oracle", **how)

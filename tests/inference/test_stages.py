@@ -13,6 +13,7 @@ import torch
 from tseg.encoding.encode import encode_images
 from tseg.inference.masks import MaskRules, comparison, mask_records
 from tseg.inference.predict import predict_records
+from tseg.inference.segmenter import Segmenter
 from tseg.inference.stages import predict_file, refine_file
 from tseg.model.tseg import TSEG, load_model, save_model
 from tseg.provenance import MasksProvenance, PredictionsProvenance
@@ -152,3 +153,23 @@ def test_the_seed_and_the_data_stay_known_after_refinement(trained: Path, record
     refine_file(tmp_path / "found.parquet", records_path, tmp_path / "masks.parquet", **PLAIN)
     model = read_provenance(tmp_path / "masks.parquet", MasksProvenance).predictions.model
     assert (model.run, model.seed, model.trained_on.dataset) == ("squares-mpa", 0, "squares")
+
+
+@pytest.mark.parametrize(("supervision", "pooling"), [("pseudo", None), ("weak", "gap")])
+def test_a_student_has_the_masks_that_it_was_trained_on_and_not_those_of_its_teachers_pooling(
+    model: TSEG,
+    architecture: dict[str, Any],
+    records_path: Path,
+    records: pd.DataFrame,
+    tmp_path: Path,
+    supervision: str,
+    pooling: str | None,
+) -> None:
+    provenance = model_provenance(supervision=supervision, pooling="gap", pooling_options={}, flip_words="swap")
+    save_model(tmp_path / "model.safetensors", model, architecture, provenance)
+    predict_file(tmp_path / "model.safetensors", records_path, tmp_path / "p.parquet", labels=None, device=CPU, **VIEWS)
+    refine_file(tmp_path / "p.parquet", records_path, tmp_path / "masks.parquet", **PLAIN)
+    similarities, _ = read(tmp_path / "p.parquet", PredictionsProvenance)
+    expected = mask_records(records, similarities, MaskRules(pooling)).to_pandas()
+    pd.testing.assert_frame_equal(read(tmp_path / "masks.parquet", MasksProvenance)[0], expected)
+    assert Segmenter.load(tmp_path / "model.safetensors").rules.pooling == pooling

@@ -331,3 +331,17 @@ def test_a_file_that_is_not_a_configuration_is_named(tmp_path: Path, text: str |
         path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=rf"^{path}.*{complaint}"):
         Plan.read([path])
+
+
+def test_local_weights_are_inputs_of_what_reads_them(make_plan: MakePlan, tmp_path: Path) -> None:
+    (tmp_path / "bert").mkdir()
+    files = [tmp_path / name for name in ("vit.safetensors", "bert/config.json", "bert/model.safetensors")]
+    for file in files:
+        file.touch()
+    text = {"weights": str(tmp_path / "bert"), "pooling": "mean", "dropout": 0.0}
+    encoders = default()["image_encoders"]
+    encoders["vit"] |= {"weights": str(files[0])}
+    plan = make_plan({"{method}": {}}, language_model=text, image_encoders=encoders)
+    assert plan.encoder_weights("phrasecut-mpa") == [str(file) for file in files]
+    text["weights"] = "on/the-hub"
+    assert make_plan({"{method}": {}}, language_model=text).encoder_weights("phrasecut-mpa") == []

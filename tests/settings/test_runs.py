@@ -194,3 +194,8 @@ def test_names_of_refinements_are_distinct_and_have_no_hyphen() -> None:
     assert REFINEMENTS["halfway+crf"] == Refinement("halfway", "crf")
     assert len(set(REFINEMENTS.values())) == 5 * 7
     assert not any("-" in name for name in REFINEMENTS)
+
+
+def test_self_training_does_not_start_from_boxes() -> None:
+    with pytest.raises(ValueError, match=r"^training\.weak\.pretraining: self-training knows no boxes"):
+        make_run(default(), "phrasecut", "pseudo", MPA, {"training.weak.pretraining": "refcoco"})

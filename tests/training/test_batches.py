@@ -411,3 +411,12 @@ def test_a_share_has_whole_images_in_the_records_order(records: pd.DataFrame) ->
 
 def test_a_share_of_one_keeps_all_records(records: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(share_of(records, 1), records)
+
+
+def test_an_image_has_expressions_whose_records_have_no_region(records: pd.DataFrame) -> None:
+    """A student must not learn that an image lacks what its teacher did not find there."""
+    found = records[records["expression"] != "red square"]
+    for known, expected in ((None, found), (records, records)):
+        batch = PixelBatches(found, sampling(**PLAIN), region="mask", known=known)[0]
+        assert set(batch.positives) == expressions_by_image(expected[expected["image_id"].isin(found["image_id"])])
+        assert "red square" not in batch.expressions

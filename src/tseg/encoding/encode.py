@@ -65,7 +65,10 @@ def encode_images(encoder: ImageEncoder, records: pd.DataFrame, views: CropViews
     provenance = TokensProvenance(
         encoder=fingerprint(encoder),
         num_features=encoder.num_features,
-        images=_digest(f"{image_id} {size}" for image_id, (_, *size) in images.items()),
+        images=_digest(
+            f"{image_id} {size} {hashlib.sha256(Path(file_name).read_bytes()).hexdigest()}"
+            for image_id, (file_name, *size) in images.items()
+        ),
         views=views.model_dump(mode="json"),
     )
     write_tokens(output, entries(), encode, provenance)
@@ -105,12 +108,14 @@ def _digest(texts: Iterable[str]) -> str:
 
 
 def fingerprint(encoder: ImageEncoder | TextEncoder | ClassEncoder) -> str:
-    """A hash of what determines an encoder's tokens: its weights, and how it sees images or expressions."""
+    """A hash of what determines an encoder's tokens: layers, weights, and how it sees images or expressions."""
     names = ("mean", "std", "positions", "pooling")
-    seen = {name: getattr(encoder, name) for name in names if hasattr(encoder, name)}
+    seen: dict[str, object] = {name: getattr(encoder, name) for name in names if hasattr(encoder, name)}
+    # The text of a module names sizes, activations and norms, but no heads.
+    seen["num_heads"] = [getattr(module, "num_heads", None) for module in encoder.modules()]
     if isinstance(encoder, TextEncoder):
         seen["tokenizer"] = encoder.tokenizer.to_str()
-    digest = hashlib.sha256(f"{type(encoder).__name__} {seen}".encode())
+    digest = hashlib.sha256(f"{encoder} {seen}".encode())
     for name, weight in encoder.state_dict().items():
         digest.update(name.encode() + weight.cpu().numpy().tobytes())
     return digest.hexdigest()[:32]

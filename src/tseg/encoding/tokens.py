@@ -1,5 +1,6 @@
 """Files of tokens: float16 arrays in shards, mapped into memory, and a Parquet index of what is where."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
@@ -18,6 +19,8 @@ from tseg.records import TOKENS, read, write
 TOKENS_PER_SHARD = 2**17
 """A shard is closed at this number of tokens. An interrupted encoding loses at most one shard."""
 DTYPE = np.dtype(np.float16)
+_SHARD_NAME = re.compile(r"\.?[0-9a-f]{16}-\d{5,}\.npy(\.partial\.npy)?")
+"""The file name of a shard, or of one that an interrupted call left unfinished."""
 
 
 class Entry(NamedTuple):
@@ -75,15 +78,18 @@ def write_tokens(
     """Write the tokens of all `entries` to shards in the folder `path.with_suffix("")`, then the index to `path`.
 
     `encode` maps consecutive entries to the tokens of each, (num_tokens, D). An interrupted call with the same
-    `provenance` goes on where it stopped; shards of another provenance are removed. Raises ValueError if the disk has
-    too little space, or if a token does not fit float16.
+    `provenance` goes on where it stopped; shards of another provenance are removed, and no other file. Raises
+    ValueError if `path` has no suffix, the disk has too little space, or a token does not fit float16.
     """
+    if not path.suffix:
+        raise ValueError(f"{path} has no suffix, so its folder would have the same name; name a .parquet file")
     shards = list(_split(entries))
     wanted = {_shard(path, provenance, number): members for number, members in enumerate(shards)}
     folder = path.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    for file in set(folder.iterdir()) - wanted.keys():
-        file.unlink()
+    for file in folder.iterdir():
+        if _SHARD_NAME.fullmatch(file.name) and file not in wanted:
+            file.unlink()
     missing = {file: members for file, members in wanted.items() if not file.exists()}
     _check_space(folder, wanted, missing, provenance.num_features)
     total = sum(map(len, shards))

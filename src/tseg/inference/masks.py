@@ -32,7 +32,7 @@ class MaskRules(NamedTuple):
     """How similarities become masks."""
 
     pooling: str | None
-    """The pooling that trained the model; None for full supervision or boxes."""
+    """The pooling that trained the model; None if masks or boxes did."""
     background: float = 0.2
     """Poolings without masks (gap, gmp): the activation that a pixel must exceed."""
     exclusive_activations: bool = True
@@ -81,13 +81,7 @@ def mask_records(records: pd.DataFrame, predictions: pd.DataFrame, rules: MaskRu
     record has no prediction, or the oracle finds no true mask at all.
     """
     maps = similarity_maps(predictions)
-    questions = zip(records["record_id"], records["image_id"], records["expression"], strict=True)
-    missing = [record_id for record_id, *question in questions if tuple(question) not in maps]
-    if missing:
-        raise ValueError(
-            f"{len(missing)} of {len(records)} records have no prediction, {min(missing)} for one; "
-            "predict these records again"
-        )
+    check_predicted(records, maps)
     if rules.threshold == ORACLE and np.all(records["mask"].isna()):
         raise ValueError(f"none of the {len(records)} records has a true mask, which the threshold oracle needs")
     rows = []
@@ -104,6 +98,17 @@ def mask_records(records: pd.DataFrame, predictions: pd.DataFrame, rules: MaskRu
             for record_id, expression in zip(of_image["record_id"], of_image["expression"], strict=True)
         ]
     return pa.Table.from_pylist(rows, schema=MASKS)
+
+
+def check_predicted(records: pd.DataFrame, maps: "Maps") -> None:
+    """Raise ValueError unless `maps` has the image and expression of every record."""
+    questions = zip(records["record_id"], records["image_id"], records["expression"], strict=True)
+    missing = [record_id for record_id, *question in questions if tuple(question) not in maps]
+    if missing:
+        raise ValueError(
+            f"{len(missing)} of {len(records)} records have no prediction, {min(missing)} for one; "
+            "predict these records again"
+        )
 
 
 def _true_areas(of_image: pd.DataFrame, expressions: Sequence[str]) -> list[int]:

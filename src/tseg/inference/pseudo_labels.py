@@ -8,9 +8,18 @@ import pyarrow as pa
 
 from tseg.datasets.readers.annotations import mask_box
 from tseg.images import open_image
-from tseg.inference.masks import FOREGROUND, MaskRules, refined_probabilities, similarity_maps, stack_maps
+from tseg.inference.masks import (
+    FOREGROUND,
+    MaskRules,
+    check_predicted,
+    refined_probabilities,
+    similarity_maps,
+    stack_maps,
+)
+from tseg.inference.thresholds import FIXED, RULES
 from tseg.provenance import PredictionsProvenance
 from tseg.records import RECORDS, encode_mask, images_of, read, read_records, write
+from tseg.settings.validation import check_known
 
 
 def pseudo_label_file(
@@ -28,8 +37,9 @@ def pseudo_label_file(
 
     `predictions` are those of the teacher for the same records. For the other arguments see `masks.MaskRules` and
     `pseudo_label_records`.
-    Raises ValueError if no record is left.
+    Raises ValueError for the oracle, if a record has no prediction, and if no record is left.
     """
+    check_known(threshold, [FIXED, *RULES], "threshold: there is no label-free rule")
     similarities, predicted = read(predictions, PredictionsProvenance)
     rows, provenance = read_records(records)
     rules = MaskRules(predicted.model.pooling, background, exclusive_activations, threshold, crf)
@@ -58,6 +68,7 @@ def pseudo_label_records(
     Ignored are pixels whose probability, after the refinement, is closer to 1/2 than `ignore_band`.
     """
     maps = similarity_maps(predictions)
+    check_predicted(records, maps)
     found: dict[tuple[str, str], tuple[str, list[float], str | None]] = {}
     for file_name, of_image, expressions in images_of(records, "pseudo-label"):
         image, image_id = open_image(file_name), of_image["image_id"].iloc[0]

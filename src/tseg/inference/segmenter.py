@@ -38,7 +38,7 @@ class Segmenter:
     ):
         """Segment with `model`.
 
-        `pooling`: the pooling that trained the model; None after full supervision. `resolution`: pixels to which the
+        `pooling`: the pooling that trained the model; None if masks or boxes did. `resolution`: pixels to which the
         shorter side of an image is resized. `flip_words`: whether a flip swaps left and right in the phrases, as in
         training. `background`: the activation that a pixel must exceed (GAP and GMP only), and `exclusive_activations`:
         whether their masks exclude each other. `threshold`: a rule of `thresholds`. `crf`: a name in
@@ -65,7 +65,7 @@ class Segmenter:
         model, trained = load_model(path)
         return cls(
             model.to(device),
-            pooling=trained.pooling,
+            pooling=trained.mask_pooling,
             resolution=resolution or trained.resolution,
             flip_words=trained.flip_words,
             threshold=threshold,

@@ -83,13 +83,13 @@ def refine_file(
     """Write the mask of every record, or the label map of every image, at the image's own resolution.
 
     For the options see `masks.MaskRules` and `semantic.LabelRules`. Raises ValueError for a data set with classes and a
-    model that was not trained with weak supervision, and for a refinement that cannot be computed here.
+    model without a pooling, and for a refinement that cannot be computed here.
     """
     check_refinement(crf)
     similarities, predicted = read(predictions, PredictionsProvenance)
     rows, _ = read_records(records)
     model, labels = predicted.model, predicted.labels
-    rules = MaskRules(model.pooling, background, exclusive_activations, threshold, crf)
+    rules = MaskRules(model.mask_pooling, background, exclusive_activations, threshold, crf)
     if labels is None:
         masks = mask_records(rows, similarities, rules)
         compared = comparison(threshold)
@@ -98,6 +98,8 @@ def refine_file(
             f"{predictions}: a model of {model.supervision} supervision cannot score classes; use a weakly trained one"
         )
     else:
+        # ASSUME: a student's label maps are made as its teacher's, whose pooling scores the words.
+        rules = rules._replace(pooling=model.pooling)
         of_words = LabelRules(rules, model.pooling_options, confidence, crf_background)
         masks = label_records(rows, similarities, labels=labels, rules=of_words)
         compared = label_comparison(confidence, threshold)

@@ -22,11 +22,6 @@ class Encoder(nn.Module):
         self._learning: list[nn.Module] | None = None
         """The parts that learn; None: all."""
 
-    @property
-    def is_frozen(self) -> bool:
-        """Whether nothing of the encoder learns."""
-        return not any(weight.requires_grad for weight in self.parameters())
-
     def restrict(self, trainable: Trainable, blocks: Sequence[nn.Module] | None, last: Sequence[nn.Module]) -> None:
         """Let only a part of the encoder learn.
 

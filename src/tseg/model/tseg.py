@@ -93,7 +93,9 @@ def save_model(path: Path, model: TSEG, architecture: dict[str, Any], provenance
     }
     with atomic_write(path) as partial:
         # One key: safetensors writes several in varying order, and the same model must give the same bytes.
-        save_file(model.state_dict(), partial, metadata={"tseg": json.dumps(header, sort_keys=True)})
+        # A copy of each weight: safetensors refuses those that share memory, as T5's embeddings do.
+        weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+        save_file(weights, partial, metadata={"tseg": json.dumps(header, sort_keys=True)})
 
 
 def load_model(path: Path) -> tuple[TSEG, ModelProvenance]:

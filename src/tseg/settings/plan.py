@@ -203,16 +203,23 @@ class Plan:
         return f"{self.settings.results_dir}/runs/{run}/seed{seed}"
 
     def encoder_weights(self, run: str) -> list[str]:
-        """The manifests of the sources that hold the weights of a run's encoders."""
+        """The inputs of `weights` for both of a run's encoders."""
         model = self.runs[run].model
         return list(dict.fromkeys([*self.weights(model.image_encoder), *self.weights(model.text_encoder)]))
 
     def weights(self, encoder: ImageEncoderSettings | LanguageModelSettings | ClassEncodingSettings) -> list[str]:
-        """The manifest of the source that holds the weights of an encoder; empty if no source does."""
-        file = f"{getattr(encoder, 'weights', None)}/"
-        return [
-            f"{self.raw_dir}/{source}.json" for source in self.catalogue if file.startswith(f"{self.raw_dir}/{source}/")
-        ]
+        """The manifest of the source that holds the weights of an encoder, or their own local files.
+
+        Empty if the weights are random or on the hub.
+        """
+        if isinstance(encoder, ClassEncodingSettings) or encoder.weights is None:
+            return []
+        for source in self.catalogue:
+            if f"{encoder.weights}/".startswith(f"{self.raw_dir}/{source}/"):
+                return [f"{self.raw_dir}/{source}.json"]
+        local = Path(encoder.weights)
+        files = [local] if local.is_file() else sorted(file for file in local.glob("*") if file.is_file())
+        return list(map(str, files))
 
     def _whole_views(self, run: str, evaluation: str) -> WholeViews:
         """The views of an image that a run predicts."""

@@ -113,6 +113,11 @@ def _unnamed_run(
     if supervision == "weak" and training.same_image_weight:
         assert pooling is not None, "weak supervision has a pooling"
         _check_overlap(pooling)
+    if supervision == "pseudo" and settings.training.weak.pretraining:
+        raise ValueError(
+            "training.weak.pretraining: self-training knows no boxes, and its teacher would; set it to null in the "
+            "settings of this row"
+        )
     excludes = supervision == "boxes" and training.exclude_evaluation
     start = training.pretraining if supervision == "weak" else None
     return RunSettings(

@@ -76,8 +76,8 @@ class Sampling:
 
     def crops(
         self, images: "Sequence[ImageItems[T]]", iteration: int, generator: np.random.Generator
-    ) -> Iterator[tuple[list[T], Crop, np.ndarray]]:
-        """Yield the items (expressions or records) and the crop of each image of a batch, and what the model sees.
+    ) -> "Iterator[tuple[ImageItems[T], Crop, np.ndarray]]":
+        """Yield each image of a batch with its items (expressions or records), its crop, and what the model sees.
 
         That is the normalised pixels (3, R, R) or, with `patches`, the tokens (N, D_I).
         """
@@ -89,15 +89,15 @@ class Sampling:
                 crop = random_crop(
                     generator, *pixels.size, resolution=self.resolution, scale=self.scale, flip=self.flip
                 )
-                yield image.items, crop, normalised(crop(pixels), self.mean, self.std)
+                yield image, crop, normalised(crop(pixels), self.mean, self.std)
                 continue
             view = int(generator.integers(self.views.num_views))
             crop = fixed_crop(self.views, view, image.image_id, image.width, image.height)
             if self.patches is None:
-                yield image.items, crop, normalised(crop(open_image(image.path)), self.mean, self.std)
+                yield image, crop, normalised(crop(open_image(image.path)), self.mean, self.std)
             else:
                 tokens = self.patches[image.image_id, view]
-                yield image.items, crop, tokens.reshape(-1, tokens.shape[-1])
+                yield image, crop, tokens.reshape(-1, tokens.shape[-1])
 
     def draw(self, generator: np.random.Generator, items: Sequence[Sequence[T]]) -> list[list[T]]:
         """Draw some of the `items` of each of B images; those of an image are equally likely.
@@ -152,10 +152,10 @@ class WeakBatches(Dataset[Batch]):
         sampling, generator = self.sampling, self.sampling.generator(iteration)
         images: list[np.ndarray] = []
         regions: list[dict[str, set[str]]] = []
-        for originals, crop, image in sampling.crops(self.images, iteration, generator):
-            images.append(image)
+        for image, crop, seen in sampling.crops(self.images, iteration, generator):
+            images.append(seen)
             regions.append({})
-            for expression, group in originals:
+            for expression, group in image.items:
                 regions[-1].setdefault(sampling.as_seen(expression, crop), set()).add(group)
         drawn = chain(*sampling.draw(generator, [list(own) for own in regions]))
         expressions = list(self.classes or dict.fromkeys(drawn))
@@ -170,10 +170,18 @@ class PixelBatches(Dataset[Batch]):
 
     The region is the record's mask (full supervision) or its filled box (box pretraining), cropped like the image.
     Records are drawn, not expressions: two records of one image may share an expression and differ in their regions.
-    Raises ValueError if a record has no such region.
+    `known` has all records of the images, if `records` are only those with a region. Raises ValueError if a record has
+    no region.
     """
 
-    def __init__(self, records: pd.DataFrame, sampling: Sampling, *, region: Literal["mask", "box"]):
+    def __init__(
+        self,
+        records: pd.DataFrame,
+        sampling: Sampling,
+        *,
+        region: Literal["mask", "box"],
+        known: pd.DataFrame | None = None,
+    ):
         if num_without := np.count_nonzero(records[region].isna()):
             raise ValueError(
                 f"{num_without} of the {len(records)} records to train on have no {region}; give every record a mask "
@@ -181,6 +189,8 @@ class PixelBatches(Dataset[Batch]):
             )
         columns = (records[name] for name in ("expression", "height", "width", region, "ignore"))
         self.images = _by_image(records, map(_Record, *columns))
+        named = (records if known is None else known)[["image_id", "expression"]].drop_duplicates()
+        self.expressions: dict[str, list[str]] = named.groupby("image_id")["expression"].agg(list).to_dict()
         self.sampling = sampling
 
     def __getitem__(self, iteration: int) -> Batch:
@@ -192,8 +202,8 @@ class PixelBatches(Dataset[Batch]):
         masks: list[np.ndarray] = []
         counted: list[np.ndarray] = []
         views = list(sampling.crops(self.images, iteration, generator))
-        drawn = sampling.draw(generator, [records for records, _, _ in views])
-        for (records, crop, image), chosen in zip(views, drawn, strict=True):
+        drawn = sampling.draw(generator, [image.items for image, _, _ in views])
+        for (image, crop, seen), chosen in zip(views, drawn, strict=True):
             for record in chosen:
                 expression = sampling.as_seen(record.expression, crop)
                 pairs.append((len(images), indices.setdefault(expression, len(indices))))
@@ -201,8 +211,9 @@ class PixelBatches(Dataset[Batch]):
                 # ASSUME: padding around the image counts as background: the encoder sees it, and no expression refers
                 # to it.
                 counted.append(~_cropped(record.ignored(), crop))
-            images.append(image)
-            positives.append(frozenset(sampling.as_seen(record.expression, crop) for record in records))
+            images.append(seen)
+            own = self.expressions[image.image_id]
+            positives.append(frozenset(sampling.as_seen(expression, crop) for expression in own))
         pixels, *of_pairs = (torch.from_numpy(np.stack(arrays)) for arrays in (images, pairs, masks, counted))
         return Batch(pixels, list(indices), positives, sampling.text_tokens(indices), *of_pairs)
 

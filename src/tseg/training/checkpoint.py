@@ -58,7 +58,7 @@ def _state(part: Part) -> dict[str, Any]:
     """The state of a part; of a module, without the parameters that do not learn."""
     state = dict(part.state_dict())
     if isinstance(part, nn.Module):
-        for name, parameter in part.named_parameters():
+        for name, parameter in part.named_parameters(remove_duplicate=False):
             if not parameter.requires_grad:
                 del state[name]
     return state

@@ -29,8 +29,8 @@ NEARLY_ALL = 0.95
 """Share of empty masks that is nearly all."""
 EMPTY_MASKS = (
     "nearly all masks stay empty: hardly any patch has a similarity above 0 with its image's own expressions. With MPA "
-    "and SPA, such a training has hardly any gradient left: try a lower learning_rate, a longer warmup, loss: mean or "
-    "another pooling. GMP may only need more iterations"
+    "and SPA, such a training has hardly any gradient left: try a lower learning_rate or a longer warmup; under weak "
+    "supervision, also loss: mean or another pooling. GMP may only need more iterations"
 )
 
 

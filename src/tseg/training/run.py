@@ -81,7 +81,8 @@ def train_run(
         pretrained_on=pretrained.trained_on if pretrained else None,
         num_excluded=pretrained.num_excluded if pretrained else num_excluded,
     )
-    seen.append(list_images(records, trained_on.dataset))
+    # A student has learnt from all images of its teacher.
+    seen.append(read_records_images(Path(run.records)) if run.teacher else list_images(records, trained_on.dataset))
     tracker = Tracker(tracking_uri)
     if (output / "last.ckpt").exists():
         tracker.join(output)
@@ -238,7 +239,9 @@ def build_batches(
     )
     if run.supervision == "weak":
         return WeakBatches(records, sampling, classes=classes, apart=bool(settings.same_image_weight))
-    return PixelBatches(records, sampling, region="box" if run.supervision == "boxes" else "mask")
+    # A student's records lack those whose pseudo label is empty; the image has their expressions all the same.
+    known = read_records(Path(run.records))[0] if run.teacher else None
+    return PixelBatches(records, sampling, region="box" if run.supervision == "boxes" else "mask", known=known)
 
 
 def _load_start(run: RunSettings, config: Path, start: Path | None) -> tuple[TSEG | None, ModelProvenance | None]:
