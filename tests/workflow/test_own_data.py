@@ -92,7 +92,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_the_pages_lines_lead_from_photographs_and_phrases_to_masks_and_scores(project: Path) -> None:
-    to_masks, self_trained, to_scores = blocks("sh")
+    to_masks, self_trained, fine_tuned, to_scores = blocks("sh")
     output = run(project, "bash", "-ec", to_masks)
     for number, phrase in enumerate(("red umbrella", "cat"), 1):
         assert f"masks/photo-{number}-overlay.png: {phrase}, " in output
@@ -113,19 +113,31 @@ def test_the_pages_lines_lead_from_photographs_and_phrases_to_masks_and_scores(p
     run(project, "bash", "-ec", self_trained)
     taught = pd.read_parquet(project / "results/photos/pseudo_labels/mine-mpa-pseudo/seed0.parquet")
     assert set(taught["record_id"]) <= set(records["record_id"]) and taught["mask"].notna().all()
+    (difference,) = map(yaml.safe_load, blocks("yaml"))
+    difference["training"]["weak"]["iterations"] = 2
+    (project / "fine-tune.yaml").write_text(yaml.safe_dump(difference))
+    run(project, "bash", "-ec", fine_tuned)
+
     run(project, "bash", "-ec", to_scores)
     summary = json.loads((project / "results/photos/scores/mine-mpa/seed0/mine-val-otsu.json").read_text())
     assert (summary["num_records"], summary["num_without_mask"]) == (2, 1)
 
 
-def test_the_frozen_encoders_run_once_for_all_trainings_and_their_weights_are_in_the_model(project: Path) -> None:
-    from safetensors import safe_open
-
+def test_the_frozen_encoders_run_once_for_all_trainings(project: Path) -> None:
     logs = project / "results/photos/logs/encode/mine"
     assert len(list(logs.glob("train-patches-*.log"))) == 2  # crops to train on, whole images for the teacher's masks
     assert len(list(logs.glob("val-patches-*.log"))) == 1
-    with safe_open(project / "results/photos/runs/mine-mpa-pseudo/seed0/model.safetensors", "np") as model:
-        trained = model.get_tensor("image_encoder.vit.norm.weight")
+
+
+def test_the_weights_of_frozen_encoders_are_in_the_model_and_fine_tuning_changes_the_last_blocks(project: Path) -> None:
+    from safetensors import safe_open
+
     snapshot = next((project / "home/hub").glob("models--timm--*/snapshots/*/model.safetensors"))
-    with safe_open(snapshot, "np") as weights:
-        np.testing.assert_array_equal(trained, weights.get_tensor("norm.weight"))
+    student = project / "results/photos/runs/mine-mpa-pseudo/seed0/model.safetensors"
+    tuned = project / "results/fine-tuned/runs/mine-mpa/seed0/model.safetensors"
+    with safe_open(snapshot, "np") as before, safe_open(student, "np") as frozen, safe_open(tuned, "np") as learnt:
+        for block in (0, 9, 10, 11):
+            name = f"blocks.{block}.mlp.fc1.weight"
+            weights = before.get_tensor(name)
+            np.testing.assert_array_equal(frozen.get_tensor(f"image_encoder.vit.{name}"), weights)
+            assert np.array_equal(learnt.get_tensor(f"image_encoder.vit.{name}"), weights) == (block < 10)
