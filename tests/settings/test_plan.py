@@ -268,7 +268,8 @@ def test_inference_may_use_windows_overlapping_activations_and_a_constant_backgr
     changed = {"window": 96, "exclusive_activations": False, "crf_background": None}
     rows = {"GAP": {"method": "GAP"}, "on classes": {"method": "GAP", "evaluate": "voc"}}
     plan = make_plan(rows, inference=default()["inference"] | changed)
-    assert plan.views("phrasecut-gap", "phrasecut-val")["window"] == 96
+    weak = plan.settings.inference.resolution.weak
+    assert plan.views("phrasecut-gap", "phrasecut-val") == {"resolution": weak, "scales": [1.0], "window": 96}
     options = plan.mask_options("phrasecut-gap", "voc-val", "crf")
     assert options["overlapping"] is True
     assert "crf_background" not in options
@@ -277,8 +278,13 @@ def test_inference_may_use_windows_overlapping_activations_and_a_constant_backgr
 def test_any_row_may_use_several_views(make_plan: MakePlan) -> None:
     rows = {"TSEG": {"method": "TSEG"}, "TSEG, several scales": {"method": "TSEG", "multiscale": True}}
     plan = make_plan(rows | {"full": {"supervision": "full", "multiscale": True}})
-    assert "flip" not in plan.views("phrasecut-mpa", "phrasecut-val")
-    assert plan.views("phrasecut-full", "phrasecut-val+multiscale")["flip"] is True
+    inference = plan.settings.inference
+    once: dict[str, Any] = {"resolution": inference.resolution.weak, "scales": [1.0]}
+    assert plan.views("phrasecut-mpa", "phrasecut-val") == once
+    several = {"scales": inference.multiscale, "flip": True}
+    assert plan.views("phrasecut-mpa", "phrasecut-val+multiscale") == once | several
+    full = {"resolution": inference.resolution.full}
+    assert plan.views("phrasecut-full", "phrasecut-val+multiscale") == full | several
 
 
 def test_a_layout_has_a_summary_of_every_seed_in_each_cell(make_plan: MakePlan) -> None:

@@ -136,6 +136,9 @@ def test_the_weights_of_frozen_encoders_are_in_the_model_and_fine_tuning_changes
     student = project / "results/photos/runs/mine-mpa-pseudo/seed0/model.safetensors"
     tuned = project / "results/fine-tuned/runs/mine-mpa/seed0/model.safetensors"
     with safe_open(snapshot, "np") as before, safe_open(student, "np") as frozen, safe_open(tuned, "np") as learnt:
+        np.testing.assert_array_equal(
+            frozen.get_tensor("image_encoder.vit.norm.weight"), before.get_tensor("norm.weight")
+        )
         for block in (0, 9, 10, 11):
             name = f"blocks.{block}.mlp.fc1.weight"
             weights = before.get_tensor(name)
