@@ -18,7 +18,7 @@ LAYERS = [
     {"settings"},
     {"model"},
     {"records", "images", "transforms", "expressions", "tracking"},
-    {"files", "progress", "provenance"},
+    {"files", "locks", "progress", "provenance", "source"},
 ]
 """The layers, topmost first; each name is a folder or a file of src/tseg."""
 

@@ -1,27 +1,74 @@
 """Atomic writing: a file gets its name only when it is complete."""
 
+import errno
 import json
 import os
+import re
+import shutil
+import socket
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
+
+_NUMBERS = count()
+_HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
+_PARTIAL = re.compile(rf"\..*\.{_HOST}-(\d+)-\d+\.partial(\.\w+)?")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
 def atomic_write(path: Path) -> Generator[Path]:
-    """Yield a temporary path in `path`'s folder; on success rename it to `path`, on failure remove it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial{path.suffix}")
+    """Yield a temporary path in `path`'s folder; on success rename it to `path`, on failure remove it.
+
+    Several processes may write one path at the same time: the last one wins, and the file is always whole. Raises
+    ValueError that names `path` if the disk is full or the file cannot be written.
+    """
     try:
-        yield partial
-        # Some libraries create files that only their owner can read; apply the umask instead.
-        umask = os.umask(0)
-        os.umask(umask)
-        partial.chmod(0o666 & ~umask)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path.parent)
+        partial = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{next(_NUMBERS)}.partial{path.suffix}")
+        try:
+            yield partial
+            # Some libraries create files that only their owner can read; apply the umask instead.
+            umask = os.umask(0)
+            os.umask(umask)
+            partial.chmod(0o666 & ~umask)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())  # a machine that fails now leaves no empty file under the name
+            partial.replace(path)
+        except Exception as error:
+            # Libraries report a full disk in words of their own, so the disk is asked. The partial file still fills it.
+            if getattr(error, "errno", None) in _FULL or shutil.disk_usage(path.parent).free < 2**12:
+                raise ValueError(
+                    f"{path} cannot be written: the disk is full; free space and run the same command again"
+                ) from error
+            raise
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+@cache
+def _remove_stale(folder: Path) -> None:
+    """Remove, once in every process, the temporary files of processes of this machine that were killed."""
+    for file in folder.glob(".*.partial*"):
+        found = _PARTIAL.fullmatch(file.name)
+        if found and not _is_running(int(found[1])):
+            file.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -17,6 +17,7 @@ from tseg.model.pooling import POOLINGS
 from tseg.model.tseg import TSEG, save_model
 from tseg.training import objectives
 from tseg.training.batches import Batch, PixelBatches, Sampling, WeakBatches
+from tseg.training.interruption import Interrupted
 from tseg.training.loop import NUM_EMPTY, optimise
 from tseg.training.objectives import Objective
 from tseg.training.schedule import poly_schedule
@@ -138,6 +139,38 @@ def test_a_killed_and_resumed_training_equals_an_unbroken_one(
     resumed(**settings)
     assert resumed.logged[0]["iteration"] == 11
     assert_same_bits(resumed.state(), unbroken.state())
+
+
+@pytest.mark.parametrize(("seconds", "resumed_from"), [(0, KILLED_AT - 1), (300, 10)])
+def test_a_checkpoint_is_due_by_time_too(
+    training: Callable[[str], Training], seconds: float, resumed_from: int
+) -> None:
+    resumed = training("resumed")
+    resumed.killed_at(KILLED_AT, checkpoint_seconds=seconds)
+    resumed()
+    assert resumed.logged[0]["iteration"] == resumed_from + 1
+
+
+@pytest.mark.parametrize("stopped_at", [1, 217, 219])
+def test_a_request_to_stop_saves_the_iteration_and_resumes_to_the_same_bits(
+    training: Callable[[str], Training], stopped_at: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 440 iterations every second is logged, so that losses may wait for their row."""
+    unbroken, resumed = training("unbroken")(iterations=440), training("resumed")
+    steps = []
+
+    def objective(similarities: Tensor, batch: Batch) -> Tensor:
+        steps.append(similarities)
+        return OBJECTIVES["weak"](similarities, batch)
+
+    with pytest.raises(Interrupted) as stopped:
+        resumed(iterations=440, objective=objective, stop=lambda: "SIGTERM" if len(steps) >= stopped_at else None)
+    assert stopped.value.code == 75
+    assert len(steps) == stopped_at
+    assert f"SIGTERM: iteration {stopped_at} is saved in {resumed.checkpoint}" in capsys.readouterr().err
+    resumed(iterations=440)
+    assert_same_bits(resumed.state(), unbroken.state())
+    assert [row["iteration"] for row in resumed.logged] == [row["iteration"] for row in unbroken.history]
 
 
 def test_a_checkpoint_leaves_out_what_does_not_learn_and_resumes_all_the_same(

@@ -1,96 +1,33 @@
 """The workflow, run by snakemake in a process of its own on a few small images."""
 
 import copy
+import importlib
 import json
-import os
 import re
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pandas as pd
 import pytest
 import yaml
 
-ROOT = Path(__file__).parents[2]
-NUM_VAL = 4
-ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-METHODS = yaml.safe_load((ROOT / "config/experiments.yaml").read_text(encoding="utf-8"))["methods"]
-del METHODS["GMP"]
-ON_REFCOCO = {"RefCOCO+": {"dataset": "refcoco+"}}
-NARROW = {"model.image_encoder": "wide_resnet38", "model.text_encoder": "classes"}
-TABLES = {
-    "table3": {"columns": ON_REFCOCO, "rows": {"{method}": {}, "TSEG (CRF)": {"method": "TSEG", "crf": True}}},
-    "supervision": {
-        "columns": ON_REFCOCO,
-        "rows": {
-            "Boxes first": {"method": "TSEG", "settings": {"training.weak.pretraining": "refcoco+"}},
-            "Full supervision": {"supervision": "full"},
-        },
-    },
-    "table1": {
-        "columns": {"mIoU": {"dataset": "voc", "multiscale": True, "crf": True}},
-        "rows": {"{method}, narrow": {"methods": ["GAP"], "settings": NARROW}},
-    },
-    "zero_shot": {
-        "cells": {"dataset": "refcoco+", "evaluate": "voc", "method": "TSEG"},
-        "columns": {"by name": {}, "better words": {"labels": "better_words"}},
-        "rows": {"mIoU": {}, "{class}": {}},
-    },
-}
-FIGURES = {
-    "masks": {"kind": "masks", "cells": {"dataset": "refcoco+"}, "columns": {"{method}": {}}},
-    "expressions": {"kind": "expressions", "columns": {"TSEG": {"dataset": "refcoco+", "method": "TSEG"}}},
-    "classes": {"kind": "classes", "cells": TABLES["zero_shot"]["cells"], "columns": TABLES["zero_shot"]["columns"]},
-    "assignment": {"kind": "assignment", "columns": {"TSEG": {"dataset": "refcoco+", "method": "TSEG"}}},
-}
+from tseg import source
+from tseg.cli import app
+from tseg.settings import code as code_module
+from tseg.settings.code import NEUTRAL, predict_code, prepare_code, train_code
+from tseg.settings.plan import Plan
+
+from .small import ENVIRONMENT, METHODS, NUM_VAL, ROOT, TABLES, small_settings
 
 
 def snakemake(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["snakemake", "--cores", "2", "--snakefile", str(ROOT / "Snakefile"), *arguments]
     return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, text=True, capture_output=True, check=False)
-
-
-def small_settings(folder: Path) -> dict[str, Any]:
-    """The default configuration, reduced to seconds, with absolute paths below `folder`."""
-    experiments = {
-        "methods": METHODS,
-        "tables": {name: {"number": name, "title": name} | table for name, table in TABLES.items()},
-        "figures": {name: {"title": name, "caption": "A caption."} | figure for name, figure in FIGURES.items()},
-    }
-    (folder / "experiments.yaml").write_text(yaml.safe_dump(experiments))
-    text = (ROOT / "config/config.yaml").read_text().replace("data/raw", f"{folder}/data/raw")
-    settings = yaml.safe_load(text)
-    settings |= {
-        "data_dir": f"{folder}/data",
-        "results_dir": f"{folder}/results",
-        "experiments": f"{folder}/experiments.yaml",
-        "published": str(ROOT / "config/published.csv"),
-        "label_sets": str(ROOT / "config/label_sets.yaml"),
-        "sources": f"{folder}/sources.yaml",
-        "tracking_uri": f"sqlite:///{folder}/results/mlflow.db",
-        "num_bootstrap": 50,
-    }
-    write_small_catalogue(folder / "sources.yaml")
-    for training in settings["training"].values():
-        small = {
-            "iterations": dict.fromkeys(settings["datasets"], 3),
-            "batch_size": dict.fromkeys(settings["datasets"], 4),
-        }
-        training.update(small, resolution=48)
-    settings["image_encoders"]["wide_resnet38"]["options"] = {"width": 2}
-    return settings
-
-
-def write_small_catalogue(path: Path) -> None:
-    """The catalogue of the project with few images in its embedded data set."""
-    catalogue = yaml.safe_load((ROOT / "config/sources.yaml").read_text())
-    small = {"num_train": 12, "num_val": NUM_VAL}
-    drawn = {name: source | small for name, source in catalogue.items() if source["kind"] == "shapes"}
-    path.write_text(yaml.safe_dump(drawn))
 
 
 def run(folder: Path, settings: Mapping[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -240,6 +177,56 @@ def test_a_lost_model_is_trained_again_to_the_same_bytes(finished, tmp_path):
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "again/model.safetensors").read_bytes() == model.read_bytes()
+
+
+def executed_by(arguments: list[str]) -> set[source.Definition]:
+    """The definitions of the package, methods by their class, whose code a sub-command executes in this thread."""
+    package, found = ROOT / "src/tseg", set()
+    for path in package.rglob("*.py"):  # what an import executes is not of interest
+        importlib.import_module(".".join(path.relative_to(package.parent).with_suffix("").parts))
+
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.is_relative_to(package):
+            module = ".".join(["tseg", *path.relative_to(package).with_suffix("").parts]).removesuffix(".__init__")
+            name = frame.f_code.co_qualname.partition(".")[0]
+            found.add(source.Definition(module, source.REST if name.startswith("<") else name))
+
+    sys.setprofile(profile)
+    try:
+        app(arguments, standalone_mode=False)
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+def test_the_hash_of_the_code_covers_what_a_command_executes(finished, tmp_path):
+    folder, settings = finished
+    plan = Plan(settings, "config.yaml")
+    run, evaluation, records = "refcoco+-mpa", "refcoco+-val", f"{folder}/data/records/refcoco+"
+    model = f"{folder}/results/runs/{run}"
+    predictions = f"{folder}/results/predictions/{run}/seed0/{evaluation}.parquet"
+    masks = f"{folder}/results/masks/{run}/seed0/{evaluation}-crf.parquet"
+    dataset = json.dumps(plan.settings.datasets["refcoco+"].model_dump(mode="json"))
+    inference = ["--records", f"{records}/val.parquet", "--output", f"{tmp_path}/output.parquet"]
+    commands = {
+        "prepare": (["refcoco+", "val", "--settings", dataset, *inference[2:]], prepare_code),
+        "train": (["--config", f"{model}/config.yaml", "--output", f"{tmp_path}/model"], train_code),
+        "predict": (["--model", f"{model}/seed0/model.safetensors", "--resolution", "48", *inference], predict_code),
+        "refine": (["--predictions", predictions, "--crf", "psa", *inference], plan.mask_code),
+        "evaluate": (["--masks", masks, "--summary", f"{tmp_path}/summary.json", *inference], plan.score_code),
+    }
+    inputs = {"prepare": [plan.settings.datasets["refcoco+"]], "refine": [run, evaluation, "crf"]}
+    inputs |= {"train": [plan.runs[run]], "predict": [plan.runs[run]], "evaluate": [evaluation]}
+    for command, (arguments, code) in commands.items():
+        with pytest.MonkeyPatch.context() as patch:
+            # The definitions behind the hash of exactly this job.
+            patch.setattr(code_module, "digest", source.used)
+            hashed: Any = code(*inputs[command])
+        executed = executed_by([command, *arguments])
+        neutral = {each for each in executed if each.module in NEUTRAL or each.module in ("tseg", "tseg.cli")}
+        assert {each for each in executed - hashed - neutral if each.name != source.REST} == set(), command
+        assert len(executed) > 10
 
 
 def test_a_resolution_that_is_not_a_multiple_of_the_patch_size_is_refused(finished, tmp_path):

@@ -13,6 +13,7 @@ from tseg.cli.check import check
 from tseg.cli.configure import configure
 from tseg.cli.describe import describe
 from tseg.cli.draw import draw
+from tseg.cli.driver import end_with_driver
 from tseg.cli.encode import encode
 from tseg.cli.evaluate import evaluate
 from tseg.cli.fetch import fetch
@@ -76,6 +77,7 @@ def options(
 
 def main() -> None:
     """Run `tseg`. A user error prints one sentence on stderr, without a traceback, and exits with status 1."""
+    end_with_driver()
     try:
         app()
     except (ValueError, OSError) as error:

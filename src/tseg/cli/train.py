@@ -17,13 +17,17 @@ def train(
     pseudo_labels: Annotated[Path | None, typer.Option(help="File written by `tseg pseudo-label`.")] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of initial weights, batches and dropout.")] = 0,
     tracking: Tracking = None,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(min=0, help="How many minutes of work a killed training loses at most.")
+    ] = 5,
     threads: Threads = 1,
     device: Device = "auto",
 ) -> None:
     """Train a run on expressions, masks or boxes, as its config.yaml says.
 
-    A killed training resumes from last.ckpt. On one machine, the same command
-    writes the same bytes. images.csv lists every image seen in training, so
+    A killed training resumes from last.ckpt. SIGTERM, SIGUSR1 and Ctrl-C save
+    it first and end with exit code 75, which means: run me again. On one
+    machine, the same command writes the same bytes. images.csv lists every image seen in training, so
     that `tseg evaluate` can exclude it.
     """
     from tseg.model.device import select_device
@@ -45,4 +49,5 @@ def train(
         device=selected,
         # With a GPU the other threads prepare batches; without one they compute.
         num_workers=threads - 1 if selected.type == "cuda" else 0,
+        checkpoint_minutes=checkpoint_minutes,
     )

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tseg.fetching.lock import exclusive
 from tseg.fetching.obtain import Wanted, link, manual_hint, obtain, sha256_of, wanted_files
 from tseg.fetching.partial import partial_path
 from tseg.fetching.pins import pins_path, read_pins, write_pins
 from tseg.fetching.unpack import unpack
 from tseg.files import require_file, write_json
+from tseg.locks import exclusive
 from tseg.settings.catalogue import Catalogue, FilesSource, ShapesSource, Source
 
 
@@ -71,7 +71,7 @@ def _draw(name: str, source: ShapesSource, raw_dir: Path) -> dict[str, Any]:
 
 def _fetch_files(name: str, source: FilesSource, raw_dir: Path, from_dir: Path | None) -> dict[str, Any]:
     """Obtain, verify, unpack and pin the files of a source; return the manifest."""
-    with exclusive(raw_dir / "downloads" / f".{name}.lock"):
+    with exclusive(raw_dir / "downloads" / f".{name}.lock", "is fetching this"):
         files = wanted_files(name, source, raw_dir, from_dir)
         _check_disk(name, files, raw_dir)
         files = _obtain_all(name, source, files, raw_dir)

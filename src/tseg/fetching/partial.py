@@ -8,8 +8,8 @@ from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
-from tseg.fetching.lock import exclusive
 from tseg.files import atomic_write
+from tseg.locks import exclusive
 
 
 class Origin(NamedTuple):
@@ -90,7 +90,7 @@ def open_partial(target: Path) -> Generator[Partial]:
     Raises ValueError if another process holds the lock.
     """
     lock_path = target.with_name(f".{target.name}.lock")
-    with exclusive(lock_path), FileIO(partial_path(target), "ab") as file:
+    with exclusive(lock_path, "is fetching this"), FileIO(partial_path(target), "ab") as file:
         partial = Partial(target, file)
         try:
             yield partial

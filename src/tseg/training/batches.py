@@ -19,6 +19,7 @@ from tseg.encoding.views import fixed_crop
 from tseg.images import normalised, open_image
 from tseg.records import decode_mask
 from tseg.settings.encodings import CropViews
+from tseg.training.interruption import ignore_signals
 from tseg.transforms import Crop, filled_box, mirror_words, random_crop
 
 T = TypeVar("T")
@@ -247,6 +248,7 @@ def load_batches(batches: Dataset[Batch], start: int, stop: int, num_workers: in
         num_workers=num_workers,
         # A fork would copy torch's threads in an unknown state.
         multiprocessing_context="spawn" if num_workers else None,
+        worker_init_fn=ignore_signals,
     )
 
 

@@ -1,6 +1,8 @@
 """The training loop."""
 
 import math
+import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,8 @@ from tseg.model.tseg import TSEG
 from tseg.progress import progress
 from tseg.settings.validation import prefix_errors
 from tseg.training.batches import Batch, load_batches
-from tseg.training.checkpoint import History, load_checkpoint, save_checkpoint
+from tseg.training.checkpoint import History, Progress, load_checkpoint, save_checkpoint
+from tseg.training.interruption import Interrupted, Requested
 from tseg.training.objectives import Objective, coverage
 
 NUM_LOGGED = 200
@@ -48,18 +51,21 @@ def optimise(
     checkpoint: Path,
     fingerprint: str,
     log: Callable[[dict[str, float]], None],
+    checkpoint_seconds: float = 300,
+    stop: Requested = lambda: None,
 ) -> History:
     """Train `model` in place to minimise `objective`, a function of its similarities S (B, N, L) and the batch.
 
-    The encoders run in `precision`; S is always float32. Resumes from `checkpoint` if its `fingerprint` is the same.
-    Returns about `NUM_LOGGED` rows and passes each to `log`: iteration (from 1), loss (mean since the last row),
-    learning_rate, tau, foreground and empty (`coverage`; all of this iteration). Warns once if nearly all masks stay
-    empty. Raises ValueError at the first loss that is not finite.
+    The encoders run in `precision`; S is always float32. Resumes from `checkpoint` if its `fingerprint` is the same;
+    it is written every `checkpoint_seconds`, every `LOGGED_PER_CHECKPOINT` rows, and once `stop` returns the name of a
+    signal: then raises Interrupted. Returns about `NUM_LOGGED` rows and passes each to `log`: iteration (from 1), loss
+    (mean since the last row), learning_rate, tau, foreground and empty (`coverage`; all of this iteration). Warns once
+    if nearly all masks stay empty. Raises ValueError at the first loss that is not finite.
     """
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    start, history = load_checkpoint(checkpoint, fingerprint, parts)
+    start, history, losses = load_checkpoint(checkpoint, fingerprint, parts)
     log_every = max(1, iterations // NUM_LOGGED)
-    losses: list[float] = []
+    saved = time.monotonic()
     covered: dict[str, float] = {}
     warned = False
     model.train()
@@ -78,6 +84,7 @@ def optimise(
         shown = {"loss": f"{loss:.4f}", "rate": f"{learning_rate:.1e}"}
         shown |= {name: f"{share:.0%}" for name, share in covered.items()}
         bar.set_postfix(shown, refresh=False)
+        due = time.monotonic() - saved >= checkpoint_seconds
         if iteration % log_every == 0 or iteration == iterations:
             row = {"iteration": iteration, "loss": fmean(losses), "learning_rate": learning_rate, "tau": float(tau)}
             covered = coverage(similarities, batch)
@@ -88,8 +95,14 @@ def optimise(
             if not warned and _stays_empty(history):
                 warned = True
                 warnings.warn(f"iteration {iteration}: {EMPTY_MASKS}", stacklevel=2)
-            if len(history) % LOGGED_PER_CHECKPOINT == 0:
-                save_checkpoint(checkpoint, fingerprint, parts, iteration, history)
+            due |= len(history) % LOGGED_PER_CHECKPOINT == 0
+        if due or stop():
+            save_checkpoint(checkpoint, fingerprint, parts, Progress(iteration, history, losses))
+            saved = time.monotonic()
+        if signal := stop():
+            saved_as = f"iteration {iteration} is saved in {checkpoint}"
+            print(f"{signal}: {saved_as}; the same command goes on from there", file=sys.stderr)
+            raise Interrupted
     return history
 
 
