@@ -1,24 +1,32 @@
 """MLflow runs. Only this file imports mlflow, and no failure here stops a training.
 
-Without a store, nothing is tracked. If the store is unreachable or mlflow is not installed, one warning says so, and
-the run goes on untracked.
+Without a store, nothing is tracked. What a store does not take now is offered again later: by the training itself, and
+after it by each evaluation of its model. One warning says so.
 """
 
-import functools
+import csv
 import json
 import os
 import subprocess
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tseg.files import require_file, write_json
+from tseg.locks import exclusive
 
-RUN_ID_FILE = "mlflow_run_id"
-"""File beside a model: the id of the MLflow run that trained it and that its evaluation joins."""
+RUN_FILE = "mlflow_run.json"
+"""File beside a model: its MLflow run, which its evaluations join."""
 SECONDS_BETWEEN_WRITES = 10
+SECONDS_AFTER_FAILURE = 60
+WAITS = (1, 2, 4, 8)
+"""Seconds between attempts at the end of a process. An SQLite store that is locked takes 20 seconds more each."""
+MAX_VALUE, MAX_NAME = 6000, 250
+"""Characters that a store keeps of a parameter, and of a name."""
+RUNNING, FINISHED, FAILED, KILLED = "RUNNING", "FINISHED", "FAILED", "KILLED"
 
 
 def set_up_store(uri: str | None, experiments: list[str], note: Path) -> None:
@@ -64,92 +72,148 @@ def _client(uri: str) -> Any:
     return MlflowClient(uri)
 
 
-def _skip_without_store(method: Callable[..., None]) -> Callable[..., None]:
-    """Make `method` do nothing without a store; its first failure becomes a warning and ends the tracking."""
+class Tracker:
+    """The MLflow run of the model in `model_dir`, in the store at `uri`; with None, nothing is tracked."""
 
-    @functools.wraps(method)
-    def guarded(self: "Tracker", *args: Any, **kwargs: Any) -> None:
+    def __init__(self, uri: str | None, model_dir: Path):
+        self.uri, self.path = uri, model_dir / RUN_FILE
+        self.note: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self._queue: list[tuple[str, float, int, int]] = []  # name, value, milliseconds, iteration
+        self._logged = -1  # the last iteration in the store, once it is known
+        self._status = RUNNING
+        self._next = time.monotonic() + SECONDS_BETWEEN_WRITES
+        self._warned = False
+
+    def describe(self, experiment: str, name: str, settings: Mapping[str, Any]) -> None:
+        """Begin a new run, with its settings as parameters and the git revision as a tag."""
         if self.uri is None:
             return
-        try:
-            method(self, *args, **kwargs)
-        except Exception as error:
-            warnings.warn(f"MLflow store {self.uri}: {error}; the run goes on untracked", stacklevel=2)
-            self.uri = self.run_id = None
+        replaced = self.note.get("run_id") if not self.note.get("complete") else None
+        params = {key: str(value) for key, value in _flat(settings).items()}
+        for key, value in params.items():
+            if len(value) > MAX_VALUE:
+                print(f"MLflow: parameter {key} cut to {MAX_VALUE:,} of {len(value):,} characters; config.yaml has all")
+        self.note = {
+            "experiment": experiment,
+            "name": name[:MAX_NAME],
+            "params": {key[:MAX_NAME]: value[:MAX_VALUE] for key, value in params.items()},
+            "tags": {"git_revision": _git_revision()},
+            "run_id": None,
+            "complete": False,
+            "replaced": replaced,
+        }
+        self._save()
 
-    return guarded
-
-
-class Tracker:
-    """One run in the store at `uri`; with None, nothing is tracked."""
-
-    def __init__(self, uri: str | None):
-        self.uri = uri
-        self.run_id: str | None = None
-        self._queued: list[tuple[str, float, int, int]] = []
-        self._written = time.monotonic()
-
-    @_skip_without_store
-    def start(self, experiment: str, name: str, settings: Mapping[str, Any], file: Path, model_dir: Path) -> None:
-        """Open a run with its settings as parameters, the git revision as a tag, and `file` as an artifact.
-
-        The run's id is written to `model_dir`, for `join`.
-        """
-        # A retraining that cannot be tracked must not be mistaken for the previous run.
-        (model_dir / RUN_ID_FILE).unlink(missing_ok=True)
-        client = _client(self.uri or "")
-        found = client.get_experiment_by_name(experiment)
-        experiment_id = found.experiment_id if found else client.create_experiment(experiment)
-        tags = {"git_revision": _git_revision()}
-        self.run_id = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
-        for key, value in _flat(settings).items():
-            client.log_param(self.run_id, key, value)
-        client.log_artifact(self.run_id, str(file))
-        model_dir.mkdir(parents=True, exist_ok=True)
-        (model_dir / RUN_ID_FILE).write_text(str(self.run_id))
-
-    def join(self, model_dir: Path) -> None:
-        """Continue the run whose id `start` wrote to `model_dir`; without one, nothing is tracked."""
-        path = model_dir / RUN_ID_FILE
-        self.run_id = path.read_text() if path.exists() else None
-
-    @_skip_without_store
     def log(self, metrics: Mapping[str, float], iteration: int = 0) -> None:
         """Queue the values of `metrics` at `iteration`; the queue is written every few seconds.
 
         MLflow's metric names allow neither + nor =: `refcoco+` becomes `refcocoplus`, and = becomes a dash.
         """
-        if self.run_id is None:
-            return
         now = int(time.time() * 1000)
-        self._queued += [(_metric_name(key), float(value), now, iteration) for key, value in metrics.items()]
-        if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
-            self._write()
+        self._queue += [(_metric_name(key), float(value), now, iteration) for key, value in metrics.items()]
+        if time.monotonic() > self._next:
+            self._next = time.monotonic() + (SECONDS_BETWEEN_WRITES if self._write() else SECONDS_AFTER_FAILURE)
 
-    @_skip_without_store
     def end(self, status: str) -> None:
-        """Write the queued values and close the run with `status`, FINISHED or FAILED."""
-        if self.run_id is None:
-            return
-        self._write()
-        _client(self.uri or "").set_terminated(self.run_id, status)
+        """Write the queue, with a few attempts, and close the run with `status`, FINISHED, FAILED or KILLED."""
+        self._status = status
+        for seconds in (*WAITS, None):
+            if self._write() or seconds is None:
+                return
+            time.sleep(seconds)
 
-    def _write(self) -> None:
+    def _write(self) -> bool:
+        """Offer the queue and the status to the store; return whether it took them."""
+        if self.uri is None or not self.note:
+            return True
+        try:
+            self._offer(self.uri)
+        except Exception as error:
+            if not self._warned:
+                later = "the run is tried again, and at the latest logged by its evaluations"
+                warnings.warn(f"MLflow store {self.uri}: {error}; {later}", stacklevel=2)
+            self._warned = True
+            return False
+        return True
+
+    def _offer(self, uri: str) -> None:
         from mlflow.entities import Metric
 
-        metrics = [Metric(*values) for values in self._queued]
+        client = _client(uri)
+        if self.note["run_id"] is None:
+            self._open(client)
+        run_id = self.note["run_id"]
+        if self._logged < 0:
+            # An interrupted training logs again what it does again, and only what the store lacks is logged.
+            self._logged = max((row.step for row in client.get_metric_history(run_id, "loss")), default=0)
+            if self._status == RUNNING:
+                client.update_run(run_id, RUNNING)
+        metrics = [Metric(*values) for values in self._queue if not 0 < values[3] <= self._logged]
         for first in range(0, len(metrics), 1000):  # the limit of one request
-            _client(self.uri or "").log_batch(self.run_id, metrics[first : first + 1000])
-        self._queued.clear()
-        self._written = time.monotonic()
+            client.log_batch(run_id, metrics[first : first + 1000])
+        self._logged = max([self._logged, *(values[3] for values in self._queue)])
+        self._queue.clear()
+        if self._status != RUNNING:
+            client.set_terminated(run_id, self._status)
+            self.note["complete"] = self._status == FINISHED
+            self._save()
+
+    def _open(self, client: Any) -> None:
+        """Create the run, and close the unfinished one that it replaces."""
+        from mlflow.entities import Param
+
+        if self.note["replaced"]:
+            client.set_terminated(self.note["replaced"], KILLED)
+        found = client.get_experiment_by_name(self.note["experiment"])
+        experiment_id = found.experiment_id if found else client.create_experiment(self.note["experiment"])
+        run = client.create_run(experiment_id, run_name=self.note["name"], tags=self.note["tags"])
+        params = [Param(key, value) for key, value in self.note["params"].items()]
+        for first in range(0, len(params), 100):  # the limit of one request
+            client.log_batch(run.info.run_id, params=params[first : first + 100])
+        self.note |= {"run_id": run.info.run_id, "replaced": None}
+        self._save()
+
+    def _save(self) -> None:
+        write_json(self.path, self.note)
 
 
-def log_metrics(uri: str | None, model_dir: Path, metrics: Mapping[str, float], *, prefix: str) -> None:
-    """Add `metrics`, with `prefix` before each name, to the MLflow run that trained the model in `model_dir`."""
-    tracker = Tracker(uri)
-    tracker.join(model_dir)
-    tracker.log({prefix + name: value for name, value in metrics.items()})
-    tracker.end("FINISHED")
+@contextmanager
+def tracked(
+    uri: str | None, experiment: str, name: str, settings: Mapping[str, Any], model_dir: Path, *, resumed: bool
+) -> Generator[Callable[[Mapping[str, float], int], None]]:
+    """Yield a function that logs metrics at an iteration to the run of a training, and close the run at the end.
+
+    With `resumed`, the run of the interrupted training goes on.
+    """
+    tracker = Tracker(uri, model_dir)
+    if not (resumed and tracker.note):
+        tracker.describe(experiment, name, settings)
+    try:
+        yield tracker.log
+    except (SystemExit, KeyboardInterrupt):
+        tracker.end(KILLED)
+        raise
+    except BaseException:
+        tracker.end(FAILED)
+        raise
+    tracker.end(FINISHED)
+
+
+def log_evaluation(uri: str | None, model_dir: Path, metrics: Mapping[str, float], *, prefix: str) -> None:
+    """Add `metrics`, with `prefix` before each name, to the MLflow run that trained the model in `model_dir`.
+
+    A run that the store did not take during its training is first logged from the model's history.csv.
+    """
+    with exclusive(model_dir / ".mlflow.lock", "logs this model to MLflow", wait=True):
+        tracker = Tracker(uri, model_dir)
+        history = model_dir / "history.csv"
+        if tracker.note and not tracker.note["complete"] and history.exists():
+            with history.open(encoding="utf-8", newline="") as file:
+                for row in csv.DictReader(file):
+                    iteration = int(row.pop("iteration"))
+                    tracker.log({key: float(value) for key, value in row.items()}, iteration)
+        tracker.log({prefix + name: value for name, value in metrics.items()})
+        tracker.end(FINISHED)
 
 
 def _metric_name(name: str) -> str:

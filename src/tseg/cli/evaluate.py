@@ -36,7 +36,7 @@ def evaluate(
     COCO ids identify them.
     """
     from tseg.evaluation.score import score_masks
-    from tseg.tracking import log_metrics, store_address
+    from tseg.tracking import log_evaluation, store_address
 
     result = score_masks(
         masks,
@@ -53,4 +53,4 @@ def evaluate(
     mean, low, high = (result.metrics[name] for name in ("mIoU", "mIoU_low", "mIoU_high"))
     print(f"{masks.name}: mIoU {mean:.2%} (95% interval {low:.2%} to {high:.2%})")
     if model_dir is not None:
-        log_metrics(store_address(tracking), model_dir, result.numbers(), prefix=f"{masks.stem}/")
+        log_evaluation(store_address(tracking), model_dir, result.numbers(), prefix=f"{masks.stem}/")

@@ -20,6 +20,7 @@ from tseg.datasets.leakage import coco_ids, list_images, read_images, read_recor
 from tseg.encoding.encode import open_tokens
 from tseg.encoding.tokens import Tokens
 from tseg.files import atomic_write
+from tseg.locks import exclusive
 from tseg.model.image_encoder import build_image_encoder
 from tseg.model.language_model import learn_wordpiece
 from tseg.model.pooling import POOLINGS
@@ -28,12 +29,15 @@ from tseg.model.tseg import TSEG, load_model, save_model
 from tseg.model.weights import MissingWeightsError
 from tseg.provenance import EncoderProvenance, ModelProvenance, RecordsProvenance
 from tseg.records import read_records
+from tseg.settings.code import train_code
 from tseg.settings.encodings import crop_views
 from tseg.settings.run_schema import RunModelSettings, RunSettings, RunTrainingSettings
 from tseg.settings.schema import LanguageModelSettings, OptimizerSettings
-from tseg.tracking import Tracker
+from tseg.tracking import tracked
 from tseg.training import objectives
 from tseg.training.batches import Batch, PixelBatches, Sampling, WeakBatches, share_of
+from tseg.training.checkpoint import History, remove_checkpoints
+from tseg.training.interruption import stop_requests
 from tseg.training.loop import optimise
 from tseg.training.objectives import Objective
 from tseg.training.schedule import poly_schedule
@@ -57,13 +61,16 @@ def train_run(
     tracking_uri: str | None,
     device: torch.device,
     num_workers: int,
+    checkpoint_minutes: float = 5,
 ) -> None:
     """Train `run` and write model.safetensors, history.csv and images.csv to the folder `output`.
 
     `config` is the file that `run` was read from; `start` is the model of its pretraining; `pseudo_labels` are the
     masks of its teacher; `patches` and `texts` are the tokens of its frozen encoders, which are computed if not given.
-    A training that was killed resumes from last.ckpt. Raises ValueError if one of these files belongs to another run or
-    encoder, if the records lack what its supervision needs, or if a loss is not finite.
+    A training that was killed resumes from last.ckpt, at most `checkpoint_minutes` old. After SIGTERM, SIGUSR1 or
+    Ctrl-C it saves its state and raises Interrupted. If another process trains in `output`, waits until that ends.
+    Raises ValueError if one of these files belongs to another run or encoder, if the records lack what its supervision
+    needs, or if a loss is not finite.
     """
     model, pretrained = _load_start(run, config, start)
     seen = [read_images(start.parent / IMAGES_FILE)] if start else []
@@ -83,27 +90,36 @@ def train_run(
     )
     # A student has learnt from all images of its teacher.
     seen.append(read_records_images(Path(run.records)) if run.teacher else list_images(records, trained_on.dataset))
-    tracker = Tracker(tracking_uri)
-    if (output / "last.ckpt").exists():
-        tracker.join(output)
-    if tracker.run_id is None:
-        tracker.start(run.dataset, f"{run.run}/seed{seed}", run.model_dump() | {"seed": seed}, config, output)
-    try:
+    checkpoint = output / "last.ckpt"
+    name, settings = f"{run.run}/seed{seed}", run.model_dump() | {"seed": seed}
+    with (
+        exclusive(output / ".lock", "trains this run", wait=True),
+        stop_requests() as stop,
+        tracked(tracking_uri, run.dataset, name, settings, output, resumed=checkpoint.exists()) as log,
+    ):
         torch.manual_seed(seed)
         model = (model or build_model(run.model, list(records["expression"]))).to(device)
         for loss in model.text_encoder.losses(list(dict.fromkeys(records["expression"]))):
             print(f"{run.run}: warning: {loss}")
         tokens = _open_tokens(run, model, patches, texts)
-        history = _train(run, model, records, tokens, pseudo_labels, provenance, output, tracker, num_workers)
-    except BaseException:
-        tracker.end("FAILED")
-        raise
-    with atomic_write(output / "history.csv") as partial_file:
-        pd.DataFrame(history).to_csv(partial_file, index=False)
-    write_images(output / IMAGES_FILE, pd.concat(seen))
-    save_model(output / "model.safetensors", model, run.model.model_dump(), provenance)
-    (output / "last.ckpt").unlink(missing_ok=True)
-    tracker.end("FINISHED")
+        history = _train(
+            run,
+            model,
+            records,
+            tokens,
+            pseudo_labels,
+            provenance,
+            num_workers=num_workers,
+            checkpoint=checkpoint,
+            checkpoint_seconds=60 * checkpoint_minutes,
+            log=lambda row: log({key: row[key] for key in LOGGED}, int(row["iteration"])),
+            stop=stop,
+        )
+        with atomic_write(output / "history.csv") as partial_file:
+            pd.DataFrame(history).to_csv(partial_file, index=False)
+        write_images(output / IMAGES_FILE, pd.concat(seen))
+        save_model(output / "model.safetensors", model, run.model.model_dump(), provenance)
+        remove_checkpoints(checkpoint)
 
 
 def build_model(settings: RunModelSettings, expressions: Sequence[str]) -> TSEG:
@@ -298,11 +314,9 @@ def _train(
     tokens: dict[str, Tokens],
     pseudo_labels: Path | None,
     provenance: ModelProvenance,
-    output: Path,
-    tracker: Tracker,
-    num_workers: int,
-) -> list[dict[str, float]]:
-    """Train `model` in place and return its history."""
+    **execution: Any,
+) -> History:
+    """Train `model` in place and return its history. `execution`: the arguments of `optimise` that change no result."""
     settings = run.training
     if settings.resolution % model.patch_size:
         raise ValueError(
@@ -319,10 +333,8 @@ def _train(
         iterations=settings.iterations,
         seed=provenance.seed,
         precision=getattr(torch, settings.precision),
-        num_workers=num_workers,
-        checkpoint=output / "last.ckpt",
         fingerprint=_fingerprint(run, model, records, provenance, pseudo_labels),
-        log=lambda row: tracker.log({key: row[key] for key in LOGGED}, int(row["iteration"])),
+        **execution,
     )
 
 
@@ -331,7 +343,8 @@ def _fingerprint(
 ) -> str:
     """Hash everything that determines the training. A checkpoint with another hash is not resumed."""
     device = model.log_tau.device.type
-    fingerprint = hashlib.sha256(f"{run.model_dump_json()} {provenance.to_json()} {device}".encode())
+    described = f"{run.model_dump_json()} {provenance.to_json()} {train_code(run)} {device}"
+    fingerprint = hashlib.sha256(described.encode())
     fingerprint.update((pseudo_labels or Path(run.records)).read_bytes() + "\n".join(records["record_id"]).encode())
     for weight in model.state_dict().values():
         fingerprint.update(weight.cpu().numpy().tobytes())
