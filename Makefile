@@ -4,10 +4,10 @@ CORES ?= all
 READY := .venv/ready
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: help table3 all report test lint audit bench docs
+.PHONY: help table3 all report test lint audit slurm-test bench docs
 
 help:  ## Show this list.
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 table3: $(READY)  ## Make Table 3 of the paper on the embedded data set: ten minutes on two cores.
 	snakemake --cores $(CORES) results/table3.csv
@@ -29,9 +29,12 @@ lint: $(READY)  ## Check style, types and the workflow's rules.
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
-audit: $(READY)  ## Make everything again if anything differs from dvc.lock, and lock it.
+audit: $(READY)  ## Make again what differs from dvc.lock, and lock it.
 	dvc repro
 	dvc metrics show
+
+slurm-test: $(READY)  ## Run the workflow through a SLURM of this machine; needs root and the packages slurm-wlm and munge.
+	pytest -rs tests/slurm
 
 bench: $(READY)  ## Time the costly steps, and estimate the cost at the paper's scale.
 	python bench/steps.py

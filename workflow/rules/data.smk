@@ -7,6 +7,7 @@ rule fetch:
     conda:
         "../envs/tseg.yml"
     params:
+        code=lambda wildcards: PLAN.fetch_code(wildcards.source),
         settings=lambda wildcards: as_json(
             PLAN.catalogue[wildcards.source].model_dump(mode="json")
         ),
@@ -32,6 +33,7 @@ rule prepare:
     resources:
         **RESOURCES["prepare"],
     params:
+        code=lambda wildcards: prepare_code(SETTINGS.datasets[wildcards.dataset]),
         settings=lambda wildcards: as_json(
             SETTINGS.datasets[wildcards.dataset].model_dump(mode="json")
         ),
@@ -63,6 +65,8 @@ rule describe:
     localrule: True
     conda:
         "../envs/tseg.yml"
+    params:
+        code=code_of("describe"),
     shell:
         "tseg describe {input:q} --output {output.csv:q} > {log:q} 2>&1"
 
@@ -86,6 +90,7 @@ rule overlap:
     conda:
         "../envs/tseg.yml"
     params:
+        code=code_of("overlap"),
         records=lambda wildcards, input: options(
             train=input.train, evaluation=input.evaluation
         ),
@@ -111,6 +116,7 @@ rule encode:
     resources:
         **RESOURCES["encode"],
     params:
+        code=code_of("encode"),
         settings=lambda wildcards: PLAN.encodings[wildcards.encoding].model_dump_json(),
         device=device("encode"),
     shell:

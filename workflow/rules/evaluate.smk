@@ -17,6 +17,7 @@ rule predict:
     resources:
         **RESOURCES["predict"],
     params:
+        code=lambda wildcards: predict_code(PLAN.runs[wildcards.run]),
         views=lambda wildcards: options(
             **PLAN.views(wildcards.run, wildcards.evaluation)
         ),
@@ -46,6 +47,9 @@ rule refine:
     resources:
         **RESOURCES["refine"],
     params:
+        code=lambda wildcards: PLAN.mask_code(
+            wildcards.run, wildcards.evaluation, wildcards.refinement
+        ),
         options=lambda wildcards: options(
             **PLAN.mask_options(
                 wildcards.run, wildcards.evaluation, wildcards.refinement
@@ -76,6 +80,7 @@ rule evaluate:
     resources:
         **RESOURCES["evaluate"],
     params:
+        code=lambda wildcards: PLAN.score_code(wildcards.evaluation),
         num_bootstrap=SETTINGS.num_bootstrap,
         seen="exclude" if SETTINGS.exclude_seen else "keep",
         model_dir=subpath(input.model, parent=True),

@@ -30,6 +30,7 @@ rule tabulate:
     conda:
         "../envs/tseg.yml"
     params:
+        code=code_of("tabulate"),
         layout=lambda wildcards: PLAN.layout(wildcards.table).model_dump_json(),
     shell:
         "tseg tabulate --layout {params.layout:q} --published {input.published:q} --output {output.csv:q} > {log:q} 2>&1"
@@ -56,6 +57,9 @@ rule draw:
     resources:
         **RESOURCES["draw"],
     params:
+        code=lambda wildcards: code_of(
+            f"draw.{PLAN.experiments.figures[wildcards.figure].kind}"
+        ),
         figure=lambda wildcards: PLAN.experiments.figures[wildcards.figure].model_dump(
             include={"kind", "title", "caption"}
         ),
@@ -81,6 +85,7 @@ rule draw_curves:
     conda:
         "../envs/tseg.yml"
     params:
+        code=code_of("draw.curves"),
         panels=lambda wildcards: as_json(PLAN.panels(wildcards.table)),
     shell:
         "tseg draw curves {input:q} --panels {params.panels:q} --output {output:q} > {log:q} 2>&1"

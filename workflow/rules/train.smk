@@ -85,6 +85,7 @@ rule train:
     resources:
         **RESOURCES["train"],
     params:
+        code=lambda wildcards: train_code(PLAN.runs[wildcards.run]),
         dir=subpath(output.model, parent=True),
         device=device("train"),
         given=lambda wildcards, input: options(
@@ -94,7 +95,8 @@ rule train:
         ),
     shell:
         "tseg train --config {input.config:q} --seed {wildcards.seed} --tracking {input.tracking:q} {params.given:q} "
-        "--device {params.device} --threads {threads} --output {params.dir:q} > {log:q} 2>&1"
+        "--device {params.device} --threads {threads} --checkpoint-minutes {resources.checkpoint_minutes} "
+        "--output {params.dir:q} > {log:q} 2>&1"
 
 
 rule pseudo_label:
@@ -115,6 +117,7 @@ rule pseudo_label:
     resources:
         **RESOURCES["refine"],
     params:
+        code=lambda wildcards: PLAN.pseudo_label_code(wildcards.run),
         how=lambda wildcards: options(**PLAN.pseudo_label_options(wildcards.run)),
     shell:
         "tseg pseudo-label --predictions {input.predictions:q} --records {input.records:q} {params.how} "

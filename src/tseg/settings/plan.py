@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 
 from tseg.model.pooling import POOLINGS
 from tseg.settings.catalogue import Catalogue, check_sources
+from tseg.settings.code import code_of, mask_code, shapes_code
 from tseg.settings.encoders import UsedEncoders, used_encoders
 from tseg.settings.encodings import PatchEncoding, TextEncoding, WholeViews, crop_views
 from tseg.settings.experiments import (
@@ -269,6 +270,30 @@ class Plan:
 
     def _cell_summaries(self, cell: Cell) -> list[str]:
         return [self.cell_file(cell, "scores", seed) for seed in self.settings.seeds]
+
+    def mask_code(self, run: str, evaluation: str, refinement: str) -> str:
+        """The code that makes masks."""
+        options = self.mask_options(run, evaluation, refinement)
+        has_classes = bool(self.labels(evaluation))
+        return mask_code(
+            "refine", self.runs[run], threshold=options["threshold"], crf=options["crf"], has_classes=has_classes
+        )
+
+    def pseudo_label_code(self, run: str) -> str:
+        """The code that makes the pseudo labels of a run."""
+        settings, teacher = self.runs[run].training.pseudo_labels, self.runs[run].teacher
+        assert settings is not None, "make_run gives every student its pseudo labels"
+        assert teacher is not None
+        of_teacher = self.runs[teacher]
+        return mask_code("pseudo_label", of_teacher, threshold=settings.threshold, crf=settings.crf, has_classes=False)
+
+    def score_code(self, evaluation: str) -> str:
+        """The code that scores masks."""
+        return code_of("evaluate", {"truth": "classes" if self.labels(evaluation) else "records"})
+
+    def fetch_code(self, source: str) -> str:
+        """The code that draws a source; none for downloaded files, whose checksums say what they are."""
+        return shapes_code() if self.catalogue[source].kind == "shapes" else ""
 
     def layout(self, table: str) -> TableLayout:
         """A table as `tseg tabulate` reads it."""

@@ -323,12 +323,19 @@ class ResourceSettings(StrictModel):
     gpu: NonNegativeInt = 0
 
 
+class TrainResourceSettings(ResourceSettings):
+    """Resources of one training."""
+
+    checkpoint_minutes: PositiveInt = 5
+    """Minutes of work that a killed training loses at most."""
+
+
 class Resources(StrictModel):
     """Resources of the rules that a cluster runs as jobs; the other rules are light and run locally."""
 
     prepare: ResourceSettings
     encode: ResourceSettings
-    train: ResourceSettings
+    train: TrainResourceSettings
     predict: ResourceSettings
     refine: ResourceSettings
     evaluate: ResourceSettings
