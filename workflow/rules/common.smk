@@ -1,9 +1,14 @@
 # Only what needs Snakemake: configuration, paths, wildcards, command lines, resources. tseg.settings.plan does the rest.
 import json
+import os
 import re
+from contextlib import ExitStack
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from tseg.locks import exclusive
+from tseg.settings.code import code_of, predict_code, prepare_code, train_code
 from tseg.settings.plan import Plan
 from tseg.settings.runs import REFINEMENTS
 
@@ -13,11 +18,38 @@ except ValueError as error:
     raise WorkflowError(str(error)) from None
 
 SETTINGS = PLAN.settings
+
+
+def growing(amount):
+    """A resource that grows with each attempt, for a job that was killed for want of it."""
+    return lambda wildcards, attempt: amount * attempt
+
+
 RUN_OF_ENCODERS = {PLAN.encoders[run].name: run for run in PLAN.runs}
 THREADS = {name: asked.threads for name, asked in SETTINGS.resources}
 RESOURCES = {
-    name: asked.model_dump(exclude={"threads"}) for name, asked in SETTINGS.resources
+    name: asked.model_dump(exclude={"threads", "mem_mb", "runtime"})
+    | {kind: growing(getattr(asked, kind)) for kind in ("mem_mb", "runtime")}
+    for name, asked in SETTINGS.resources
 }
+LOCK = ExitStack()
+
+# Every command ends when this process is killed: exec makes it a child of this process, which it recognises.
+shell.prefix(f"exec env TSEG_DRIVER={os.getpid()} ")
+
+
+# Snakemake's own lock outlives a killed process; the profiles switch it off.
+onstart:
+    folder = Path(SETTINGS.results_dir)
+    try:
+        LOCK.enter_context(
+            exclusive(folder / ".snakemake.lock", "runs this workflow")
+        )
+    except ValueError as error:
+        raise WorkflowError(str(error)) from None
+    executor = workflow.scheduler._executor
+    if type(executor).__module__ == "snakemake_executor_plugin_slurm":
+        use_slurm(executor, folder / ".slurm_run")
 
 
 # Wildcards stay out of these: Snakemake would not constrain them.
