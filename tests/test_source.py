@@ -122,6 +122,11 @@ def test_an_edit_concerns_what_uses_it_and_nothing_else(package: Path, file: str
     assert concerned(package, file, definition, edited) == EDITED[file, definition]
 
 
+def test_a_name_of_another_library_counts_where_it_is_used(package: Path) -> None:
+    before, after = "import SGD, AdamW, Optimizer", "import SGD, Adam as AdamW, Optimizer"
+    assert concerned(package, "training/run.py", before, after) == TRAININGS
+
+
 def test_each_choice_names_definitions_that_exist_and_that_its_command_uses() -> None:
     commands = {"format": "prepare", "supervision": "train", "image_encoder": "train", "text_encoder": "train"}
     for choice, definitions in code.ONLY_FOR.items():

@@ -45,9 +45,9 @@ def client(uri: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     return MlflowClient(uri)
 
 
-def train(uri: str, folder: Path, rows: range, *, resumed: bool = False, end: BaseException | None = None) -> None:
+def train(uri: str, folder: Path, rows: range, *, training: str = "same", end: BaseException | None = None) -> None:
     """Log the `rows` of a training, and write them to its history as a whole training does."""
-    with tracking.tracked(uri, "voc", "voc-mpa/seed0", SETTINGS, folder, resumed=resumed) as log:
+    with tracking.tracked(uri, "voc", "voc-mpa/seed0", SETTINGS, folder, training) as log:
         for iteration in rows:
             log({"loss": 1 / iteration}, iteration)
         if end:
@@ -83,7 +83,7 @@ def test_a_resumed_training_goes_on_in_its_run_and_logs_no_step_twice(
     with pytest.raises(SystemExit):
         train(uri, tmp_path, range(1, 8), end=SystemExit(75))
     first = run_of(client, tmp_path).info.run_id
-    train(uri, tmp_path, range(5, 11), resumed=True)  # from its checkpoint
+    train(uri, tmp_path, range(5, 11))  # from its checkpoint
     assert run_of(client, tmp_path).info.run_id == first
     assert run_of(client, tmp_path).info.status == "FINISHED"
     assert steps(client, tmp_path) == list(range(1, 11))
@@ -93,12 +93,13 @@ def test_a_training_that_starts_anew_closes_the_run_that_was_killed(
     uri: str, client: MlflowClient, tmp_path: Path
 ) -> None:
     tracker = tracking.Tracker(uri, tmp_path)  # killed by -9: it never ends
-    tracker.describe("voc", "voc-mpa/seed0", SETTINGS)
+    tracker.describe("voc", "voc-mpa/seed0", SETTINGS, "killed")
     tracker.log({"loss": 1.0}, 1)
     assert tracker._write()
     killed = run_of(client, tmp_path).info.run_id
     train(uri, tmp_path, range(1, 3))
     assert run_of(client, tmp_path).info.run_id != killed
+    assert steps(client, tmp_path) == [1, 2]
     assert client.get_run(killed).info.status == "KILLED"
 
 
@@ -113,15 +114,33 @@ def test_a_store_that_is_away_for_a_moment_misses_nothing(
         return MlflowClient(address)
 
     monkeypatch.setattr(tracking, "_client", away)
-    with pytest.warns(UserWarning, match=r"MLflow store .*: locked; the run is tried again"):
+    with pytest.warns(UserWarning, match=r"MLflow store .*: locked; trying again"):
         train(uri, tmp_path, range(1, 4))
     assert steps(client, tmp_path) == [1, 2, 3]
+
+
+def test_a_write_of_which_only_a_part_arrived_is_completed_without_doubled_steps(
+    uri: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter([True])
+    log_batch = MlflowClient.log_batch
+
+    def half(self: MlflowClient, run_id: str, metrics: Any = (), **given: Any) -> None:
+        if metrics and next(failures, False):
+            log_batch(self, run_id, metrics[: len(metrics) // 2])
+            raise TimeoutError
+        log_batch(self, run_id, metrics, **given)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", half)
+    with pytest.warns(UserWarning, match="trying again"):
+        train(uri, tmp_path, range(1, 9))
+    assert steps(client, tmp_path) == list(range(1, 9))
 
 
 def test_a_run_that_the_store_did_not_take_is_logged_from_its_history_by_an_evaluation(
     uri: str, client: MlflowClient, tmp_path: Path
 ) -> None:
-    with pytest.warns(UserWarning, match="at the latest logged by its evaluations") as found:
+    with pytest.warns(UserWarning, match="the evaluations of its model log the run") as found:
         train("http://127.0.0.1:9", tmp_path, range(1, 6))
     assert len(found) == 1
     for number in range(2):
@@ -143,7 +162,7 @@ def test_a_long_parameter_is_cut_and_that_is_said(
 
 
 def test_without_a_store_nothing_is_written(tmp_path: Path) -> None:
-    with tracking.tracked(None, "voc", "voc-mpa/seed0", SETTINGS, tmp_path, resumed=False) as log:
+    with tracking.tracked(None, "voc", "voc-mpa/seed0", SETTINGS, tmp_path, "same") as log:
         log({"loss": 1.0}, 1)
     tracking.log_evaluation(None, tmp_path, {"mIoU": 0.5}, prefix="")
     assert not list(tmp_path.iterdir())

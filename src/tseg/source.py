@@ -83,14 +83,19 @@ def _read(module: str) -> Module:
     tree = _Essence().visit(ast.parse(_path(module).read_text(encoding="utf-8")))
     definitions: dict[str, list[ast.stmt]] = {REST: []}
     for statement in tree.body:
-        if not isinstance(statement, ast.ImportFrom):
+        if isinstance(statement, ast.ImportFrom):
+            # A name of another library is a definition; one of the package leads to its own.
+            for alias in () if _is_own(statement) else statement.names:
+                one = ast.ImportFrom(statement.module, [alias], statement.level)
+                definitions[alias.asname or alias.name] = [one]
+        else:
             for name in _defined(statement) or [REST]:
                 definitions.setdefault(name, []).append(statement)
+    functions = {statement.name for statement in tree.body if isinstance(statement, ast.FunctionDef)}
     registered = [
-        name
-        for name, statements in definitions.items()
-        for decorator in [each for first in statements[:1] for each in getattr(first, "decorator_list", [])]
-        if _called(decorator) in definitions
+        statement.name
+        for statement in tree.body
+        if isinstance(statement, ast.FunctionDef) and functions & {*map(_called, statement.decorator_list)}
     ]
     return Module(definitions, dict(_imported(tree)), frozenset(registered))
 
@@ -107,6 +112,15 @@ class _Essence(ast.NodeTransformer):
             node.exc = node.exc.func
         return self.generic_visit(node)
 
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.AST:
+        self.generic_visit(node)
+        # Versions of Python quote f-strings differently.
+        return ast.Tuple([ast.Constant("f-string"), *node.values], ast.Load())
+
+    def visit_FormattedValue(self, node: ast.FormattedValue) -> ast.AST:
+        self.generic_visit(node)
+        return ast.Tuple([node.value, ast.Constant(node.conversion), node.format_spec or ast.Constant("")], ast.Load())
+
     def visit_keyword(self, node: ast.keyword) -> ast.AST | None:
         return None if node.arg == "help" else self.generic_visit(node)
 
@@ -118,7 +132,14 @@ def _defined(statement: ast.stmt) -> list[str]:
     if isinstance(statement, ast.Assign | ast.AnnAssign | ast.AugAssign):
         targets = statement.targets if isinstance(statement, ast.Assign) else [statement.target]
         return [node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name)]
+    if isinstance(statement, ast.Import) and not statement.names[0].name.startswith(f"{ROOT.name}."):
+        return [alias.asname or alias.name.partition(".")[0] for alias in statement.names]
     return []
+
+
+def _is_own(statement: ast.ImportFrom) -> bool:
+    """Whether it imports from the package."""
+    return (statement.module or "").partition(".")[0] == ROOT.name
 
 
 def _called(decorator: ast.expr) -> str | None:
@@ -130,7 +151,7 @@ def _called(decorator: ast.expr) -> str | None:
 def _imported(tree: ast.AST) -> Iterator[tuple[str, str]]:
     """The names that `from tseg... import ...` binds anywhere in `tree`, each with what it is."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == ROOT.name:
+        if isinstance(node, ast.ImportFrom) and _is_own(node):
             yield from ((alias.asname or alias.name, f"{node.module}.{alias.name}") for alias in node.names)
 
 

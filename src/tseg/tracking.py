@@ -79,35 +79,40 @@ class Tracker:
         self.uri, self.path = uri, model_dir / RUN_FILE
         self.note: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
         self._queue: list[tuple[str, float, int, int]] = []  # name, value, milliseconds, iteration
-        self._logged = -1  # the last iteration in the store, once it is known
+        self._logged: set[int] | None = None  # iterations in the store, once they are known
         self._status = RUNNING
         self._next = time.monotonic() + SECONDS_BETWEEN_WRITES
         self._warned = False
 
-    def describe(self, experiment: str, name: str, settings: Mapping[str, Any]) -> None:
-        """Begin a new run, with its settings as parameters and the git revision as a tag."""
-        if self.uri is None:
+    def describe(self, experiment: str, name: str, settings: Mapping[str, Any], training: str) -> None:
+        """Begin a new run, with its settings as parameters and the git revision as a tag, unless it is of `training`.
+
+        `training` identifies what is trained: a training that was interrupted goes on in its run.
+        """
+        if self.uri is None or self.note.get("training") == training:
             return
-        replaced = self.note.get("run_id") if not self.note.get("complete") else None
         params = {key: str(value) for key, value in _flat(settings).items()}
         for key, value in params.items():
             if len(value) > MAX_VALUE:
                 print(f"MLflow: parameter {key} cut to {MAX_VALUE:,} of {len(value):,} characters; config.yaml has all")
         self.note = {
+            "training": training,
             "experiment": experiment,
             "name": name[:MAX_NAME],
             "params": {key[:MAX_NAME]: value[:MAX_VALUE] for key, value in params.items()},
             "tags": {"git_revision": _git_revision()},
             "run_id": None,
+            "described": False,
             "complete": False,
-            "replaced": replaced,
+            "replaced": None if self.note.get("complete") else self.note.get("run_id"),
         }
         self._save()
 
     def log(self, metrics: Mapping[str, float], iteration: int = 0) -> None:
         """Queue the values of `metrics` at `iteration`; the queue is written every few seconds.
 
-        MLflow's metric names allow neither + nor =: `refcoco+` becomes `refcocoplus`, and = becomes a dash.
+        Of an iteration that the store has, nothing is written again. MLflow's metric names allow neither + nor =:
+        `refcoco+` becomes `refcocoplus`, and = becomes a dash.
         """
         now = int(time.time() * 1000)
         self._queue += [(_metric_name(key), float(value), now, iteration) for key, value in metrics.items()]
@@ -127,31 +132,30 @@ class Tracker:
         if self.uri is None or not self.note:
             return True
         try:
-            self._offer(self.uri)
+            self._offer(_client(self.uri))
         except Exception as error:
             if not self._warned:
-                later = "the run is tried again, and at the latest logged by its evaluations"
-                warnings.warn(f"MLflow store {self.uri}: {error}; {later}", stacklevel=2)
+                later = "trying again; at the latest, the evaluations of its model log the run"
+                reason = str(error).partition("\n")[0]  # SQLAlchemy adds its statement
+                warnings.warn(f"MLflow store {self.uri}: {reason}; {later}", stacklevel=2)
             self._warned = True
+            self._logged = None  # a part may have been taken
             return False
         return True
 
-    def _offer(self, uri: str) -> None:
+    def _offer(self, client: Any) -> None:
         from mlflow.entities import Metric
 
-        client = _client(uri)
-        if self.note["run_id"] is None:
-            self._open(client)
+        self._open(client)
         run_id = self.note["run_id"]
-        if self._logged < 0:
-            # An interrupted training logs again what it does again, and only what the store lacks is logged.
-            self._logged = max((row.step for row in client.get_metric_history(run_id, "loss")), default=0)
+        if self._logged is None:
+            self._logged = {point.step for point in client.get_metric_history(run_id, "loss")}
             if self._status == RUNNING:
                 client.update_run(run_id, RUNNING)
-        metrics = [Metric(*values) for values in self._queue if not 0 < values[3] <= self._logged]
-        for first in range(0, len(metrics), 1000):  # the limit of one request
-            client.log_batch(run_id, metrics[first : first + 1000])
-        self._logged = max([self._logged, *(values[3] for values in self._queue)])
+        new = [values for values in self._queue if values[3] == 0 or values[3] not in self._logged]
+        for first in range(0, len(new), 1000):  # the limit of one request
+            client.log_batch(run_id, [Metric(*values) for values in new[first : first + 1000]])
+        self._logged |= {values[3] for values in new}
         self._queue.clear()
         if self._status != RUNNING:
             client.set_terminated(run_id, self._status)
@@ -159,19 +163,23 @@ class Tracker:
             self._save()
 
     def _open(self, client: Any) -> None:
-        """Create the run, and close the unfinished one that it replaces."""
+        """Create the run with its parameters, if that is not done, and close the unfinished run that it replaces."""
         from mlflow.entities import Param
 
-        if self.note["replaced"]:
-            client.set_terminated(self.note["replaced"], KILLED)
-        found = client.get_experiment_by_name(self.note["experiment"])
-        experiment_id = found.experiment_id if found else client.create_experiment(self.note["experiment"])
-        run = client.create_run(experiment_id, run_name=self.note["name"], tags=self.note["tags"])
-        params = [Param(key, value) for key, value in self.note["params"].items()]
-        for first in range(0, len(params), 100):  # the limit of one request
-            client.log_batch(run.info.run_id, params=params[first : first + 100])
-        self.note |= {"run_id": run.info.run_id, "replaced": None}
-        self._save()
+        if self.note["run_id"] is None:
+            if self.note["replaced"]:
+                client.set_terminated(self.note["replaced"], KILLED)
+            found = client.get_experiment_by_name(self.note["experiment"])
+            experiment_id = found.experiment_id if found else client.create_experiment(self.note["experiment"])
+            run = client.create_run(experiment_id, run_name=self.note["name"], tags=self.note["tags"])
+            self.note |= {"run_id": run.info.run_id, "replaced": None}
+            self._save()
+        if not self.note["described"]:
+            params = [Param(key, value) for key, value in self.note["params"].items()]
+            for first in range(0, len(params), 100):  # the limit of one request
+                client.log_batch(self.note["run_id"], params=params[first : first + 100])
+            self.note["described"] = True
+            self._save()
 
     def _save(self) -> None:
         write_json(self.path, self.note)
@@ -179,15 +187,14 @@ class Tracker:
 
 @contextmanager
 def tracked(
-    uri: str | None, experiment: str, name: str, settings: Mapping[str, Any], model_dir: Path, *, resumed: bool
+    uri: str | None, experiment: str, name: str, settings: Mapping[str, Any], model_dir: Path, training: str
 ) -> Generator[Callable[[Mapping[str, float], int], None]]:
     """Yield a function that logs metrics at an iteration to the run of a training, and close the run at the end.
 
-    With `resumed`, the run of the interrupted training goes on.
+    For `training` see `Tracker.describe`.
     """
     tracker = Tracker(uri, model_dir)
-    if not (resumed and tracker.note):
-        tracker.describe(experiment, name, settings)
+    tracker.describe(experiment, name, settings, training)
     try:
         yield tracker.log
     except (SystemExit, KeyboardInterrupt):
@@ -204,6 +211,8 @@ def log_evaluation(uri: str | None, model_dir: Path, metrics: Mapping[str, float
 
     A run that the store did not take during its training is first logged from the model's history.csv.
     """
+    if uri is None:
+        return
     with exclusive(model_dir / ".mlflow.lock", "logs this model to MLflow", wait=True):
         tracker = Tracker(uri, model_dir)
         history = model_dir / "history.csv"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 
@@ -75,6 +76,10 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Cl
     folder = tmp_path_factory.mktemp("cluster")
     with cluster(folder / "slurm", min_job_age=2) as environment:
         yield lambda *given: Cluster(environment, folder / f"project{len(list(folder.iterdir()))}", *given)
+    # What a node that really failed would not leave behind.
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(folder) in word for word in process.info["cmdline"] or ()):
+            process.kill()
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,8 @@ def write_project(folder: Path, iterations: int) -> None:
     for training in settings["training"].values():
         training["iterations"] = dict.fromkeys(settings["datasets"], iterations)
     for name, content in {"config": settings, "experiments": experiments | {"figures": {}}}.items():
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content).replace(f"{folder}/", ""))
+        text = yaml.safe_dump(content, allow_unicode=True, width=10_000)
+        (folder / f"{name}.yaml").write_text(text.replace(f"{folder}/", ""), encoding="utf-8")
 
 
 def results_of(folder: Path) -> dict[str, bytes]:

@@ -12,7 +12,10 @@ def squeue(*arguments):
 
 
 class Ended(dict):
-    """States of jobs by id. A job that squeue has forgotten has ended; whether its output is there says how."""
+    """States of jobs by id. A job that squeue has forgotten has ended; whether its output is there says how.
+
+    An earlier output is removed before the job is submitted.
+    """
 
     def __contains__(self, job):
         return True
@@ -42,6 +45,15 @@ def use_slurm(executor, note):
             states, seconds = await query(*arguments)
             return states if states is None else Ended(states), seconds
 
+        submit = executor.run_job
+
+        def remove_output_and_submit(job):
+            for each in job.jobs if job.is_group() else [job]:
+                for file in each.output:
+                    Path(file).unlink(missing_ok=True)
+            submit(job)
+
+        executor.run_job = remove_output_and_submit
         plugin.query_job_status = query_all
         plugin.is_query_tool_available = lambda tool: tool != "sacct"
     name = note.read_text() if note.exists() else ""

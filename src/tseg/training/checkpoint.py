@@ -1,5 +1,6 @@
 """`last.ckpt`: the state from which an interrupted training resumes, and `previous.ckpt`, the one before it."""
 
+import os
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -41,7 +42,7 @@ def save_checkpoint(path: Path, fingerprint: str, parts: Mapping[str, Part], pro
     with atomic_write(path) as partial:
         torch.save({"fingerprint": fingerprint, **progress._asdict(), **state}, partial)
         if path.exists():
-            path.replace(_previous(path))
+            _keep(path)
 
 
 def load_checkpoint(path: Path, fingerprint: str, parts: Mapping[str, Part]) -> Progress:
@@ -78,6 +79,18 @@ def remove_checkpoints(path: Path) -> None:
     """Remove `path` and the checkpoint before it."""
     for each in (path, _previous(path)):
         each.unlink(missing_ok=True)
+
+
+def _keep(path: Path) -> None:
+    """Make `path` the previous checkpoint too. It stays in place until the new one replaces it."""
+    link = path.with_name(f".{path.name}.link")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without hard links
+        path.replace(_previous(path))
+    else:
+        link.replace(_previous(path))
 
 
 def _previous(path: Path) -> Path:

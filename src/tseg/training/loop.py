@@ -96,10 +96,11 @@ def optimise(
                 warned = True
                 warnings.warn(f"iteration {iteration}: {EMPTY_MASKS}", stacklevel=2)
             due |= len(history) % LOGGED_PER_CHECKPOINT == 0
-        if due or stop():
+        signal = stop()
+        if due or signal:
             save_checkpoint(checkpoint, fingerprint, parts, Progress(iteration, history, losses))
             saved = time.monotonic()
-        if signal := stop():
+        if signal:
             saved_as = f"iteration {iteration} is saved in {checkpoint}"
             print(f"{signal}: {saved_as}; the same command goes on from there", file=sys.stderr)
             raise Interrupted

@@ -29,7 +29,7 @@ from tseg.model.tseg import TSEG, load_model, save_model
 from tseg.model.weights import MissingWeightsError
 from tseg.provenance import EncoderProvenance, ModelProvenance, RecordsProvenance
 from tseg.records import read_records
-from tseg.settings.code import train_code
+from tseg.settings.code import code_of, train_code
 from tseg.settings.encodings import crop_views
 from tseg.settings.run_schema import RunModelSettings, RunSettings, RunTrainingSettings
 from tseg.settings.schema import LanguageModelSettings, OptimizerSettings
@@ -91,34 +91,38 @@ def train_run(
     # A student has learnt from all images of its teacher.
     seen.append(read_records_images(Path(run.records)) if run.teacher else list_images(records, trained_on.dataset))
     checkpoint = output / "last.ckpt"
-    name, settings = f"{run.run}/seed{seed}", run.model_dump() | {"seed": seed}
-    with (
-        exclusive(output / ".lock", "trains this run", wait=True),
-        stop_requests() as stop,
-        tracked(tracking_uri, run.dataset, name, settings, output, resumed=checkpoint.exists()) as log,
-    ):
+    with exclusive(output / ".lock", "trains this run", wait=True), stop_requests() as stop:
         torch.manual_seed(seed)
         model = (model or build_model(run.model, list(records["expression"]))).to(device)
         for loss in model.text_encoder.losses(list(dict.fromkeys(records["expression"]))):
             print(f"{run.run}: warning: {loss}")
         tokens = _open_tokens(run, model, patches, texts)
-        history = _train(
-            run,
-            model,
-            records,
-            tokens,
-            pseudo_labels,
-            provenance,
-            num_workers=num_workers,
-            checkpoint=checkpoint,
-            checkpoint_seconds=60 * checkpoint_minutes,
-            log=lambda row: log({key: row[key] for key in LOGGED}, int(row["iteration"])),
-            stop=stop,
-        )
-        with atomic_write(output / "history.csv") as partial_file:
-            pd.DataFrame(history).to_csv(partial_file, index=False)
-        write_images(output / IMAGES_FILE, pd.concat(seen))
-        save_model(output / "model.safetensors", model, run.model.model_dump(), provenance)
+        fingerprint = _fingerprint(run, model, records, provenance, pseudo_labels, bool(tokens))
+        name, settings = f"{run.run}/seed{seed}", run.model_dump() | {"seed": seed}
+        with tracked(tracking_uri, run.dataset, name, settings, output, fingerprint) as log:
+
+            def log_row(row: dict[str, float]) -> None:
+                log({key: row[key] for key in LOGGED}, int(row["iteration"]))
+
+            history = _train(
+                run,
+                model,
+                records,
+                tokens,
+                provenance,
+                num_workers=num_workers,
+                checkpoint=checkpoint,
+                checkpoint_seconds=60 * checkpoint_minutes,
+                fingerprint=fingerprint,
+                log=log_row,
+                stop=stop,
+            )
+            for row in history:  # those that were not yet in the store when a training was killed
+                log_row(row)
+            with atomic_write(output / "history.csv") as partial_file:
+                pd.DataFrame(history).to_csv(partial_file, index=False)
+            write_images(output / IMAGES_FILE, pd.concat(seen))
+            save_model(output / "model.safetensors", model, run.model.model_dump(), provenance)
         remove_checkpoints(checkpoint)
 
 
@@ -312,7 +316,6 @@ def _train(
     model: TSEG,
     records: pd.DataFrame,
     tokens: dict[str, Tokens],
-    pseudo_labels: Path | None,
     provenance: ModelProvenance,
     **execution: Any,
 ) -> History:
@@ -333,17 +336,22 @@ def _train(
         iterations=settings.iterations,
         seed=provenance.seed,
         precision=getattr(torch, settings.precision),
-        fingerprint=_fingerprint(run, model, records, provenance, pseudo_labels),
         **execution,
     )
 
 
 def _fingerprint(
-    run: RunSettings, model: TSEG, records: pd.DataFrame, provenance: ModelProvenance, pseudo_labels: Path | None
+    run: RunSettings,
+    model: TSEG,
+    records: pd.DataFrame,
+    provenance: ModelProvenance,
+    pseudo_labels: Path | None,
+    has_tokens: bool,
 ) -> str:
     """Hash everything that determines the training. A checkpoint with another hash is not resumed."""
     device = model.log_tau.device.type
-    described = f"{run.model_dump_json()} {provenance.to_json()} {train_code(run)} {device}"
+    code = train_code(run) + (code_of("encode") if has_tokens else "")
+    described = f"{run.model_dump_json()} {provenance.to_json()} {code} {device}"
     fingerprint = hashlib.sha256(described.encode())
     fingerprint.update((pseudo_labels or Path(run.records)).read_bytes() + "\n".join(records["record_id"]).encode())
     for weight in model.state_dict().values():
