@@ -12,6 +12,7 @@ NEUTRAL = {
     "tseg.progress",
     "tseg.settings.code",
     "tseg.settings.validation",
+    "tseg.source",
     "tseg.tracking",
     "tseg.training.checkpoint",
     "tseg.training.interruption",
