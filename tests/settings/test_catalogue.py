@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tseg.settings.catalogue import Catalogue, FilesSource, ShapesSource, SourceFile, check_sources
+from tseg.settings.catalogue import Catalogue, FilesSource, ShapesSource, SourceFile, check_sources, content_of
 from tseg.settings.schema import Settings
 from tseg.settings.validation import parse
 
@@ -111,3 +111,16 @@ def test_the_catalogue_has_every_source_of_a_scale_and_a_misspelt_one_is_named(
     values["datasets"]["refcoco"]["sources"] = ["refcocco"]
     with pytest.raises(ValueError, match=r"datasets\.refcoco\.sources: .* no source 'refcocco'; did you mean refcoco"):
         check_sources(parse(Settings, values, "test"), catalogue)
+
+
+def test_a_mirror_or_a_licence_changes_no_content_but_a_checksum_does(published: dict[str, FilesSource]) -> None:
+    source = published["voc2012"]
+    (name, file), *_ = source.files.items()
+
+    def changed(**fields: Any) -> dict[str, Any]:
+        return content_of(source.model_copy(update={"files": source.files | {name: file.model_copy(update=fields)}}))
+
+    assert changed(urls=[*file.urls, "https://mirror.example/a.tar"], also_called=["b.tar"]) == content_of(source)
+    assert content_of(source.model_copy(update={"licence": "another"})) == content_of(source)
+    assert changed(checksum=f"md5:{'0' * 32}") != content_of(source)
+    assert "urls" not in str(content_of(source))

@@ -351,3 +351,13 @@ def test_local_weights_are_inputs_of_what_reads_them(make_plan: MakePlan, tmp_pa
     assert plan.encoder_weights("phrasecut-mpa") == [str(file) for file in files]
     text["weights"] = "on/the-hub"
     assert make_plan({"{method}": {}}, language_model=text).encoder_weights("phrasecut-mpa") == []
+
+
+def test_what_concerns_other_splits_is_no_setting_of_a_split(make_plan: MakePlan) -> None:
+    datasets = yaml.safe_load((CONFIG / "config.yaml").read_text())["datasets"]
+    rows = {"TSEG": {"method": "TSEG"}}
+    before = make_plan(rows, datasets=datasets).prepare_settings("phrasecut", "train")
+    datasets["phrasecut"] |= {"evaluation": "test", "published": {"test": {"expressions": 5, "images": 5}}}
+    assert make_plan(rows, datasets=datasets).prepare_settings("phrasecut", "train") == before
+    datasets["phrasecut"]["published"]["train"] = {"expressions": 5, "images": 5}
+    assert make_plan(rows, datasets=datasets).prepare_settings("phrasecut", "train") != before

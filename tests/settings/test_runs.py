@@ -9,6 +9,7 @@ import yaml
 from pydantic import PositiveFloat
 
 from tseg.model.pooling import POOLINGS, Pooling
+from tseg.settings import runs
 from tseg.settings.run_schema import PoolingSettings, RunSettings
 from tseg.settings.runs import REFINEMENTS, Evaluation, Refinement, make_run, pretraining_run, vary
 from tseg.settings.schema import Settings
@@ -181,6 +182,16 @@ def test_pretraining_has_the_architecture_of_the_run_that_starts_from_it() -> No
     boxes = pretraining_run(default(), "refcoco", varied)
     assert boxes.run == run.pretraining == "refcoco-boxes+embed_dim=32"
     assert boxes.model == run.model
+
+
+def test_a_very_long_name_is_cut_and_stays_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "MAX_NAME", 60)
+    keys = [f"training.weak.optimizer.{key}" for key in ("learning_rate", "weight_decay", "poly_power", "warmup")]
+    varied = [dict.fromkeys(keys, number) for number in (24, 48)]
+    first, second = (make_run(default(), "phrasecut", "weak", MPA, each).run for each in varied)
+    assert len(first) == len(second) == 60
+    assert first != second
+    assert first.startswith("phrasecut-mpa+learning_rate=24+")
 
 
 def test_an_evaluation_is_named_by_what_differs() -> None:

@@ -88,6 +88,15 @@ def test_a_second_run_has_nothing_to_do(finished):
     assert "Nothing to be done" in (again := run(folder, settings, "--dry-run")).stdout + again.stderr
 
 
+def test_files_of_another_time_and_the_same_content_make_nothing_again(finished):
+    folder, settings = finished
+    files = [*folder.glob("results/runs/*/seed0/model.safetensors"), *folder.glob("data/records/*/*.parquet")]
+    assert max(file.stat().st_size for file in files) > 1e6  # Snakemake's default compares the times of such files
+    for file in files:
+        file.touch()
+    assert planned(folder, settings, "") == set()
+
+
 def test_the_report_shows_tables_and_figures(finished):
     folder, settings = finished
     report = folder / "report.html"
@@ -128,6 +137,27 @@ def test_another_image_encoder_is_checked_and_retrains_only_its_runs(finished):
     trained = {path.split("/")[1] for path in again if path.endswith("model.safetensors")}
     assert trained == {path.parts[-3] for path in folder.glob("results/runs/refcoco+-*/seed0/model.safetensors")}
     assert len([path for path in again if path.startswith("encoders/")]) == 3  # one for each supervision
+
+
+def test_settings_that_do_not_concern_records_prepare_none_again(finished):
+    folder, settings = finished
+    changed = copy.deepcopy(settings)
+    changed["datasets"]["refcoco+"]["published"] = {"test": {"expressions": 5, "images": 5}}
+    assert planned(folder, changed, "") == set()
+
+
+def test_a_table_of_200_kilobytes_is_written(finished):
+    folder, settings = finished
+    experiments = yaml.safe_load((folder / "experiments.yaml").read_text())
+    experiments["tables"]["table3"]["note"] = "long " * 40_000
+    (folder / "long.yaml").write_text(yaml.safe_dump(experiments))
+    changed = settings | {"experiments": f"{folder}/long.yaml"}
+    ends = (".csv", ".md", ".tex", ".html", ".json", "_detail.csv")
+    assert planned(folder, changed) == {f"table3{end}" for end in ends}
+    done = run(folder, changed, "--", f"{folder}/results/table3.csv")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "long long" in (folder / "results/table3.md").read_text()
+    assert run(folder, settings, "--", f"{folder}/results/table3.csv").returncode == 0
 
 
 def test_another_caption_draws_its_figure_again(finished):

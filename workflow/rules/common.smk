@@ -8,6 +8,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from tseg.locks import exclusive
+from tseg.settings.catalogue import content_of
 from tseg.settings.code import code_of, predict_code, prepare_code, train_code
 from tseg.settings.plan import Plan
 from tseg.settings.runs import REFINEMENTS
@@ -34,6 +35,7 @@ RESOURCES = {
 }
 LOCK = ExitStack()
 
+# JSON reaches a command by standard input (<<<): an argument holds at most 128 kB.
 # Every command ends when this process is killed: exec makes it a child of this process, which it recognises.
 shell.prefix(f"exec env TSEG_DRIVER={os.getpid()} ")
 

@@ -8,9 +8,7 @@ rule fetch:
         "../envs/tseg.yml"
     params:
         code=lambda wildcards: PLAN.fetch_code(wildcards.source),
-        settings=lambda wildcards: as_json(
-            PLAN.catalogue[wildcards.source].model_dump(mode="json")
-        ),
+        settings=lambda wildcards: as_json(content_of(PLAN.catalogue[wildcards.source])),
         catalogue=SETTINGS.sources,
         dir=subpath(output[0], parent=True),
     shell:
@@ -35,11 +33,11 @@ rule prepare:
     params:
         code=lambda wildcards: prepare_code(SETTINGS.datasets[wildcards.dataset]),
         settings=lambda wildcards: as_json(
-            SETTINGS.datasets[wildcards.dataset].model_dump(mode="json")
+            PLAN.prepare_settings(wildcards.dataset, wildcards.split)
         ),
     shell:
-        "tseg prepare {wildcards.dataset:q} {wildcards.split:q} --settings {params.settings:q} "
-        "--threads {threads} --output {output.records:q} > {log:q} 2>&1"
+        "tseg prepare {wildcards.dataset:q} {wildcards.split:q} --settings - "
+        "--threads {threads} --output {output.records:q} <<< {params.settings:q} > {log:q} 2>&1"
 
 
 rule describe:
@@ -120,5 +118,5 @@ rule encode:
         settings=lambda wildcards: PLAN.encodings[wildcards.encoding].model_dump_json(),
         device=device("encode"),
     shell:
-        "tseg encode --settings {params.settings:q} --device {params.device} --threads {threads} "
-        "--output {output:q} > {log:q} 2>&1"
+        "tseg encode --settings - --device {params.device} --threads {threads} "
+        "--output {output:q} <<< {params.settings:q} > {log:q} 2>&1"

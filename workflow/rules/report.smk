@@ -33,7 +33,8 @@ rule tabulate:
         code=code_of("tabulate"),
         layout=lambda wildcards: PLAN.layout(wildcards.table).model_dump_json(),
     shell:
-        "tseg tabulate --layout {params.layout:q} --published {input.published:q} --output {output.csv:q} > {log:q} 2>&1"
+        "tseg tabulate --layout - --published {input.published:q} --output {output.csv:q} "
+        "<<< {params.layout:q} > {log:q} 2>&1"
 
 
 rule draw:
@@ -88,4 +89,4 @@ rule draw_curves:
         code=code_of("draw.curves"),
         panels=lambda wildcards: as_json(PLAN.panels(wildcards.table)),
     shell:
-        "tseg draw curves {input:q} --panels {params.panels:q} --output {output:q} > {log:q} 2>&1"
+        "tseg draw curves {input:q} --panels - --output {output:q} <<< {params.panels:q} > {log:q} 2>&1"

@@ -32,7 +32,7 @@ rule check:
             PLAN.encoders[RUN_OF_ENCODERS[wildcards.encoders]].model_dump(mode="json")
         ),
     shell:
-        "tseg check --encoders {params.encoders:q} --output {output:q} > {log:q} 2>&1"
+        "tseg check --encoders - --output {output:q} <<< {params.encoders:q} > {log:q} 2>&1"
 
 
 rule configure:
@@ -55,7 +55,7 @@ rule configure:
             PLAN.runs[wildcards.run].model_dump(mode="json")
         ),
     shell:
-        "tseg configure --settings {params.settings:q} --output {output:q} > {log:q} 2>&1"
+        "tseg configure --settings - --output {output:q} <<< {params.settings:q} > {log:q} 2>&1"
 
 
 rule train:

@@ -1,5 +1,6 @@
 """Options and helpers that sub-commands share."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,10 +29,10 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1
 
 
 def parse_text(schema: Any, text: str, origin: str) -> Any:
-    """Parse YAML `text` into `schema`. Raises ValueError that names `origin`."""
+    """Parse YAML `text`, or standard input for `-`, into `schema`. Raises ValueError that names `origin`."""
     from tseg.settings.validation import load_yaml, parse
 
-    return parse(schema, load_yaml(text, origin), origin)
+    return parse(schema, load_yaml(sys.stdin.read() if text == "-" else text, origin), origin)
 
 
 def read_settings(schema: Any, path: Path) -> Any:

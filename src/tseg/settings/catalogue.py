@@ -1,6 +1,6 @@
 """The schema of config/sources.yaml: every source of data and weights, its files, their addresses and checksums."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
@@ -57,6 +57,13 @@ def _not_downloads(name: str) -> str:
     if name == "downloads":
         raise ValueError("raw/downloads is reserved for the downloaded files; give the source another name")
     return name
+
+
+def content_of(source: ShapesSource | FilesSource) -> dict[str, Any]:
+    """What decides the files of a source, as JSON has it: not where they come from, nor what is said of them."""
+    described = {"title", "page", "licence", "citation"}
+    places = {"files": {"__all__": {"urls", "also_called"}}}
+    return source.model_dump(mode="json", exclude=dict.fromkeys(described, True) | places)
 
 
 Source = Annotated[ShapesSource | FilesSource, Field(discriminator="kind")]

@@ -271,6 +271,13 @@ class Plan:
     def _cell_summaries(self, cell: Cell) -> list[str]:
         return [self.cell_file(cell, "scores", seed) for seed in self.settings.seeds]
 
+    def prepare_settings(self, dataset: str, split: str) -> dict[str, Any]:
+        """The settings of a data set that decide the records of a split, as JSON has them."""
+        settings = self.settings.datasets[dataset]
+        published = {name: counts for name, counts in settings.published.items() if name == split}
+        changed = {"train": split, "evaluation": split, "published": published}
+        return settings.model_copy(update=changed).model_dump(mode="json")
+
     def mask_code(self, run: str, evaluation: str, refinement: str) -> str:
         """The code that makes masks."""
         options = self.mask_options(run, evaluation, refinement)

@@ -1,5 +1,6 @@
 """A run is one training, with a name and complete settings. An evaluation is what a run is evaluated on, and how."""
 
+import hashlib
 from itertools import product
 from typing import Any, Literal, NamedTuple, cast, get_args
 
@@ -16,6 +17,8 @@ from tseg.settings.schema import (
 )
 from tseg.settings.validation import hint, parse
 
+MAX_NAME = 150
+"""Characters of a run's name. A folder's may have 255 bytes."""
 VARIED = ("model", "image_encoders", "language_model", "training")
 """Sections of the settings that a run may override. Options of its pooling are overridden separately."""
 OTHER_TRAININGS = ("training.weak.", "training.full.")
@@ -90,7 +93,7 @@ def make_run(
     if pooling:
         differing |= {f"options.{key}": value for key, value in pooling.changed_options().items()}
     suffix = "".join(f"+{key.rsplit('.', 1)[-1]}={_in_name(key, value)}" for key, value in differing.items())
-    return run.model_copy(update={"run": run.run + suffix})
+    return run.model_copy(update={"run": _short(run.run + suffix)})
 
 
 def _unnamed_run(
@@ -198,6 +201,11 @@ def _differing(settings: Settings, varied: dict[str, Any]) -> dict[str, Any]:
         if before != after:
             differing[key] = after
     return differing
+
+
+def _short(name: str) -> str:
+    """A run's name, as a folder can have it: of a very long one, the beginning and a hash."""
+    return name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 9]}+{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _in_name(key: str, value: Any) -> str:
