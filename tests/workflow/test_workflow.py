@@ -277,7 +277,7 @@ def test_training_survives_an_unreachable_store_and_warns_once(finished, tmp_pat
     command += ["--output", str(tmp_path), "--tracking", str(tmp_path / "tracking.json")]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("the run goes on untracked") == 1
+    assert done.stderr.count("the evaluations of its model log the run") == 1
     assert (tmp_path / "model.safetensors").exists()
 
 
