@@ -1,6 +1,7 @@
 """The note of the MLflow store, and runs in a store that may be away."""
 
 import contextlib
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,17 @@ def test_a_resumed_training_goes_on_in_its_run_and_logs_no_step_twice(
     assert run_of(client, tmp_path).info.run_id == first
     assert run_of(client, tmp_path).info.status == "FINISHED"
     assert steps(client, tmp_path) == list(range(1, 11))
+
+
+def test_a_row_that_is_logged_again_before_it_is_written_is_one_step(
+    uri: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.count(1_800_000_000)  # the store itself drops equal values of one millisecond
+    monkeypatch.setattr(tracking.time, "time", lambda: next(seconds))
+    with tracking.tracked(uri, "voc", "voc-mpa/seed0", SETTINGS, tmp_path, "same") as log:
+        for iteration in (1, 2, 1, 2, 3):
+            log({"loss": 1 / iteration}, iteration)
+    assert steps(client, tmp_path) == [1, 2, 3]
 
 
 def test_a_training_that_starts_anew_closes_the_run_that_was_killed(

@@ -78,7 +78,7 @@ class Tracker:
     def __init__(self, uri: str | None, model_dir: Path):
         self.uri, self.path = uri, model_dir / RUN_FILE
         self.note: dict[str, Any] = json.loads(self.path.read_text()) if self.path.exists() else {}
-        self._queue: list[tuple[str, float, int, int]] = []  # name, value, milliseconds, iteration
+        self._queue: dict[tuple[str, int], tuple[float, int]] = {}  # name, iteration to value, milliseconds
         self._logged: set[int] | None = None  # iterations in the store, once they are known
         self._status = RUNNING
         self._next = time.monotonic() + SECONDS_BETWEEN_WRITES
@@ -115,7 +115,7 @@ class Tracker:
         `refcoco+` becomes `refcocoplus`, and = becomes a dash.
         """
         now = int(time.time() * 1000)
-        self._queue += [(_metric_name(key), float(value), now, iteration) for key, value in metrics.items()]
+        self._queue |= {(_metric_name(key), iteration): (float(value), now) for key, value in metrics.items()}
         if time.monotonic() > self._next:
             self._next = time.monotonic() + (SECONDS_BETWEEN_WRITES if self._write() else SECONDS_AFTER_FAILURE)
 
@@ -152,10 +152,14 @@ class Tracker:
             self._logged = {point.step for point in client.get_metric_history(run_id, "loss")}
             if self._status == RUNNING:
                 client.update_run(run_id, RUNNING)
-        new = [values for values in self._queue if values[3] == 0 or values[3] not in self._logged]
+        new = [
+            (name, *value, iteration)
+            for (name, iteration), value in self._queue.items()
+            if iteration == 0 or iteration not in self._logged
+        ]
         for first in range(0, len(new), 1000):  # the limit of one request
             client.log_batch(run_id, [Metric(*values) for values in new[first : first + 1000]])
-        self._logged |= {values[3] for values in new}
+        self._logged |= {iteration for *_, iteration in new}
         self._queue.clear()
         if self._status != RUNNING:
             client.set_terminated(run_id, self._status)

@@ -27,8 +27,8 @@ def train(
 
     A killed training resumes from last.ckpt. SIGTERM, SIGUSR1 and Ctrl-C save
     it first and end with exit code 75, which means: run me again. On one
-    machine, the same command writes the same bytes. images.csv lists every image seen in training, so
-    that `tseg evaluate` can exclude it.
+    machine, the same command writes the same bytes. images.csv lists every
+    image seen in training, so that `tseg evaluate` can exclude it.
     """
     from tseg.model.device import select_device
     from tseg.settings.run_schema import RunSettings
