@@ -4,9 +4,9 @@ A record is one image and one expression, with a mask or a box if the data set h
 file holds, under the key `tseg`, its `tseg.provenance.Provenance` as JSON.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
 
 from tseg.files import atomic_write, require_file
-from tseg.progress import progress
+from tseg.parts import Parts, table_of
 from tseg.provenance import Provenance, RecordsProvenance
 
 RECORDS = pa.schema(
@@ -151,11 +151,31 @@ class RecordsWriter:
         self.writer.close()
 
 
-def images_of(records: pd.DataFrame, what: str) -> Iterator[tuple[str, pd.DataFrame, list[str]]]:
-    """Yield each image's file name, records and distinct expressions, under a progress bar labelled `what`."""
-    images = records.groupby("file_name", sort=False)
-    for file_name, of_image in progress(images, what, "images", images.ngroups):
-        yield str(file_name), of_image, list(dict.fromkeys(of_image["expression"]))
+class ImageRecords(NamedTuple):
+    """The records of one image."""
+
+    file_name: str
+    image_id: str
+    records: pd.DataFrame
+    expressions: list[str]
+    """Those of the records, each once."""
+
+
+def table_of_images(
+    records: pd.DataFrame,
+    rows_of: Callable[[ImageRecords], Iterable[Mapping[str, Any]]],
+    schema: pa.Schema,
+    *,
+    what: str,
+    parts: Parts | None = None,
+) -> pa.Table:
+    """The rows of all images of `records`; see `parts.table_of`."""
+    groups = records.groupby("file_name", sort=False)
+    images = (
+        ImageRecords(str(name), of_image["image_id"].iloc[0], of_image, list(dict.fromkeys(of_image["expression"])))
+        for name, of_image in groups
+    )
+    return table_of(images, rows_of, schema, what=what, unit="images", total=groups.ngroups, parts=parts)
 
 
 def encode_mask(mask: np.ndarray) -> str:

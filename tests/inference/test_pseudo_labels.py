@@ -25,7 +25,7 @@ def test_a_pseudo_label_is_the_mask_that_inference_would_give(records: pd.DataFr
     labelled = pseudo_label_records(records, predictions, RULES, 0.0)
     expected = mask_records(records, predictions, RULES).to_pandas().set_index("record_id")["mask"]
     for row in labelled.itertuples():
-        assert row.mask == expected[row.record_id] and row.ignore is None
+        assert row.mask == expected[row.record_id] and pd.isna(row.ignore)
         columns, rows = (np.flatnonzero(decode_mask(row.mask, row.height, row.width).any(axis=axis)) for axis in (0, 1))
         assert list(row.box) == [columns[0], rows[0], np.ptp(columns) + 1, np.ptp(rows) + 1]
 

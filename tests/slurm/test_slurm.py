@@ -52,20 +52,21 @@ class Cluster:
     def run(self, *command: str) -> str:
         return run(self.environment, *command)
 
-    def jobs(self, rule: str, state: str = "RUNNING") -> list[str]:
-        """The ids of the jobs of a rule."""
-        listed = self.run("squeue", "--noheader", f"--states={state}", "--format=%i %k").splitlines()
-        return [line.split()[0] for line in listed if f"rule_{rule}_" in f"{line}_"]
+    def trainings(self) -> list[str]:
+        """The jobs of trainings that iterate now."""
+        logs = (self.folder / "results/logs/train").glob("*.log")
+        iterating = [log.stem.replace("-seed", "_") for log in logs if "iterations/s" in log.read_text()]
+        listed = self.run("squeue", "--noheader", "--states=RUNNING", "--format=%i %k").splitlines()
+        return [
+            line.split()[0]
+            for line in listed
+            if any(line.endswith(f" rule_train_wildcards_{name}") for name in iterating)
+        ]
 
     def training(self) -> str:
         """Wait until a training iterates; return its job."""
-        log = self.folder / "results/logs/train"
-        wait_for(
-            lambda: self.jobs("train") and any("iterations/s" in file.read_text() for file in log.glob("*.log")),
-            f"training: {self.log()}",
-            240,
-        )
-        return self.jobs("train")[0]
+        wait_for(self.trainings, f"training: {self.log()}", 240)
+        return self.trainings()[0]
 
     def log(self) -> str:
         return (self.folder / "snakemake.log").read_text()

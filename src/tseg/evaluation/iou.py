@@ -1,13 +1,14 @@
 """Intersection over union (IoU) per record, and its summary (section 4.1, "Metrics")."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from tseg.evaluation.bootstrap import interval, resample
-from tseg.progress import progress
-from tseg.records import decode_mask
+from tseg.parts import Parts, table_of
+from tseg.records import SCORES, decode_mask
 
 PRECISION_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -19,7 +20,7 @@ def intersection_and_union(truth: np.ndarray, prediction: np.ndarray, ignore: np
     return int((truth & prediction).sum()), int((truth | prediction).sum())
 
 
-def score_records(records: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
+def score_records(records: pd.DataFrame, masks: pd.DataFrame, parts: Parts | None = None) -> pd.DataFrame:
     """Score masks against records, one row per record: record_id, image_id, intersection, union, iou and empty.
 
     Intersection and union are in pixels, without ignored ones; `empty` is True for an empty predicted mask. An empty
@@ -39,17 +40,21 @@ def score_records(records: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
             f"there are {len(masks)} masks, for {len(scored & set(predicted))} of the {len(records)} records to score; "
             "predict these records again"
         )
-    rows = []
-    columns = records[["record_id", "image_id", "mask", "ignore", "height", "width"]].to_numpy()
-    for record_id, image_id, mask, ignore, *size in progress(columns, "evaluate", "records"):
+
+    def rows_of(record: Sequence[Any]) -> list[dict[str, Any]]:
+        record_id, image_id, mask, ignore, *size = record
         prediction = decode_mask(predicted[record_id], *size)
-        intersection = union = iou = np.nan
+        intersection = union = iou = None
         if pd.notna(mask):
             ignored = decode_mask(ignore, *size) if pd.notna(ignore) else None
             intersection, union = intersection_and_union(decode_mask(mask, *size), prediction, ignored)
             iou = intersection / union if union else 0.0
-        rows.append((record_id, image_id, intersection, union, iou, not prediction.any()))
-    return pd.DataFrame(rows, columns=["record_id", "image_id", "intersection", "union", "iou", "empty"])
+        row = (record_id, image_id, intersection, union, iou, not prediction.any())
+        return [dict(zip(SCORES.names, row, strict=True))]
+
+    items = records[["record_id", "image_id", "mask", "ignore", "height", "width"]].to_numpy()
+    scores = table_of(items, rows_of, SCORES, what="evaluate", unit="records", total=len(items), parts=parts)
+    return scores.to_pandas()
 
 
 def summarise_records(scores: pd.DataFrame, num_bootstrap: int, seed: int) -> dict[str, Any]:

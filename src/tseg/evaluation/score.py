@@ -13,6 +13,7 @@ from tseg.evaluation.iou import score_records, summarise_records
 from tseg.evaluation.subsets import summarise_subsets
 from tseg.evaluation.voc_miou import score_labels, summarise_labels
 from tseg.files import atomic_write, require_file
+from tseg.parts import Parts, in_parts
 from tseg.provenance import FrozenModel, MasksProvenance, ModelProvenance, PredictionsProvenance, ScoresProvenance
 from tseg.records import CONFUSIONS, SCORES, read, read_records, write
 from tseg.settings.validation import parse
@@ -101,24 +102,27 @@ def score_masks(
         num_seen = len(seen)
         if exclude_seen:
             truth, found = _without_images(seen, truth, found, images)
-    rows, measured = _score(truth, found, provenance, num_bootstrap)
-    result = Summary(masks=provenance, num_seen=num_seen, seen_excluded=images is not None and exclude_seen, **measured)
-    write(output, rows, ScoresProvenance(masks=provenance))
-    with atomic_write(summary) as partial:
-        partial.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with in_parts(output, "evaluate", masks, records, images, exclude_seen=exclude_seen) as parts:
+        rows, measured = _score(truth, found, provenance, num_bootstrap, parts)
+        result = Summary(
+            masks=provenance, num_seen=num_seen, seen_excluded=images is not None and exclude_seen, **measured
+        )
+        write(output, rows, ScoresProvenance(masks=provenance))
+        with atomic_write(summary) as partial:
+            partial.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return result
 
 
 def _score(
-    truth: pd.DataFrame, found: pd.DataFrame, provenance: MasksProvenance, num_bootstrap: int
+    truth: pd.DataFrame, found: pd.DataFrame, provenance: MasksProvenance, num_bootstrap: int, parts: Parts
 ) -> tuple[pa.Table, dict[str, Any]]:
     """The rows, of records or (for a data set with classes) of images, and the measured fields of the summary."""
     classes = provenance.predictions.evaluated_on.classes
     if classes is None or provenance.predictions.labels is None:
-        scores = score_records(truth, found)
+        scores = score_records(truth, found, parts)
         measured = summarise_records(scores, num_bootstrap, seed=0) | {"subsets": summarise_subsets(scores, truth)}
         return pa.Table.from_pandas(scores, SCORES, preserve_index=False), measured
-    scores = score_labels(truth, found, classes)
+    scores = score_labels(truth, found, classes, parts)
     measured = summarise_labels(scores, classes, num_bootstrap, seed=0)
     return pa.Table.from_pandas(scores, CONFUSIONS, preserve_index=False), measured
 

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from tseg.evaluation.bootstrap import interval, resample
-from tseg.records import BACKGROUND_LABEL, decode_mask, images_of
+from tseg.parts import Parts
+from tseg.records import BACKGROUND_LABEL, CONFUSIONS, ImageRecords, decode_mask, table_of_images
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int, counted: np.ndarray) -> np.ndarray:
@@ -20,7 +21,9 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def score_labels(records: pd.DataFrame, labels: pd.DataFrame, classes: Sequence[str]) -> pd.DataFrame:
+def score_labels(
+    records: pd.DataFrame, labels: pd.DataFrame, classes: Sequence[str], parts: Parts | None = None
+) -> pd.DataFrame:
     """Score label maps against records, one row per image: image_id and confusion, (K + 1)^2 pixel counts, row-major.
 
     Each record has one of the K `classes` as its expression and the pixels of that class as its mask. Pixels without a
@@ -33,16 +36,18 @@ def score_labels(records: pd.DataFrame, labels: pd.DataFrame, classes: Sequence[
             f"there are label maps for {len(images & set(predicted))} of the {len(images)} images to score, and "
             f"{len(set(predicted) - images)} for other images; predict these records again"
         )
-    rows = []
-    for _, of_image, _ in images_of(records, "evaluate"):
-        image_id, *size = of_image[["image_id", "height", "width"]].iloc[0]
-        found = predicted[image_id]
-        truth = _label_map(image_id, of_image["expression"], of_image["mask"], size, classes)
-        prediction = _label_map(image_id, found["label"], found["mask"], size, classes)
-        ignored = [decode_mask(ignore, *size) for ignore in of_image["ignore"].dropna()]
+
+    def rows_of(image: ImageRecords) -> list[dict[str, Any]]:
+        size = image.records[["height", "width"]].iloc[0].tolist()
+        found = predicted[image.image_id]
+        truth = _label_map(image.image_id, image.records["expression"], image.records["mask"], size, classes)
+        prediction = _label_map(image.image_id, found["label"], found["mask"], size, classes)
+        ignored = [decode_mask(ignore, *size) for ignore in image.records["ignore"].dropna()]
         counted = ~np.any([np.zeros(size, bool), *ignored], axis=0)
-        rows.append((image_id, confusion_matrix(truth, prediction, len(classes) + 1, counted).ravel().tolist()))
-    return pd.DataFrame(rows, columns=["image_id", "confusion"])
+        confusion = confusion_matrix(truth, prediction, len(classes) + 1, counted)
+        return [{"image_id": image.image_id, "confusion": confusion.ravel()}]
+
+    return table_of_images(records, rows_of, CONFUSIONS, what="evaluate", parts=parts).to_pandas()
 
 
 def summarise_labels(scores: pd.DataFrame, classes: Sequence[str], num_bootstrap: int, seed: int) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from tseg.images import open_image
 from tseg.inference.refinement import refine_masks
 from tseg.inference.thresholds import FIXED, ORACLE, RULES, cut_at_area
 from tseg.model.pooling import POOLINGS, mpa_masks, spa_masks
-from tseg.records import MASKS, decode_mask, encode_mask, images_of
+from tseg.parts import Parts
+from tseg.records import MASKS, ImageRecords, decode_mask, encode_mask, table_of_images
 
 FOREGROUND = 0.5
 """A pixel belongs to the mask if its foreground probability is strictly above this."""
@@ -74,7 +75,9 @@ def rule_in_words(threshold: str) -> str:
     return "" if threshold == FIXED else f" with a threshold per map by the rule {threshold}"
 
 
-def mask_records(records: pd.DataFrame, predictions: pd.DataFrame, rules: MaskRules) -> pa.Table:
+def mask_records(
+    records: pd.DataFrame, predictions: pd.DataFrame, rules: MaskRules, parts: Parts | None = None
+) -> pa.Table:
     """Compute the mask of every record from the rows of `predict_records`: a table of `MASKS`.
 
     With the rule oracle, a record without a true mask has an empty mask; it has no score either. Raises ValueError if a
@@ -84,20 +87,19 @@ def mask_records(records: pd.DataFrame, predictions: pd.DataFrame, rules: MaskRu
     check_predicted(records, maps)
     if rules.threshold == ORACLE and np.all(records["mask"].isna()):
         raise ValueError(f"none of the {len(records)} records has a true mask, which the threshold oracle needs")
-    rows = []
-    for file_name, of_image, expressions in images_of(records, "refine"):
+
+    def rows_of(image: ImageRecords) -> Iterator[dict[str, str]]:
         masks = segment_masks(
-            stack_maps(maps, of_image["image_id"].iloc[0], expressions),
-            open_image(file_name),
+            stack_maps(maps, image.image_id, image.expressions),
+            open_image(image.file_name),
             rules,
-            areas=_true_areas(of_image, expressions) if rules.threshold == ORACLE else None,
+            areas=_true_areas(image.records, image.expressions) if rules.threshold == ORACLE else None,
         )
-        encoded = dict(zip(expressions, map(encode_mask, masks), strict=True))
-        rows += [
-            {"record_id": record_id, "mask": encoded[expression]}
-            for record_id, expression in zip(of_image["record_id"], of_image["expression"], strict=True)
-        ]
-    return pa.Table.from_pylist(rows, schema=MASKS)
+        encoded = dict(zip(image.expressions, map(encode_mask, masks), strict=True))
+        for record_id, expression in zip(image.records["record_id"], image.records["expression"], strict=True):
+            yield {"record_id": record_id, "mask": encoded[expression]}
+
+    return table_of_images(records, rows_of, MASKS, what="refine", parts=parts)
 
 
 def check_predicted(records: pd.DataFrame, maps: "Maps") -> None:

@@ -1,6 +1,6 @@
 """Patch-level similarities of images and their expressions (section 3.3, "Inference")."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from tseg.encoding.tokens import Tokens
 from tseg.images import normalised, open_image
 from tseg.model.tseg import TSEG
-from tseg.records import PREDICTIONS, images_of
+from tseg.parts import Parts
+from tseg.records import PREDICTIONS, ImageRecords, table_of_images
 from tseg.transforms import each_view, mirror_words, whole_view
 
 
@@ -38,21 +39,22 @@ def predict_records(
     flip_words: Literal["swap", "keep"],
     window: int | None = None,
     patches: Tokens | None = None,
+    parts: Parts | None = None,
 ) -> pa.Table:
     """The similarities of every image to each of its expressions, as a table of `PREDICTIONS`.
 
     With `words`, every image is compared to all of them instead; as in training with classes, a flip leaves them
-    unchanged. `patches` holds the tokens of all views of every image. For the other arguments see `predict_views`.
+    unchanged. `patches` holds the tokens of all views of every image, `parts` the rows of images that are done. For the
+    other arguments see `predict_views`.
     Raises ValueError for an image that cannot be read, and for an expression that is not a class of a model with class
     encoding.
     """
-    rows: list[dict[str, Any]] = []
-    for file_name, image_records, own_expressions in images_of(records, "predict"):
-        expressions = own_expressions if words is None else list(dict.fromkeys(words))
-        image_id: str = image_records["image_id"].iloc[0]
+
+    def rows_of(image: ImageRecords) -> Iterator[dict[str, Any]]:
+        expressions = image.expressions if words is None else list(dict.fromkeys(words))
         views = predict_views(
             model,
-            open_image(file_name) if patches is None else patches.views(image_id),
+            open_image(image.file_name) if patches is None else patches.views(image.image_id),
             expressions,
             resolution=resolution,
             scales=scales,
@@ -63,9 +65,10 @@ def predict_records(
         for scale, flipped, maps in views:
             for expression, similarities in zip(expressions, maps, strict=True):
                 values = similarities.numpy().astype(np.float16).ravel()
-                row = (image_id, expression, scale, flipped, *similarities.shape, values)
-                rows.append(dict(zip(PREDICTIONS.names, row, strict=True)))
-    return pa.Table.from_pylist(rows, schema=PREDICTIONS)
+                row = (image.image_id, expression, scale, flipped, *similarities.shape, values)
+                yield dict(zip(PREDICTIONS.names, row, strict=True))
+
+    return table_of_images(records, rows_of, PREDICTIONS, what="predict", parts=parts)
 
 
 @torch.inference_mode()

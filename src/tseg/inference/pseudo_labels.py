@@ -1,6 +1,8 @@
 """Self-training: the masks that a weak run makes of its training images teach a second run. No true mask is read."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +19,13 @@ from tseg.inference.masks import (
     stack_maps,
 )
 from tseg.inference.thresholds import FIXED, RULES
+from tseg.parts import Parts, in_parts
 from tseg.provenance import PredictionsProvenance
-from tseg.records import RECORDS, encode_mask, images_of, read, read_records, write
+from tseg.records import RECORDS, ImageRecords, encode_mask, read, read_records, table_of_images, write
 from tseg.settings.validation import check_known
+
+_LABELLED = ["mask", "box", "ignore"]
+"""The columns of records that pseudo labels replace."""
 
 
 def pseudo_label_file(
@@ -43,25 +49,30 @@ def pseudo_label_file(
     similarities, predicted = read(predictions, PredictionsProvenance)
     rows, provenance = read_records(records)
     rules = MaskRules(predicted.model.pooling, background, exclusive_activations, threshold, crf)
-    labelled = pseudo_label_records(rows, similarities, rules, ignore_band)
-    num_empty = len(rows) - len(labelled)
-    print(f"{predicted.model.run}: {len(labelled):,} masks; {num_empty:,} records left out because theirs is empty")
-    if labelled.empty:
-        raise ValueError(
-            f"{predictions}: every mask is empty; choose another threshold, or train the teacher for longer"
+    with in_parts(output, "pseudo_label", predictions, records, rules=rules, ignore_band=ignore_band) as parts:
+        labelled = pseudo_label_records(rows, similarities, rules, ignore_band, parts)
+        num_empty = len(rows) - len(labelled)
+        print(f"{predicted.model.run}: {len(labelled):,} masks; {num_empty:,} records left out because theirs is empty")
+        if labelled.empty:
+            raise ValueError(
+                f"{predictions}: every mask is empty; choose another threshold, or train the teacher for longer"
+            )
+        provenance = provenance.model_copy(
+            update={
+                "teacher": predicted.model.run,
+                "num_skipped": provenance.num_skipped + num_empty,
+                "num_images": labelled["file_name"].nunique(),
+            }
         )
-    provenance = provenance.model_copy(
-        update={
-            "teacher": predicted.model.run,
-            "num_skipped": provenance.num_skipped + num_empty,
-            "num_images": labelled["file_name"].nunique(),
-        }
-    )
-    write(output, pa.Table.from_pandas(labelled, RECORDS, preserve_index=False), provenance)
+        write(output, pa.Table.from_pandas(labelled, RECORDS, preserve_index=False), provenance)
 
 
 def pseudo_label_records(
-    records: pd.DataFrame, predictions: pd.DataFrame, rules: MaskRules, ignore_band: float
+    records: pd.DataFrame,
+    predictions: pd.DataFrame,
+    rules: MaskRules,
+    ignore_band: float,
+    parts: Parts | None = None,
 ) -> pd.DataFrame:
     """The records whose predicted mask is not empty, with that mask, its box, and the pixels to ignore.
 
@@ -69,20 +80,23 @@ def pseudo_label_records(
     """
     maps = similarity_maps(predictions)
     check_predicted(records, maps)
-    found: dict[tuple[str, str], tuple[str, list[float], str | None]] = {}
-    for file_name, of_image, expressions in images_of(records, "pseudo-label"):
-        image, image_id = open_image(file_name), of_image["image_id"].iloc[0]
-        probabilities = refined_probabilities(stack_maps(maps, image_id, expressions), image, rules)
-        for expression, probability in zip(expressions, probabilities, strict=True):
+
+    def rows_of(image: ImageRecords) -> Iterator[dict[str, Any]]:
+        maps_of_image = stack_maps(maps, image.image_id, image.expressions)
+        probabilities = refined_probabilities(maps_of_image, open_image(image.file_name), rules)
+        for expression, probability in zip(image.expressions, probabilities, strict=True):
             mask, unsure = probability > FOREGROUND, np.abs(probability - FOREGROUND) < ignore_band
             if mask.any():
                 counts = encode_mask(mask)
-                found[image_id, expression] = (
-                    counts,
-                    mask_box(counts, probability.shape),
-                    encode_mask(unsure) if unsure.any() else None,
-                )
-    keys = list(zip(records["image_id"], records["expression"], strict=True))
-    labelled = records.loc[[key in found for key in keys]].reset_index(drop=True)
-    masks = pd.DataFrame([found[key] for key in keys if key in found], columns=["mask", "box", "ignore"])
-    return labelled.assign(**{name: masks[name] for name in masks})
+                yield {
+                    "image_id": image.image_id,
+                    "expression": expression,
+                    "mask": counts,
+                    "box": mask_box(counts, probability.shape),
+                    "ignore": encode_mask(unsure) if unsure.any() else None,
+                }
+
+    schema = pa.schema(RECORDS.field(name) for name in ("image_id", "expression", *_LABELLED))
+    found = table_of_images(records, rows_of, schema, what="pseudo-label", parts=parts).to_pandas()
+    labelled = records.drop(columns=_LABELLED).merge(found, on=["image_id", "expression"])
+    return labelled.reindex(columns=records.columns)

@@ -1,6 +1,6 @@
 """Label maps, one class per pixel, from the similarities of all class names to an image's patches (section 4.6)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +26,8 @@ from tseg.inference.masks import (
 from tseg.inference.refinement import refine_labels
 from tseg.inference.thresholds import ORACLE
 from tseg.model.pooling import POOLINGS
-from tseg.records import BACKGROUND_LABEL, LABELS, encode_mask, images_of
+from tseg.parts import Parts
+from tseg.records import BACKGROUND_LABEL, LABELS, ImageRecords, encode_mask, table_of_images
 
 
 class LabelRules(NamedTuple):
@@ -54,7 +55,12 @@ def comparison(confidence: float, threshold: str) -> str:
 
 
 def label_records(
-    records: pd.DataFrame, predictions: pd.DataFrame, *, labels: dict[str, list[str]], rules: LabelRules
+    records: pd.DataFrame,
+    predictions: pd.DataFrame,
+    *,
+    labels: dict[str, list[str]],
+    rules: LabelRules,
+    parts: Parts | None = None,
 ) -> pa.Table:
     """Compute the label map of every image from the rows of `predict_records` for all words: a table of `LABELS`.
 
@@ -67,17 +73,15 @@ def label_records(
     numbers = _class_of_each_word(labels)
     _check_predicted(set(records["image_id"]), maps, list(numbers))
     names = [BACKGROUND_LABEL, *labels]
-    rows = []
-    for file_name, of_image, _ in images_of(records, "refine"):
-        image_id = of_image["image_id"].iloc[0]
-        views = stack_maps(maps, image_id, list(numbers))
-        found = segment_labels(views, open_image(file_name), list(numbers.values()), rules)
+
+    def rows_of(image: ImageRecords) -> Iterator[dict[str, str]]:
+        views = stack_maps(maps, image.image_id, list(numbers))
+        found = segment_labels(views, open_image(image.file_name), list(numbers.values()), rules)
         # Always write the background, so that an image in which nothing was found differs from one left out.
-        rows += [
-            {"image_id": image_id, "label": names[number], "mask": encode_mask(found == number)}
-            for number in sorted({0, *np.unique(found)})
-        ]
-    return pa.Table.from_pylist(rows, schema=LABELS)
+        for number in sorted({0, *np.unique(found)}):
+            yield {"image_id": image.image_id, "label": names[number], "mask": encode_mask(found == number)}
+
+    return table_of_images(records, rows_of, LABELS, what="refine", parts=parts)
 
 
 def segment_labels(

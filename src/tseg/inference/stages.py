@@ -12,6 +12,7 @@ from tseg.inference.refinement import check_refinement
 from tseg.inference.semantic import LabelRules, label_records
 from tseg.inference.semantic import comparison as label_comparison
 from tseg.model.tseg import load_model
+from tseg.parts import in_parts
 from tseg.provenance import MasksProvenance, PredictionsProvenance
 from tseg.records import read, read_records, write
 from tseg.settings.encodings import WholeViews
@@ -45,17 +46,6 @@ def predict_file(
     if patches and window:
         raise ValueError("--window: tokens are of whole images; leave out --patches")
     words = None if labels is None else list(dict.fromkeys(word for of_class in labels.values() for word in of_class))
-    similarities = predict_records(
-        loaded.to(device),
-        rows,
-        words=words,
-        resolution=resolution,
-        scales=scales,
-        flip=flip,
-        flip_words=trained.flip_words,
-        window=window,
-        patches=open_tokens(patches, loaded.image_encoder, views) if patches else None,
-    )
     provenance = PredictionsProvenance(
         model=trained,
         evaluated_on=evaluated_on,
@@ -65,7 +55,20 @@ def predict_file(
         window=window,
         labels=labels,
     )
-    write(output, similarities, provenance)
+    with in_parts(output, "predict", model, records, patches, how=provenance.to_json(), device=device.type) as parts:
+        similarities = predict_records(
+            loaded.to(device),
+            rows,
+            words=words,
+            resolution=resolution,
+            scales=scales,
+            flip=flip,
+            flip_words=trained.flip_words,
+            window=window,
+            patches=open_tokens(patches, loaded.image_encoder, views) if patches else None,
+            parts=parts,
+        )
+        write(output, similarities, provenance)
 
 
 def refine_file(
@@ -89,20 +92,10 @@ def refine_file(
     similarities, predicted = read(predictions, PredictionsProvenance)
     rows, _ = read_records(records)
     model, labels = predicted.model, predicted.labels
-    rules = MaskRules(model.mask_pooling, background, exclusive_activations, threshold, crf)
-    if labels is None:
-        masks = mask_records(rows, similarities, rules)
-        compared = comparison(threshold)
-    elif model.pooling is None:
+    if labels is not None and model.pooling is None:
         raise ValueError(
             f"{predictions}: a model of {model.supervision} supervision cannot score classes; use a weakly trained one"
         )
-    else:
-        # ASSUME: a student's label maps are made as its teacher's, whose pooling scores the words.
-        rules = rules._replace(pooling=model.pooling)
-        of_words = LabelRules(rules, model.pooling_options, confidence, crf_background)
-        masks = label_records(rows, similarities, labels=labels, rules=of_words)
-        compared = label_comparison(confidence, threshold)
     provenance = MasksProvenance(
         predictions=predicted,
         crf=crf,
@@ -110,6 +103,15 @@ def refine_file(
         background=background,
         exclusive_activations=exclusive_activations,
         threshold=threshold,
-        comparison=compared,
+        comparison=comparison(threshold) if labels is None else label_comparison(confidence, threshold),
     )
-    write(output, masks, provenance)
+    rules = MaskRules(model.mask_pooling, background, exclusive_activations, threshold, crf)
+    with in_parts(output, "refine", predictions, records, how=provenance.to_json()) as parts:
+        if labels is None:
+            masks = mask_records(rows, similarities, rules, parts)
+        else:
+            # ASSUME: a student's label maps are made as its teacher's, whose pooling scores the words.
+            rules = rules._replace(pooling=model.pooling)
+            of_words = LabelRules(rules, model.pooling_options, confidence, crf_background)
+            masks = label_records(rows, similarities, labels=labels, rules=of_words, parts=parts)
+        write(output, masks, provenance)

@@ -9,6 +9,7 @@ from tseg.source import digest
 NEUTRAL = {
     "tseg.files",
     "tseg.locks",
+    "tseg.parts",
     "tseg.progress",
     "tseg.settings.code",
     "tseg.settings.validation",

@@ -1,0 +1,124 @@
+"""Tables that are made item by item, and kept in parts on the way: a command that was killed goes on after them."""
+
+import hashlib
+import re
+import time
+import warnings
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tseg.files import atomic_write
+from tseg.progress import progress
+from tseg.settings.code import code_of
+
+T = TypeVar("T")
+
+SECONDS = 60
+"""Of work that a killed command loses at most; a command that takes less writes no part."""
+_NAME = re.compile(r"([0-9a-f]{16})-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
+"""Fingerprint, first item, item after the last one, hash of the content."""
+
+
+class Parts:
+    """The folder `output.with_suffix(".parts")`: a file for each sequence of items that is done."""
+
+    def __init__(self, output: Path, command: str, files: Sequence[Path], options: Mapping[str, Any]):
+        """Of the sub-command `command`, which makes `output` of `files` with `options`; others have other parts."""
+        self.folder = output.with_suffix(".parts")
+        self.made_by = command, files, options
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of everything that determines the rows."""
+        command, files, options = self.made_by
+        described = hashlib.sha256(f"{code_of(command)} {sorted(options.items())}".encode())
+        for path in files:
+            with path.open("rb") as file:
+                described.update(hashlib.file_digest(file, "sha256").digest())
+        return described.hexdigest()[:16]
+
+    def read(self, schema: pa.Schema) -> tuple[int, list[pa.Table]]:
+        """The number of items that are done, and their rows. Removes parts of other files or options."""
+        starts: dict[int, tuple[int, bytes]] = {}
+        for path, (fingerprint, start, stop, content) in sorted(self._files()):
+            data = path.read_bytes()
+            if fingerprint != self.fingerprint:
+                path.unlink()
+            elif _hash(data) != content:
+                warnings.warn(f"{path} is damaged, and made again", stacklevel=2)
+                path.unlink()
+            else:
+                starts[int(start)] = int(stop), data
+        done, tables = 0, []
+        while done in starts:
+            done, data = starts[done]
+            tables.append(pq.read_table(pa.BufferReader(data), schema=schema))
+        return done, tables
+
+    def write(self, start: int, stop: int, rows: pa.Table) -> None:
+        """Keep the rows of the items `start` to `stop` - 1."""
+        buffer = pa.BufferOutputStream()
+        pq.write_table(rows, buffer)
+        data = buffer.getvalue().to_pybytes()
+        with atomic_write(self.folder / f"{self.fingerprint}-{start:08}-{stop:08}-{_hash(data)}.parquet") as partial:
+            partial.write_bytes(data)
+
+    def remove(self) -> None:
+        """Remove the folder, unless it holds files of others."""
+        for path, _ in self._files():
+            path.unlink()
+        if self.folder.exists() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _files(self) -> list[tuple[Path, tuple[str, ...]]]:
+        """The parts of any fingerprint, and what their names say."""
+        named = ((path, _NAME.fullmatch(path.name)) for path in self.folder.glob("*.parquet"))
+        return [(path, found.groups()) for path, found in named if found]
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+@contextmanager
+def in_parts(output: Path, command: str, *files: Path | None, **options: Any) -> Generator[Parts]:
+    """Yield the parts of `output`, and remove them once it is made. For the arguments see `Parts`."""
+    parts = Parts(output, command, [file for file in files if file], options)
+    yield parts
+    parts.remove()
+
+
+def table_of(
+    items: Iterable[T],
+    rows_of: Callable[[T], Iterable[Mapping[str, Any]]],
+    schema: pa.Schema,
+    *,
+    what: str,
+    unit: str,
+    total: int,
+    parts: Parts | None = None,
+) -> pa.Table:
+    """The rows of all `items`, in order, as a table of `schema`, under a progress bar: `total` of a `unit` to `what`.
+
+    With `parts`, those of an earlier call are taken, and rows are kept every minute.
+    """
+    done, tables = parts.read(schema) if parts else (0, [])
+    rows: list[Mapping[str, Any]] = []
+    saved = time.monotonic()
+    with progress((), what, unit, total, initial=done) as bar:
+        for number, item in enumerate(items):
+            if number < done:
+                continue
+            rows += rows_of(item)
+            bar.update()
+            if parts and time.monotonic() - saved >= SECONDS:
+                tables.append(pa.Table.from_pylist(rows, schema))
+                parts.write(done, number + 1, tables[-1])
+                done, rows, saved = number + 1, [], time.monotonic()
+    return pa.concat_tables([*tables, pa.Table.from_pylist(rows, schema)]).combine_chunks()

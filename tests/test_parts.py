@@ -1,0 +1,128 @@
+"""A command that was killed after any item goes on after it, and writes the bytes of an unbroken one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import torch
+
+from tseg import parts
+from tseg.evaluation.score import score_masks
+from tseg.inference.pseudo_labels import pseudo_label_file
+from tseg.inference.stages import predict_file, refine_file
+from tseg.model.tseg import TSEG, save_model
+from tseg.parts import Parts, table_of
+
+from .provenances import model_provenance
+
+Commands = dict[str, Callable[[Path], Any]]
+OF_MASKS: dict[str, Any] = {"background": 0.2, "exclusive_activations": True, "threshold": "halfway", "crf": None}
+SCHEMA = pa.schema([("number", pa.int64())])
+
+
+class Killed(BaseException):
+    """Stands for the end of a process."""
+
+
+@pytest.fixture
+def commands(model: TSEG, architecture: dict[str, Any], records_path: Path, tmp_path: Path) -> Commands:
+    """Each command that goes on from parts, with the files that it reads."""
+    trained, predictions, masks = (tmp_path / name for name in ("model.safetensors", "made.parquet", "masks.parquet"))
+    save_model(trained, model, architecture, model_provenance())
+    views: dict[str, Any] = {"resolution": 40, "scales": [1.0], "flip": True, "window": None, "labels": None}
+    of_labels = {"confidence": 0.5, "crf_background": None}
+    made: Commands = {
+        "predict": lambda output: predict_file(trained, records_path, output, device=torch.device("cpu"), **views),
+        "refine": lambda output: refine_file(predictions, records_path, output, **OF_MASKS, **of_labels),
+        "pseudo_label": lambda output: pseudo_label_file(
+            predictions, records_path, output, **OF_MASKS, ignore_band=0.1
+        ),
+        "evaluate": lambda output: score_masks(
+            masks, records_path, output=output, summary=tmp_path / "summary.json", num_bootstrap=5
+        ),
+    }
+    made["predict"](predictions)
+    made["refine"](masks)
+    return made
+
+
+@pytest.mark.parametrize("command", ["predict", "refine", "pseudo_label", "evaluate"])
+def test_a_killed_command_goes_on_after_any_item(
+    commands: Commands, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, whole, output = commands[command], tmp_path / "whole.parquet", tmp_path / "broken.parquet"
+    make(whole)
+    made = 0
+
+    def dying(items: Any, rows_of: Callable[[Any], Any], *arguments: Any, **options: Any) -> pa.Table:
+        def rows_or_death(item: Any) -> list[Any]:
+            nonlocal made
+            if made == 1:
+                raise Killed
+            made += 1
+            return list(rows_of(item))
+
+        return table_of(items, rows_or_death, *arguments, **options)
+
+    monkeypatch.setattr(parts, "SECONDS", 0)  # a part for each item
+    for module in ("tseg.records", "tseg.evaluation.iou"):
+        monkeypatch.setattr(f"{module}.table_of", dying)
+    num_killed = 0
+    while True:
+        made = 0
+        try:
+            make(output)
+            break
+        except Killed:
+            num_killed += 1
+            assert not output.exists()
+    assert num_killed >= 3
+    assert output.read_bytes() == whole.read_bytes()
+    assert not output.with_suffix(".parts").exists()
+
+
+def rows_of(number: int) -> list[dict[str, int]]:
+    return [{"number": number}] * number
+
+
+def numbers(kept: Parts, made: Callable[[int], list[dict[str, int]]] = rows_of) -> list[int]:
+    table = table_of(range(5), made, SCHEMA, what="count", unit="numbers", total=5, parts=kept)
+    return table["number"].to_pylist()
+
+
+def test_parts_of_other_files_or_options_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "SECONDS", 0)
+    source, other = tmp_path / "a.csv", tmp_path / "out.parts" / "mine.parquet"
+    source.write_text("1")
+
+    def of(**options: int) -> Parts:
+        return Parts(tmp_path / "out.parquet", "refine", [source], options)
+
+    expected = numbers(of(alpha=1))
+    other.write_text("not a part")
+    counted: list[int] = []
+    assert numbers(of(alpha=1), counted.append) == expected and not counted  # all items are done
+    assert numbers(of(alpha=2)) == expected
+    assert len(list(other.parent.glob("*.parquet"))) == 5 + 1  # those of alpha=1 are removed
+    source.write_text("2")
+    with pytest.raises(TypeError):  # made again
+        numbers(of(alpha=2), counted.append)
+    of(alpha=2).remove()
+    assert list(other.parent.iterdir()) == [other]
+
+
+def test_a_damaged_part_is_named_and_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "SECONDS", 0)
+    kept = Parts(tmp_path / "out.parquet", "refine", [], {})
+    expected = numbers(kept)
+    third = sorted(kept.folder.iterdir())[2]
+    intact = third.read_bytes()
+    for position in range(0, len(intact), 40):
+        third.write_bytes(intact[:position] + bytes([intact[position] ^ 255]) + intact[position + 1 :])
+        made: list[int] = []
+        with pytest.warns(UserWarning, match=f"{third.name} is damaged"):
+            assert numbers(kept, lambda number: made.append(number) or rows_of(number)) == expected  # noqa: B023
+        assert made[0] == 2, position
+        assert not third.exists() or third.read_bytes() == intact
