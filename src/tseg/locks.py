@@ -1,6 +1,6 @@
 """Locks between processes, released by the system when their process dies, on network file systems too."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,3 +33,25 @@ def exclusive(path: Path, what: str, *, wait: bool = False) -> Generator[None]:
         finally:
             # Removed while still locked: filelock grants no lock on a removed file to a process that has it open.
             path.unlink(missing_ok=True)
+
+
+_HELD: list[FileLock] = []
+
+
+def hold_free(paths: Sequence[Path], number: int) -> list[int]:
+    """Hold up to `number` of the lock files `paths` that no other process holds, until this process ends.
+
+    Returns their positions.
+    """
+    positions: list[int] = []
+    for position, path in enumerate(paths):
+        if len(positions) < number:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path, timeout=0, fallback_to_soft=False)
+            try:
+                lock.acquire()
+            except (Timeout, OSError):
+                continue
+            _HELD.append(lock)
+            positions.append(position)
+    return positions

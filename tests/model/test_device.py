@@ -1,9 +1,26 @@
 """A device is chosen by name, and torch then computes the same bytes every time."""
 
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from tseg.model.device import select_device
+from tseg.model import device
+from tseg.model.device import claim_gpus, select_device
+
+UUIDS = ["GPU-a", "GPU-b", "GPU-c"]
+HOLDER = """
+import sys
+from pathlib import Path
+from tseg.locks import hold_free
+print(hold_free([Path(path) for path in sys.argv[1:]], 1), flush=True)
+sys.stdin.readline()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +45,42 @@ def test_auto_takes_a_gpu_if_there_is_one():
 def test_a_device_that_the_machine_lacks_is_named(name: str):
     with pytest.raises(ValueError, match=rf"device {name}: .*; choose auto or cpu"):
         select_device(name, 1)
+
+
+@pytest.fixture
+def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """A machine with three GPUs; their lock files."""
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(UUIDS))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid=UUIDS[index]))
+    for name in ("CUDA_VISIBLE_DEVICES", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    return [tmp_path / f"tseg-gpus-{os.getuid()}" / f"{uuid}.lock" for uuid in UUIDS]
+
+
+def test_each_process_takes_a_gpu_that_no_other_has(gpus: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    command = [sys.executable, "-c", HOLDER, *map(str, gpus)]
+    others = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        assert [process.stdout.readline() for process in others if process.stdout] == ["[0]\n", "[1]\n"]
+        assert device._own_gpu() == "cuda:2"
+        assert device._own_gpu() == "cuda:0"  # all are taken: the first
+        others[1].kill()
+        others[1].wait()
+        assert device._own_gpu() == "cuda:1"
+        monkeypatch.setenv("LOCAL_RANK", "2")
+        assert device._own_gpu() == "cuda:2"  # under torchrun, that of the rank
+    finally:
+        for process in others:
+            process.kill()
+            process.communicate()
+
+
+def test_several_gpus_are_shown_to_the_processes_that_share_them(
+    gpus: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6,7")
+    claim_gpus(2)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "5,6"
+    with pytest.raises(ValueError, match="--gpus 4: this machine shows 3 GPUs; choose at most as many"):
+        claim_gpus(4)

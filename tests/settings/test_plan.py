@@ -361,3 +361,10 @@ def test_what_concerns_other_splits_is_no_setting_of_a_split(make_plan: MakePlan
     assert make_plan(rows, datasets=datasets).prepare_settings("phrasecut", "train") == before
     datasets["phrasecut"]["published"]["train"] = {"expressions": 5, "images": 5}
     assert make_plan(rows, datasets=datasets).prepare_settings("phrasecut", "train") != before
+
+
+def test_more_gpus_than_images_of_a_batch_are_refused(make_plan: MakePlan) -> None:
+    resources = default()["resources"]
+    resources["train"]["gpu"] = 17
+    with pytest.raises(ValueError, match=r"resources\.train\.gpu: 17 GPUs cannot share the 16 images of a batch of"):
+        make_plan({"{method}": {"methods": ["TSEG"]}}, resources=resources)

@@ -95,7 +95,8 @@ rule train:
         ),
     shell:
         "tseg train --config {input.config:q} --seed {wildcards.seed} --tracking {input.tracking:q} {params.given:q} "
-        "--device {params.device} --threads {threads} --checkpoint-minutes {resources.checkpoint_minutes} "
+        "--device {params.device} --gpus {resources.gpu} --threads {threads} "
+        "--checkpoint-minutes {resources.checkpoint_minutes} "
         "--output {params.dir:q} > {log:q} 2>&1"
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from tseg.cli.options import Device, Patches, Threads, Tracking, read_settings
+from tseg.cli.ranks import is_rank, run_ranks
 
 
 def train(
@@ -20,6 +21,7 @@ def train(
     checkpoint_minutes: Annotated[
         float, typer.Option(min=0, help="How many minutes of work a killed training loses at most.")
     ] = 5,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of this machine that share each batch; 0 is 1.")] = 1,
     threads: Threads = 1,
     device: Device = "auto",
 ) -> None:
@@ -27,14 +29,23 @@ def train(
 
     A killed training resumes from last.ckpt. SIGTERM, SIGUSR1 and Ctrl-C save
     it first and end with exit code 75, which means: run me again. On one
-    machine, the same command writes the same bytes. images.csv lists every
-    image seen in training, so that `tseg evaluate` can exclude it.
+    machine, the same command writes the same bytes. With --gpus, losses equal
+    those of one GPU up to rounding. images.csv lists every image seen in
+    training, so that `tseg evaluate` can exclude it.
     """
+    if gpus > 1 and not is_rank():
+        from tseg.model.device import claim_gpus
+
+        if device == "auto":
+            claim_gpus(gpus)
+        run_ranks(gpus)
+        return
     from tseg.model.device import select_device
     from tseg.settings.run_schema import RunSettings
     from tseg.tracking import store_address
     from tseg.training.run import train_run
 
+    threads = max(1, threads // max(1, gpus))
     selected = select_device(device, threads)
     train_run(
         read_settings(RunSettings, config),

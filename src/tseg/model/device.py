@@ -1,22 +1,58 @@
 """The device to compute on."""
 
 import os
+import tempfile
+from pathlib import Path
 
 import torch
 
+from tseg.locks import hold_free
+
 
 def select_device(name: str, num_threads: int) -> torch.device:
-    """Set torch to deterministic algorithms and `num_threads`; return the device `name` (auto: a GPU if there is one).
+    """Set torch to deterministic algorithms and `num_threads`; return the device `name`.
 
-    Raises ValueError if the machine has no such device.
+    `auto` is a GPU if there is one: the rank's own under torchrun, else one that no other process of this user has
+    chosen so, or the first if they all are taken. Raises ValueError if the machine has no such device.
     """
     # cuBLAS reads this when CUDA starts. Without it, the order of its sums varies between runs.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True)
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = _own_gpu() if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name}: {str(error).splitlines()[0]}; choose auto or cpu") from None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def claim_gpus(number: int) -> None:
+    """Show this process, and those that it starts, `number` GPUs that no other process of this user has chosen.
+
+    Raises ValueError if the machine has fewer.
+    """
+    available = torch.cuda.device_count()
+    if available < number:
+        raise ValueError(f"--gpus {number}: this machine shows {available} GPUs; choose at most as many")
+    chosen = _free_gpus(number)
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(visible[index] if visible != [""] else str(index) for index in chosen)
+
+
+def _own_gpu() -> str:
+    if "LOCAL_RANK" in os.environ:
+        return f"cuda:{os.environ['LOCAL_RANK']}"
+    return f"cuda:{_free_gpus(1)[0]}"
+
+
+def _free_gpus(number: int) -> list[int]:
+    """The indices of `number` GPUs, free ones first; they are held until this process ends."""
+    folder = Path(tempfile.gettempdir()) / f"tseg-gpus-{os.getuid()}"
+    devices = range(torch.cuda.device_count())
+    # A scheduler may show each process other GPUs, under the same indices.
+    held = hold_free([folder / f"{torch.cuda.get_device_properties(index).uuid}.lock" for index in devices], number)
+    return [*held, *(index for index in devices if index not in held)][:number]

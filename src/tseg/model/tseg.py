@@ -64,8 +64,11 @@ class TSEG(nn.Module):
 
         Either may be given as the tokens of its encoder.
         """
-        patches, texts = self.embed_patches(images), self.embed_expressions(expressions)
-        with torch.autocast(images.device.type, enabled=False):
+        return self.compare(self.embed_patches(images), self.embed_expressions(expressions))
+
+    def compare(self, patches: Tensor, texts: Tensor) -> Tensor:
+        """S, float32 (B, N, L), of embedded patches (B, N, D) and expressions (L, D)."""
+        with torch.autocast(patches.device.type, enabled=False):
             return self.tau * patches @ texts.T
 
 

@@ -71,6 +71,8 @@ class Plan:
             self.figures = excluding(self.figures, self.evaluation_records)
             self.cells: list[Cell] = [*chain(*self.tables.values(), *self.figures.values())]
             self.runs: dict[str, RunSettings] = runs_of(self.cells)
+        with prefix_errors(origin):
+            _check_gpus(self.runs, self.settings.resources.train.gpu)
         self.encoders: dict[str, UsedEncoders] = {
             run: used_encoders(self.settings, self.runs[run]) for run in self.runs
         }
@@ -372,3 +374,13 @@ def _merge(values: Any, later: Any) -> Any:
         return later
     before, after = cast(dict[str, Any], values), cast(dict[str, Any], later)
     return before | {key: _merge(before.get(key), value) for key, value in after.items()}
+
+
+def _check_gpus(runs: Mapping[str, RunSettings], number: int) -> None:
+    """Raise ValueError if a batch has fewer images than GPUs that share it."""
+    for name, run in runs.items():
+        if run.training.batch_size < number:
+            raise ValueError(
+                f"resources.train.gpu: {number} GPUs cannot share the {run.training.batch_size} images of a batch of "
+                f"{name}; choose at most as many"
+            )

@@ -321,6 +321,7 @@ class ResourceSettings(StrictModel):
     runtime: PositiveInt
     """Minutes."""
     gpu: NonNegativeInt = 0
+    """GPUs; several of them share each batch of a training, and no other rule uses more than one."""
 
 
 class TrainResourceSettings(ResourceSettings):

@@ -20,6 +20,7 @@ from tseg.images import normalised, open_image
 from tseg.records import decode_mask
 from tseg.settings.encodings import CropViews
 from tseg.training.interruption import ignore_signals
+from tseg.training.ranks import ALONE, Ranks
 from tseg.transforms import Crop, filled_box, mirror_words, random_crop
 
 T = TypeVar("T")
@@ -30,7 +31,10 @@ class Batch:
     """B images, L distinct expressions and, for supervision by pixels, P pairs of the two."""
 
     images: Tensor
-    """float32 (B, 3, resolution, resolution), normalised; or, from a frozen encoder, their tokens (B, N, D_I)."""
+    """float32 (B, 3, resolution, resolution), normalised; or, from a frozen encoder, their tokens (B, N, D_I).
+
+    Of a training on several GPUs, those of this rank alone; all other fields are of the whole batch.
+    """
     expressions: list[str]
     """L distinct expressions."""
     positives: list[frozenset[str]]
@@ -70,6 +74,8 @@ class Sampling:
     """The patch tokens of the fixed crops."""
     texts: Tokens | None = None
     """The tokens of the expressions."""
+    ranks: Ranks = ALONE
+    """Whose share of the images is read."""
 
     def generator(self, iteration: int) -> np.random.Generator:
         """The random number generator of a batch."""
@@ -77,28 +83,29 @@ class Sampling:
 
     def crops(
         self, images: "Sequence[ImageItems[T]]", iteration: int, generator: np.random.Generator
-    ) -> "Iterator[tuple[ImageItems[T], Crop, np.ndarray]]":
+    ) -> "Iterator[tuple[ImageItems[T], Crop, list[np.ndarray]]]":
         """Yield each image of a batch with its items (expressions or records), its crop, and what the model sees.
 
-        That is the normalised pixels (3, R, R) or, with `patches`, the tokens (N, D_I).
+        That is the normalised pixels (3, R, R) or, with `patches`, the tokens (N, D_I); nothing for an image of another
+        rank.
         """
-        for number in range(iteration * self.batch_size, (iteration + 1) * self.batch_size):
-            epoch, position = divmod(number, len(images))
+        own = range(self.batch_size)[self.ranks.share(self.batch_size)]
+        for index in range(self.batch_size):
+            epoch, position = divmod(iteration * self.batch_size + index, len(images))
             image = images[int(_order(self.seed, epoch, len(images))[position])]
+            view, size = 0, (image.width, image.height)
             if self.views is None:
-                pixels = open_image(image.path)
-                crop = random_crop(
-                    generator, *pixels.size, resolution=self.resolution, scale=self.scale, flip=self.flip
-                )
-                yield image, crop, normalised(crop(pixels), self.mean, self.std)
-                continue
-            view = int(generator.integers(self.views.num_views))
-            crop = fixed_crop(self.views, view, image.image_id, image.width, image.height)
-            if self.patches is None:
-                yield image, crop, normalised(crop(open_image(image.path)), self.mean, self.std)
+                crop = random_crop(generator, *size, resolution=self.resolution, scale=self.scale, flip=self.flip)
+            else:
+                view = int(generator.integers(self.views.num_views))
+                crop = fixed_crop(self.views, view, image.image_id, *size)
+            if index not in own:
+                yield image, crop, []
+            elif self.patches is None:
+                yield image, crop, [normalised(crop(open_image(image.path)), self.mean, self.std)]
             else:
                 tokens = self.patches[image.image_id, view]
-                yield image, crop, tokens.reshape(-1, tokens.shape[-1])
+                yield image, crop, [tokens.reshape(-1, tokens.shape[-1])]
 
     def draw(self, generator: np.random.Generator, items: Sequence[Sequence[T]]) -> list[list[T]]:
         """Draw some of the `items` of each of B images; those of an image are equally likely.
@@ -154,7 +161,7 @@ class WeakBatches(Dataset[Batch]):
         images: list[np.ndarray] = []
         regions: list[dict[str, set[str]]] = []
         for image, crop, seen in sampling.crops(self.images, iteration, generator):
-            images.append(seen)
+            images += seen
             regions.append({})
             for expression, group in image.items:
                 regions[-1].setdefault(sampling.as_seen(expression, crop), set()).add(group)
@@ -207,12 +214,12 @@ class PixelBatches(Dataset[Batch]):
         for (image, crop, seen), chosen in zip(views, drawn, strict=True):
             for record in chosen:
                 expression = sampling.as_seen(record.expression, crop)
-                pairs.append((len(images), indices.setdefault(expression, len(indices))))
+                pairs.append((len(positives), indices.setdefault(expression, len(indices))))
                 masks.append(_cropped(record.mask(), crop))
                 # ASSUME: padding around the image counts as background: the encoder sees it, and no expression refers
                 # to it.
                 counted.append(~_cropped(record.ignored(), crop))
-            images.append(seen)
+            images += seen
             own = self.expressions[image.image_id]
             positives.append(frozenset(sampling.as_seen(expression, crop) for expression in own))
         pixels, *of_pairs = (torch.from_numpy(np.stack(arrays)) for arrays in (images, pairs, masks, counted))

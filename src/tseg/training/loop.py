@@ -21,6 +21,7 @@ from tseg.training.batches import Batch, load_batches
 from tseg.training.checkpoint import History, Progress, load_checkpoint, save_checkpoint
 from tseg.training.interruption import Interrupted, Requested
 from tseg.training.objectives import Objective, coverage
+from tseg.training.ranks import ALONE, Ranks
 
 NUM_LOGGED = 200
 """Rows logged per training."""
@@ -53,14 +54,16 @@ def optimise(
     log: Callable[[dict[str, float]], None],
     checkpoint_seconds: float = 300,
     stop: Requested = lambda: None,
+    ranks: Ranks = ALONE,
 ) -> History:
     """Train `model` in place to minimise `objective`, a function of its similarities S (B, N, L) and the batch.
 
     The encoders run in `precision`; S is always float32. Resumes from `checkpoint` if its `fingerprint` is the same;
     it is written every `checkpoint_seconds`, every `LOGGED_PER_CHECKPOINT` rows, and once `stop` returns the name of a
-    signal: then raises Interrupted. Returns about `NUM_LOGGED` rows and passes each to `log`: iteration (from 1), loss
-    (mean since the last row), learning_rate, tau, foreground and empty (`coverage`; all of this iteration). Warns once
-    if nearly all masks stay empty. Raises ValueError at the first loss that is not finite.
+    signal: then raises Interrupted. Of several `ranks`, the first one writes it. Returns about `NUM_LOGGED` rows and
+    passes each to `log`: iteration (from 1), loss (mean since the last row), learning_rate, tau, foreground and empty
+    (`coverage`; all of this iteration). Warns once if nearly all masks stay empty. Raises ValueError at the first loss
+    that is not finite.
     """
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     start, history, losses = load_checkpoint(checkpoint, fingerprint, parts)
@@ -70,14 +73,14 @@ def optimise(
     warned = False
     model.train()
     loader = load_batches(batches, start, iterations, num_workers)
-    bar = progress(loader, "train", "iterations", iterations, initial=start)
+    bar = progress(loader, "train", "iterations", iterations, initial=start, disable=not ranks.is_first)
     for iteration, batch in enumerate(bar, start + 1):
         # Drop path and dropout draw from this generator; a seed per iteration lets a resumed run draw the same numbers.
-        torch.manual_seed(seed * 1_000_003 + iteration)
+        torch.manual_seed((seed * 1_000_003 + iteration) * ranks.number + ranks.rank)
         # Reading tau here would wait for the previous step on a GPU.
         learning_rate, tau = float(schedule.get_last_lr()[0]), model.tau.detach()
         with prefix_errors(f"iteration {iteration}, learning rate {learning_rate:.2g}"):
-            loss, similarities = training_step(model, batch, objective, optimizer, precision)
+            loss, similarities = training_step(model, batch, objective, optimizer, precision, ranks)
         losses.append(loss)
         schedule.step()
 
@@ -96,13 +99,14 @@ def optimise(
                 warned = True
                 warnings.warn(f"iteration {iteration}: {EMPTY_MASKS}", stacklevel=2)
             due |= len(history) % LOGGED_PER_CHECKPOINT == 0
-        signal = stop()
-        if due or signal:
+        signal = ranks.any(stop(), model.log_tau.device)
+        if ranks.is_first and (due or signal):
             save_checkpoint(checkpoint, fingerprint, parts, Progress(iteration, history, losses))
             saved = time.monotonic()
+            if signal:
+                saved_as = f"iteration {iteration} is saved in {checkpoint}"
+                print(f"{signal}: {saved_as}; the same command goes on from there", file=sys.stderr)
         if signal:
-            saved_as = f"iteration {iteration} is saved in {checkpoint}"
-            print(f"{signal}: {saved_as}; the same command goes on from there", file=sys.stderr)
             raise Interrupted
     return history
 
@@ -114,7 +118,12 @@ def _stays_empty(history: History) -> bool:
 
 
 def training_step(
-    model: TSEG, batch: Batch, objective: Objective, optimizer: Optimizer, precision: torch.dtype
+    model: TSEG,
+    batch: Batch,
+    objective: Objective,
+    optimizer: Optimizer,
+    precision: torch.dtype,
+    ranks: Ranks = ALONE,
 ) -> tuple[float, Tensor]:
     """Update the weights by one batch, with the encoders in `precision`; return its loss and its S (B, N, L).
 
@@ -123,7 +132,7 @@ def training_step(
     device = model.log_tau.device
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
         texts = batch.expressions if batch.texts is None else batch.texts.to(device)
-        similarities = model(batch.images.to(device), texts)
+        similarities = ranks.similarities(model, batch.images.to(device), texts, len(batch.positives))
     loss = objective(similarities, batch)
     value = float(loss.item())
     if not math.isfinite(value):
@@ -132,6 +141,7 @@ def training_step(
             f"{similarities.max():.3g}); lower the optimizer's learning_rate or train in float32"
         )
     optimizer.zero_grad()
-    loss.backward()
+    (loss / ranks.number).backward()
+    ranks.sum_gradients(model)
     optimizer.step()
     return value, similarities.detach()

@@ -5,7 +5,7 @@ Benchmarks build the same parts: `build_model`, `build_objective`, `build_optimi
 
 import hashlib
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ from tseg.training.checkpoint import History, remove_checkpoints
 from tseg.training.interruption import stop_requests
 from tseg.training.loop import optimise
 from tseg.training.objectives import Objective
+from tseg.training.ranks import ALONE, Ranks, joined
 from tseg.training.schedule import poly_schedule
 from tseg.training.targets import TfidfTargets, WithoutSimilar, identity_targets
 
@@ -91,7 +92,10 @@ def train_run(
     # A student has learnt from all images of its teacher.
     seen.append(read_records_images(Path(run.records)) if run.teacher else list_images(records, trained_on.dataset))
     checkpoint = output / "last.ckpt"
-    with exclusive(output / ".lock", "trains this run", wait=True), stop_requests() as stop:
+    with joined(device) as ranks, ExitStack() as held, stop_requests() as stop:
+        if ranks.is_first:
+            held.enter_context(exclusive(output / ".lock", "trains this run", wait=True))
+        ranks.wait()
         torch.manual_seed(seed)
         model = (model or build_model(run.model, list(records["expression"]))).to(device)
         for loss in model.text_encoder.losses(list(dict.fromkeys(records["expression"]))):
@@ -99,7 +103,8 @@ def train_run(
         tokens = _open_tokens(run, model, patches, texts)
         fingerprint = _fingerprint(run, model, records, provenance, pseudo_labels, bool(tokens))
         name, settings = f"{run.run}/seed{seed}", run.model_dump() | {"seed": seed}
-        with tracked(tracking_uri, run.dataset, name, settings, output, fingerprint) as log:
+        store = tracking_uri if ranks.is_first else None
+        with tracked(store, run.dataset, name, settings, output, fingerprint) as log:
 
             def log_row(row: dict[str, float]) -> None:
                 log({key: row[key] for key in LOGGED}, int(row["iteration"]))
@@ -116,7 +121,10 @@ def train_run(
                 fingerprint=fingerprint,
                 log=log_row,
                 stop=stop,
+                ranks=ranks,
             )
+            if not ranks.is_first:
+                return
             for row in history:  # those that were not yet in the store when a training was killed
                 log_row(row)
             with atomic_write(output / "history.csv") as partial_file:
@@ -237,11 +245,13 @@ def build_batches(
     records: pd.DataFrame,
     classes: list[str] | None,
     model: TSEG,
+    ranks: Ranks = ALONE,
     **tokens: Tokens,
 ) -> Dataset[Batch]:
     """Build the batches of `run`, with images normalised as the image encoder of `model` expects.
 
-    `tokens`: those of `patches` and `texts`, if its encoders are frozen; see `Sampling`.
+    `ranks` says whose images are read. `tokens`: those of `patches` and `texts`, if its encoders are frozen; see
+    `Sampling`.
     """
     settings, encoder = run.training, model.image_encoder
     sampling = Sampling(
@@ -255,6 +265,7 @@ def build_batches(
         std=encoder.std,
         seed=seed,
         views=crop_views(settings),
+        ranks=ranks,
         **tokens,
     )
     if run.supervision == "weak":
@@ -327,9 +338,14 @@ def _train(
             f"choose a multiple of {model.patch_size}"
         )
     optimizer = build_optimizer(settings, model)
+    ranks: Ranks = execution["ranks"]
+    if settings.batch_size < ranks.number:
+        raise ValueError(
+            f"training.{run.supervision}.batch_size: {settings.batch_size} images are too few for {ranks.number} GPUs"
+        )
     return optimise(
         model,
-        build_batches(run, provenance.seed, records, provenance.trained_on.classes, model, **tokens),
+        build_batches(run, provenance.seed, records, provenance.trained_on.classes, model, ranks, **tokens),
         build_objective(run, list(records["expression"])),
         optimizer,
         poly_schedule(optimizer, settings.iterations, settings.optimizer.poly_power, settings.optimizer.warmup),
