@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src"
 LAYERS = [
+    {"__main__"},
     {"cli"},
     {"tseg"},  # the package itself, src/tseg/__init__.py
     {"reporting"},
@@ -18,6 +19,7 @@ LAYERS = [
     {"settings"},
     {"model"},
     {"records", "images", "transforms", "expressions", "tracking"},
+    {"parts"},
     {"files", "locks", "progress", "provenance", "source"},
 ]
 """The layers, topmost first; each name is a folder or a file of src/tseg."""

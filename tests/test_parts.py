@@ -98,7 +98,7 @@ def test_parts_of_other_files_or_options_are_made_again(tmp_path: Path, monkeypa
     source.write_text("1")
 
     def of(**options: int) -> Parts:
-        return Parts(tmp_path / "out.parquet", "refine", [source], options)
+        return Parts(tmp_path / "out.parquet", "tseg.parts.table_of", [source], options)
 
     expected = numbers(of(alpha=1))
     other.write_text("not a part")
@@ -115,7 +115,7 @@ def test_parts_of_other_files_or_options_are_made_again(tmp_path: Path, monkeypa
 
 def test_a_damaged_part_is_named_and_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "SECONDS", 0)
-    kept = Parts(tmp_path / "out.parquet", "refine", [], {})
+    kept = Parts(tmp_path / "out.parquet", "tseg.parts.table_of", [], {})
     expected = numbers(kept)
     third = sorted(kept.folder.iterdir())[2]
     intact = third.read_bytes()

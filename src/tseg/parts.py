@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from tseg.files import atomic_write
 from tseg.progress import progress
-from tseg.settings.code import code_of
+from tseg.source import digest
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ class Parts:
     """The folder `output.with_suffix(".parts")`: a file for each sequence of items that is done."""
 
     def __init__(self, output: Path, command: str, files: Sequence[Path], options: Mapping[str, Any]):
-        """Of the sub-command `command`, which makes `output` of `files` with `options`; others have other parts."""
+        """Of the function `command`, which makes `output` of `files` with `options`; others have other parts."""
         self.folder = output.with_suffix(".parts")
         self.made_by = command, files, options
 
@@ -37,7 +37,7 @@ class Parts:
     def fingerprint(self) -> str:
         """A hash of everything that determines the rows."""
         command, files, options = self.made_by
-        described = hashlib.sha256(f"{code_of(command)} {sorted(options.items())}".encode())
+        described = hashlib.sha256(f"{digest(command)} {sorted(options.items())}".encode())
         for path in files:
             with path.open("rb") as file:
                 described.update(hashlib.file_digest(file, "sha256").digest())

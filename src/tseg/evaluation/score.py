@@ -102,7 +102,7 @@ def score_masks(
         num_seen = len(seen)
         if exclude_seen:
             truth, found = _without_images(seen, truth, found, images)
-    with in_parts(output, "evaluate", masks, records, images, exclude_seen=exclude_seen) as parts:
+    with in_parts(output, f"{__name__}.score_masks", masks, records, images, exclude_seen=exclude_seen) as parts:
         rows, measured = _score(truth, found, provenance, num_bootstrap, parts)
         result = Summary(
             masks=provenance, num_seen=num_seen, seen_excluded=images is not None and exclude_seen, **measured

@@ -49,7 +49,9 @@ def pseudo_label_file(
     similarities, predicted = read(predictions, PredictionsProvenance)
     rows, provenance = read_records(records)
     rules = MaskRules(predicted.model.pooling, background, exclusive_activations, threshold, crf)
-    with in_parts(output, "pseudo_label", predictions, records, rules=rules, ignore_band=ignore_band) as parts:
+    with in_parts(
+        output, f"{__name__}.pseudo_label_file", predictions, records, rules=rules, ignore_band=ignore_band
+    ) as parts:
         labelled = pseudo_label_records(rows, similarities, rules, ignore_band, parts)
         num_empty = len(rows) - len(labelled)
         print(f"{predicted.model.run}: {len(labelled):,} masks; {num_empty:,} records left out because theirs is empty")

@@ -55,7 +55,9 @@ def predict_file(
         window=window,
         labels=labels,
     )
-    with in_parts(output, "predict", model, records, patches, how=provenance.to_json(), device=device.type) as parts:
+    with in_parts(
+        output, f"{__name__}.predict_file", model, records, patches, how=provenance.to_json(), device=device.type
+    ) as parts:
         similarities = predict_records(
             loaded.to(device),
             rows,
@@ -106,7 +108,7 @@ def refine_file(
         comparison=comparison(threshold) if labels is None else label_comparison(confidence, threshold),
     )
     rules = MaskRules(model.mask_pooling, background, exclusive_activations, threshold, crf)
-    with in_parts(output, "refine", predictions, records, how=provenance.to_json()) as parts:
+    with in_parts(output, f"{__name__}.refine_file", predictions, records, how=provenance.to_json()) as parts:
         if labels is None:
             masks = mask_records(rows, similarities, rules, parts)
         else:
