@@ -19,7 +19,7 @@ LAYERS = [
     {"settings"},
     {"model"},
     {"records", "images", "transforms", "expressions", "tracking"},
-    {"parts"},
+    {"parts", "lineage"},
     {"files", "locks", "progress", "provenance", "source"},
 ]
 """The layers, topmost first; each name is a folder or a file of src/tseg."""

@@ -1,4 +1,4 @@
-"""Atomic writing: a file gets its name only when it is complete."""
+"""Atomic writing: a file gets its name only when it is complete. What this process reads and writes is remembered."""
 
 import errno
 import json
@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import socket
+import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
@@ -13,6 +14,13 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+READ: dict[Path, None] = {}
+WRITTEN: dict[Path, None] = {}
+"""Files of this process, in order; see `tseg.lineage`."""
+STDIN: list[str] = []
+"""What it read from standard input."""
+WARNINGS: list[str] = []
+"""What it warned of."""
 _NUMBERS = count()
 _HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
 _PARTIAL = re.compile(rf"\..*\.{_HOST}-(\d+)-\d+\.partial(\.\w+)?")
@@ -20,11 +28,12 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def atomic_write(path: Path) -> Generator[Path]:
+def atomic_write(path: Path, *, remember: bool = True) -> Generator[Path]:
     """Yield a temporary path in `path`'s folder; on success rename it to `path`, on failure remove it.
 
-    Several processes may write one path at the same time: the last one wins, and the file is always whole. Raises
-    ValueError that names `path` if the disk is full or the file cannot be written.
+    Several processes may write one path at the same time: the last one wins, and the file is always whole. The file
+    gets a note of what made it if the process is to `remember` it. Raises ValueError that names `path` if the disk is
+    full or the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +48,8 @@ def atomic_write(path: Path) -> Generator[Path]:
             with partial.open("rb") as file:
                 os.fsync(file.fileno())  # a machine that fails now leaves no empty file under the name
             partial.replace(path)
+            if remember:
+                WRITTEN[path] = None
         except Exception as error:
             # Libraries report a full disk in words of their own, so the disk is asked. The partial file still fills it.
             if getattr(error, "errno", None) in _FULL or shutil.disk_usage(path.parent).free < 2**12:
@@ -77,8 +88,21 @@ def write_json(path: Path, value: Any) -> None:
         partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
+def warn(text: str) -> None:
+    """Print `text`, and remember it as a warning."""
+    print(text, flush=True)
+    WARNINGS.append(text)
+
+
 def require_file(path: Path, hint: str) -> Path:
-    """Return `path`. Raises ValueError if it does not exist; `hint` is the advice that the message ends with."""
+    """Return `path`, to be read. Raises ValueError with the advice `hint` if it does not exist."""
     if not path.exists():
         raise ValueError(f"{path} does not exist; {hint}")
+    READ[path] = None
     return path
+
+
+def read_stdin() -> str:
+    """All of standard input, once."""
+    STDIN.append(sys.stdin.read())
+    return STDIN[-1]

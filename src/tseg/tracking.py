@@ -7,7 +7,6 @@ after it by each evaluation of its model. One warning says so.
 import csv
 import json
 import os
-import subprocess
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tseg.files import require_file, write_json
+from tseg.lineage import git_revision
 from tseg.locks import exclusive
 
 RUN_FILE = "mlflow_run.json"
@@ -100,7 +100,7 @@ class Tracker:
             "experiment": experiment,
             "name": name[:MAX_NAME],
             "params": {key[:MAX_NAME]: value[:MAX_VALUE] for key, value in params.items()},
-            "tags": {"git_revision": _git_revision()},
+            "tags": {"git_revision": git_revision()},
             "run_id": None,
             "described": False,
             "complete": False,
@@ -239,12 +239,3 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat
-
-
-def _git_revision() -> str:
-    """The commit of the working directory, with -dirty appended if files differ; `unknown` outside a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"

@@ -1,4 +1,5 @@
 import fcntl
+import gzip
 import hashlib
 import io
 import json
@@ -19,6 +20,7 @@ import pytest
 from tseg.fetching import fetch as module
 from tseg.fetching.fetch import fetch_source, manifest_path
 from tseg.fetching.partial import partial_path
+from tseg.fetching.pins import write_pins
 from tseg.fetching.status import status
 from tseg.settings.catalogue import Catalogue, FilesSource
 from tseg.settings.validation import parse
@@ -217,10 +219,11 @@ def test_several_copies_are_refused_unless_they_are_the_same_file(raw: Path, tmp
 
 def test_a_file_without_published_checksum_is_pinned_for_sha256sum(server, raw: Path, capsys) -> None:
     urls = [server.serve("a", RECORDS)]
-    source = source_of(records_json={"urls": urls, "num_records": 5}, plus_zip={"urls": urls}, known_txt={"urls": urls})
+    plus = {"urls": [server.serve("b", IMAGES_ZIP)]}
+    source = source_of(records_json={"urls": urls, "num_records": 5}, plus_zip=plus, known_txt={"urls": urls})
     fetch_source("a+b", source, raw)
     pins = raw / "downloads/a+b.sha256"
-    assert pins.read_text().splitlines()[1] == f"{sum_of(RECORDS)}  a+b/plus.zip"
+    assert pins.read_text().splitlines()[1] == f"{sum_of(IMAGES_ZIP)}  a+b/plus.zip"
     checked = subprocess.run(
         ["sha256sum", "--check", "--strict", pins.name], cwd=pins.parent, capture_output=True, text=True, check=True
     )
@@ -289,6 +292,76 @@ def test_a_damaged_archive_is_not_pinned(raw: Path) -> None:
     with pytest.raises(ValueError, match="cannot be unpacked"):
         fetch_source("things", archive_source(checksum=None), raw)
     assert not (raw / "downloads/things.sha256").exists()
+
+
+WRONG = {
+    "nothing": b"",
+    "a Git LFS pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+    "an error in JSON": b'{"error": "Repository not found"}',
+    "XML": b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code></Error>',
+    "an error message": b"Please log in",
+}
+RIGHT = {
+    "model.safetensors": b"\2" + bytes(7) + b"{}",
+    "model.bin": b"\x80\x02]q\x00.",
+    "images.tgz": gzip.compress(b"images"),
+    "records.json": RECORDS,
+    "words.txt": b"<unk>\nlog\nin\n",
+    "notes": b"Any notes.\n",
+}
+
+
+@pytest.mark.parametrize("way", ["downloaded", "by hand", "copy"])
+@pytest.mark.parametrize("found", WRONG)
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_is_sent_in_place_of_a_file_is_neither_used_nor_pinned_and_the_file_is(
+    server, raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, found: str, way: str
+) -> None:
+    def offer(content: bytes) -> None:
+        if way == "downloaded":
+            server.serve("a", content)
+        elif way == "by hand":
+            put(raw, "things", name, content)
+        else:
+            (lab / name).write_bytes(content)
+
+    source = source_of(**{name: {"urls": [f"{server.url}/a"]}})
+    place, lab, pins = raw / "downloads/things" / name, tmp_path / "lab", raw / "downloads/things.sha256"
+    lab.mkdir()
+    offer(WRONG[found])
+    with pytest.raises(ValueError, match=r"; download it by hand from .*, place it at") as refusal:
+        fetch_source("things", source, raw, lab)
+    holder = {"downloaded": "the received file", "by hand": place, "copy": lab / name}[way]
+    expected = f"a {place.suffix} file" if place.suffix else "the file"
+    assert f"{holder} holds {found} instead of {expected}" in f"{capsys.readouterr().out}{refusal.value}"
+    assert not [path for path in (pins, raw / "things", manifest_path(raw, "things")) if path.exists()]
+    assert place.exists() == (way == "by hand"), "a file of the user is only ever replaced"
+    offer(RIGHT[name])
+    fetch_source("things", source, raw, lab)
+    assert contents(raw / "things") == {name: RIGHT[name]}
+    assert pins.read_text() == f"{sum_of(RIGHT[name])}  things/{name}\n"
+
+
+def test_a_wrong_file_by_hand_is_replaced_by_a_download(server, raw: Path, capsys) -> None:
+    place = put(raw, "things", "records.json", WRONG["a Git LFS pointer"])
+    fetch_source("things", source_of(records_json={"urls": [server.serve("a", RECORDS)]}), raw)
+    assert contents(raw / "things") == {"records.json": RECORDS}
+    assert capsys.readouterr().out.startswith(
+        f"{place} holds a Git LFS pointer instead of a .json file "
+        "(version https://git-lfs.github.com/spec/v1 oid sha256:4d7a size 12345); "
+        "if that is right, add its checksum to the catalogue; replacing it\n"
+    )
+
+
+@pytest.mark.parametrize("known", ["published", "pinned"])
+@pytest.mark.parametrize("content", WRONG.values(), ids=WRONG)
+def test_with_a_checksum_the_checksum_decides(server, raw: Path, content: bytes, known: str) -> None:
+    checksum = f"sha256:{sum_of(content)}" if known == "published" else None
+    source = source_of(model_bin={"urls": [server.serve("a", content)], "checksum": checksum})
+    if known == "pinned":
+        write_pins(raw, "things", {"model.bin": sum_of(content)})
+    fetch_source("things", source, raw)
+    assert contents(raw / "things") == {"model.bin": content}
 
 
 def test_the_old_folder_and_manifest_stay_until_the_new_folder_is_complete(raw: Path) -> None:

@@ -102,5 +102,8 @@ def results_of(folder: Path) -> dict[str, bytes]:
     return {
         name: path.read_bytes()
         for name, path in sorted(files.items())
-        if path.is_file() and not name.removeprefix("results/").startswith(VARYING) and path.name != "mlflow_run.json"
+        if path.is_file()
+        and not name.removeprefix("results/").startswith(VARYING)
+        and path.name != "mlflow_run.json"
+        and path.parent.name != ".made"
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from tseg.lineage import warnings_of
 from tseg.locks import exclusive
 from tseg.settings.catalogue import content_of
 from tseg.settings.code import code_of, predict_code, prepare_code, train_code
@@ -52,6 +53,22 @@ onstart:
     executor = workflow.scheduler._executor
     if type(executor).__module__ == "snakemake_executor_plugin_slurm":
         use_slurm(executor, folder / ".slurm_run")
+
+
+def show_warnings():
+    """Repeat what jobs that went well warned of in their logs."""
+    folders = Path(SETTINGS.results_dir), Path(SETTINGS.data_dir) / "records"
+    for text, paths in warnings_of(*folders).items():
+        more = f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
+        logger.warning(f"Warning, of {paths[0]}{more}: {text}")
+
+
+onsuccess:
+    show_warnings()
+
+
+onerror:
+    show_warnings()
 
 
 # Wildcards stay out of these: Snakemake would not constrain them.

@@ -16,6 +16,7 @@ from tseg.cli.draw import draw
 from tseg.cli.driver import end_with_driver
 from tseg.cli.encode import encode
 from tseg.cli.evaluate import evaluate
+from tseg.cli.explain import explain
 from tseg.cli.fetch import fetch
 from tseg.cli.overlap import overlap
 from tseg.cli.predict import predict
@@ -51,6 +52,7 @@ for command in (
     refine,
     evaluate,
     tabulate,
+    explain,
     segment,
 ):
     app.command()(command)
@@ -78,8 +80,11 @@ def options(
 def main() -> None:
     """Run `tseg`. A user error prints one sentence on stderr, without a traceback, and exits with status 1."""
     end_with_driver()
+    from tseg.lineage import noted
+
     try:
-        app()
+        with noted(sys.argv):
+            app()
     except (ValueError, OSError) as error:
         print(f"tseg: {error}", file=sys.stderr)
         sys.exit(1)

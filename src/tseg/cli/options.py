@@ -1,6 +1,5 @@
 """Options and helpers that sub-commands share."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,9 +29,10 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1
 
 def parse_text(schema: Any, text: str, origin: str) -> Any:
     """Parse YAML `text`, or standard input for `-`, into `schema`. Raises ValueError that names `origin`."""
+    from tseg.files import read_stdin
     from tseg.settings.validation import load_yaml, parse
 
-    return parse(schema, load_yaml(sys.stdin.read() if text == "-" else text, origin), origin)
+    return parse(schema, load_yaml(read_stdin() if text == "-" else text, origin), origin)
 
 
 def read_settings(schema: Any, path: Path) -> Any:

@@ -17,7 +17,7 @@ from tseg.datasets.readers.phrasecut import open_phrasecut
 from tseg.datasets.readers.refer import open_refer
 from tseg.datasets.readers.voc import open_voc
 from tseg.datasets.shards import Shard, read_shards
-from tseg.files import atomic_write
+from tseg.files import atomic_write, warn
 from tseg.provenance import RecordsProvenance
 from tseg.records import RecordsWriter
 from tseg.settings.schema import DatasetSettings, PublishedCounts
@@ -34,6 +34,7 @@ class SplitCounts(NamedTuple):
     """The number of skipped records by cause, most frequent first."""
 
 
+DIFFERS = "NOT AS PUBLISHED"
 MAX_CAUSES = 5
 """Causes that a message names."""
 
@@ -73,13 +74,14 @@ def prepare_split(name: str, split: str, settings: DatasetSettings, output: Path
             )
     except RecursionError as error:
         raise ValueError(f"{settings.annotations}: a file is nested too deeply ({error}); fetch it again") from error
-    print(
+    (warn if counts.num_skipped else print)(
         f"{name} {split}: {counts.num_records:,} records of {counts.num_images:,} images; "
         f"{counts.num_skipped:,} skipped, listed in {skipped_path}"
         + (f" ({list_causes(counts)})" if counts.num_skipped else "")
     )
     if published:
-        print(f"{name} {split}: {compare(counts, published)}")
+        compared = compare(counts, published)
+        (warn if compared.startswith(DIFFERS) else print)(f"{name} {split}: {compared}")
     return counts.num_records
 
 
@@ -157,5 +159,5 @@ def compare(counts: SplitCounts, published: PublishedCounts) -> str:
     found = {"expressions": counts.num_records + counts.num_skipped, "images": counts.num_images}
     expected = {unit: count for unit, count in published.model_dump().items() if count is not None}
     details = "; ".join(f"{count:,} {unit} published, {found[unit]:,} found" for unit, count in expected.items())
-    verdict = "as published" if all(found[unit] == count for unit, count in expected.items()) else "NOT AS PUBLISHED"
+    verdict = "as published" if all(found[unit] == count for unit, count in expected.items()) else DIFFERS
     return f"{verdict}: {details}" if expected else "no count is published"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from tseg.files import atomic_write, require_file
+from tseg.files import atomic_write
 from tseg.progress import progress
 from tseg.provenance import TokensProvenance
 from tseg.records import TOKENS, read, write
@@ -50,7 +50,8 @@ class Tokens:
         numbers: list[int] = sorted(set(index["shard"]))
         self.shards = [_shard(path, self.provenance, number) for number in numbers]
         for shard in self.shards:
-            require_file(shard, f"delete {path} and make it again with `tseg encode`")
+            if not shard.exists():
+                raise ValueError(f"{shard} does not exist; delete {path} and make it again with `tseg encode`")
         keys, *columns = (index[name].tolist() for name in TOKENS.names)
         self.spans: dict[str, dict[int, tuple[int, ...]]] = {}
         for key, view, *span in zip(keys, *columns, strict=True):
@@ -95,7 +96,7 @@ def write_tokens(
     total = sum(map(len, shards))
     bar = progress((), "encode", "views", total, initial=total - sum(map(len, missing.values())))
     for file, members in missing.items():
-        with atomic_write(file) as partial:
+        with atomic_write(file, remember=False) as partial:
             shape = (_num_tokens(members), provenance.num_features)
             rows = np.lib.format.open_memmap(partial, "w+", DTYPE, shape)
             for entry, start, tokens in zip(members, _starts(members), encode(members), strict=True):

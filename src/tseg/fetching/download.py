@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
+from tseg.fetching.contents import HEAD, refuse_page
 from tseg.fetching.partial import Origin, Partial, open_partial
 from tseg.fetching.responses import (
     PermanentError,
@@ -26,7 +27,6 @@ from tseg.fetching.responses import (
     get,
     length_of_range,
     refuse_failure,
-    refuse_page,
     validator,
 )
 from tseg.progress import progress
@@ -188,7 +188,7 @@ class _Transfer:
         path = self.partial.path
         try:
             with path.open("rb") as file:
-                refuse_page(file.read(1 << 16))
+                refuse_page(file.read(HEAD))
             verify(path, size=self.size, checksum=self.checksum)
             if self.check:
                 self.check(path)

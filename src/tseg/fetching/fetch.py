@@ -9,7 +9,7 @@ from tseg.fetching.obtain import Wanted, link, manual_hint, obtain, sha256_of, w
 from tseg.fetching.partial import partial_path
 from tseg.fetching.pins import pins_path, read_pins, write_pins
 from tseg.fetching.unpack import unpack
-from tseg.files import require_file, write_json
+from tseg.files import require_file, warn, write_json
 from tseg.locks import exclusive
 from tseg.settings.catalogue import Catalogue, FilesSource, ShapesSource, Source
 
@@ -117,7 +117,7 @@ def _obtain_all(name: str, source: FilesSource, files: Sequence[Wanted], raw_dir
         except ValueError as error:
             failure = f"{error}; {manual_hint(file, source.page, pins_path(raw_dir, name))}"
             if file.entry.optional:
-                print(f"{name}: goes on without the optional file {file.name}: {failure}", flush=True)
+                warn(f"{name}: goes on without the optional file {file.name}: {failure}")
             else:
                 failures.append(failure)
         else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tseg.datasets.readers.json_stream import stream_list
+from tseg.fetching.contents import refuse_other
 from tseg.fetching.download import digest, download, verify
 from tseg.fetching.pins import read_pins
 from tseg.settings.catalogue import FilesSource, SourceFile
@@ -68,7 +69,7 @@ def obtain(wanted: Wanted) -> str:
         wanted.path.unlink(missing_ok=True)
         link(wanted.copy, wanted.path)
         return f"linked to {wanted.copy}"
-    size, check = wanted.entry.size, partial(_check_records, wanted)
+    size, check = wanted.entry.size, partial(_check_content, wanted)
     return f"from {download(wanted.entry.urls, wanted.path, size=size, checksum=wanted.checksum, check=check)}"
 
 
@@ -114,11 +115,13 @@ def _find_copy(from_dir: Path, source: str, names: list[str]) -> Path | None:
 
 def _verify(wanted: Wanted, path: Path) -> None:
     verify(path, size=wanted.entry.size, checksum=wanted.checksum)
-    _check_records(wanted, path)
+    _check_content(wanted, path)
 
 
-def _check_records(wanted: Wanted, path: Path) -> None:
-    """Raise ValueError if a JSON list has the wrong number of entries."""
+def _check_content(wanted: Wanted, path: Path) -> None:
+    """Raise ValueError if a file without a checksum is not what its name says, or a JSON list has the wrong length."""
+    if wanted.checksum is None:
+        refuse_other(path, wanted.name)
     expected = wanted.entry.num_records
     if expected is None:
         return

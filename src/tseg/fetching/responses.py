@@ -1,6 +1,5 @@
 """Interpretation of HTTP responses for a file download."""
 
-import html
 import re
 import time
 from collections.abc import Mapping
@@ -9,8 +8,7 @@ from http.client import IncompleteRead
 
 import requests
 
-_PAGE = re.compile(rb"[\xef\xbb\xbf\s]*<(!doctype\s+html|html)", re.IGNORECASE)
-_TITLE = re.compile(rb"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+from tseg.fetching.contents import HEAD, describe_page
 
 
 class AddressError(Exception):
@@ -51,13 +49,7 @@ def refuse_failure(response: requests.Response) -> None:
     if response.status_code not in (200, 206, 416):
         raise PermanentError(status)
     if response.headers.get("Content-Type", "").lower().startswith("text/html"):
-        raise PermanentError(_describe_page(response.raw.read(1 << 16, decode_content=True)))
-
-
-def refuse_page(head: bytes) -> None:
-    """Raise ValueError if `head`, the first bytes of a file, is the start of a web page."""
-    if _PAGE.match(head):
-        raise ValueError(_describe_page(head))
+        raise PermanentError(describe_page(response.raw.read(HEAD, decode_content=True)))
 
 
 def length_of_range(response: requests.Response) -> int | None:
@@ -103,9 +95,3 @@ def _retry_after(value: str) -> float:
         return float(value) if value.isdecimal() else parsedate_to_datetime(value).timestamp() - time.time()
     except (ValueError, OverflowError):
         return 0.0
-
-
-def _describe_page(page: bytes) -> str:
-    title = _TITLE.search(page)
-    text = " ".join(html.unescape(title[1].decode(errors="replace")).split()) if title else ""
-    return "received a web page instead of the file" + (f" ({text})" if text else "")

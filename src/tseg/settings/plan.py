@@ -22,6 +22,7 @@ from tseg.settings.experiments import (
     table_cells,
 )
 from tseg.settings.layout import CellLayout, TableLayout
+from tseg.settings.published import read_published
 from tseg.settings.run_schema import RunSettings
 from tseg.settings.runs import REFINEMENTS, Evaluation
 from tseg.settings.schema import (
@@ -71,6 +72,7 @@ class Plan:
             self.figures = excluding(self.figures, self.evaluation_records)
             self.cells: list[Cell] = [*chain(*self.tables.values(), *self.figures.values())]
             self.runs: dict[str, RunSettings] = runs_of(self.cells)
+        read_published(Path(self.settings.published), map(self.layout, self.tables))  # checks it
         with prefix_errors(origin):
             _check_gpus(self.runs, self.settings.resources.train.gpu)
         self.encoders: dict[str, UsedEncoders] = {

@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from tseg.datasets.leakage import coco_ids, list_images, read_images, read_records_images, without_images, write_images
 from tseg.encoding.encode import open_tokens
 from tseg.encoding.tokens import Tokens
-from tseg.files import atomic_write
+from tseg.files import atomic_write, warn
 from tseg.locks import exclusive
 from tseg.model.image_encoder import build_image_encoder
 from tseg.model.language_model import learn_wordpiece
@@ -99,7 +99,7 @@ def train_run(
         torch.manual_seed(seed)
         model = (model or build_model(run.model, list(records["expression"]))).to(device)
         for loss in model.text_encoder.losses(list(dict.fromkeys(records["expression"]))):
-            print(f"{run.run}: warning: {loss}")
+            warn(f"{run.run}: warning: {loss}")
         tokens = _open_tokens(run, model, patches, texts)
         fingerprint = _fingerprint(run, model, records, provenance, pseudo_labels, bool(tokens))
         name, settings = f"{run.run}/seed{seed}", run.model_dump() | {"seed": seed}

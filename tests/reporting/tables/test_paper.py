@@ -71,9 +71,9 @@ def make_layout(folder: Path, seeds: tuple[int, ...] = (0, 1), **facts: Any) -> 
     return texts | labels | {"cells": cells}
 
 
-def tabulate(layout: dict[str, Any], folder: Path) -> Path:
+def tabulate(layout: dict[str, Any], folder: Path, results: str = PUBLISHED) -> Path:
     published = folder / "published.csv"
-    published.write_text(PUBLISHED)
+    published.write_text(results)
     output = folder / "results" / "table3.csv"
     write_table(parse(TableLayout, layout, "layout"), output, published=published)
     return output
@@ -180,6 +180,15 @@ def test_published_results_without_a_column_are_refused_with_its_name(layout: di
         write_table(parse(TableLayout, layout, "layout"), tmp_path / "table3.csv", published=published)
 
 
+def test_a_published_result_of_another_metric_is_refused_and_nothing_is_written(
+    layout: dict[str, Any], tmp_path: Path
+) -> None:
+    changed = PUBLISHED.replace("MDETR,RefCOCO+,mIoU", "MDETR,RefCOCO+,oIoU")
+    with pytest.raises(ValueError, match=r"published\.csv: line 4: metric: 'oIoU' would stand beside mIoU in table 3"):
+        tabulate(layout, tmp_path, changed)
+    assert not (tmp_path / "results").exists()
+
+
 def test_a_table_of_subsets_names_the_file_that_ranks_categories(tmp_path: Path) -> None:
     ranked = make_layout(tmp_path, evaluated_on={"name_ranks": "refer_train.json"})
     note = "Categories are ranked by their counts in refer_train.json."
@@ -227,7 +236,8 @@ def test_a_metric_is_found_by_its_path(layout: dict[str, Any], tmp_path: Path) -
             edit(path, subsets={"c500+": {"mIoU": 0.1 + seed / 10, "num_records": 4}}, classes={"potted plant": 0.7})
             measured = json.loads(Path(path).read_text())["metrics"]
             edit(path, metrics=measured | {"precision_0.5": 0.4})
-    table = pd.read_csv(tabulate(layout, tmp_path), comment="#")
+    published = PUBLISHED.replace("TSEG (CRF),PhraseCut,mIoU", "TSEG (CRF),PhraseCut,precision_0.5")
+    table = pd.read_csv(tabulate(layout, tmp_path, published), comment="#")
     assert table[["PhraseCut", "RefCOCO+"]].to_numpy().ravel().tolist() == [15.0, 70.0, 40.0, 0.05]
 
 

@@ -13,6 +13,7 @@ from tseg.datasets.leakage import coco_id_of
 from tseg.datasets.readers.annotations import OpenSplit, Record, RecordError, Skipped, make_record
 from tseg.datasets.readers.find import find_file
 from tseg.datasets.readers.pair_files import OPTIONAL, READERS, REQUIRED, PairRow
+from tseg.files import require_file
 from tseg.images import MAX_PIXELS
 from tseg.records import encode_mask
 
@@ -45,7 +46,7 @@ def split_path(annotations: Path, split: str) -> Path:
         splits = sorted({path.stem for path in annotations.glob("*.*") if path.suffix in READERS})
         hint = f"choose one of {', '.join(splits)}" if splits else "write a table with the columns image,phrase"
         raise ValueError(f"{annotations / split} does not exist with any suffix of {', '.join(READERS)}; {hint}")
-    return existing[0]
+    return require_file(existing[0], "restore it")
 
 
 def read_pair(annotations: Path, row: PairRow) -> Iterator[Record | Skipped]:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from tseg.evaluation.score import Summary, read_summary
-from tseg.files import require_file
 from tseg.reporting.tables.formats import RowGroup, Sheet, csv_text, latex, sheet_texts, write_texts
 from tseg.reporting.tables.notes import (
     RESOLUTION,
@@ -20,11 +19,10 @@ from tseg.reporting.tables.notes import (
     remarks,
 )
 from tseg.settings.layout import TableLayout
+from tseg.settings.published import PublishedResult, read_published
 from tseg.settings.validation import prefix_errors
 
 PAPER = "Strudel et al. 2022"
-PUBLISHED = ["source", "row", "column", "value", "access", "note"]
-"""Columns of published results. `access`: what a result had beyond images, expressions and ImageNet, such as masks."""
 
 
 def write_table(layout: TableLayout, output: Path, *, published: Path) -> None:
@@ -34,13 +32,13 @@ def write_table(layout: TableLayout, output: Path, *, published: Path) -> None:
     with every seed. `published` is a CSV of published results: those of the same table appear below ours, a group of
     rows per source. A metric without any record is printed as "-".
 
-    Raises ValueError if a cell occurs twice or lies outside the table, or if it does not have exactly one summary for
-    each seed of the table.
+    Raises ValueError if a cell occurs twice or lies outside the table, if it does not have exactly one summary for each
+    seed of the table, or if `read_published` refuses a published result.
     """
     _check_cells(layout)
     summaries, detail = _collect(layout)
     means, deviations = _over_seeds(detail, layout)
-    published_results = _read_published(published, layout.number)
+    published_results = _read_published(published, layout)
     from_paper = published_results.loc[published_results["source"] == PAPER, ["row", "column", "value"]]
     detail = detail.merge(from_paper.rename(columns={"value": "published"}), how="left", on=["row", "column"])
     detail_path = output.with_name(f"{output.stem}_detail.csv")
@@ -149,13 +147,10 @@ def _texts(means: pd.DataFrame, deviations: pd.DataFrame) -> pd.DataFrame:
     return (means.map("{:.2f}".format) + spread).mask(means.isna(), "-")
 
 
-def _read_published(path: Path, number: str) -> pd.DataFrame:
-    """Read the published results of table `number`, as text, with the columns `PUBLISHED`. Raises ValueError."""
-    values = pd.read_csv(require_file(path, "restore it from the repository"), dtype=str, keep_default_na=False)
-    for name in ("table", *PUBLISHED):
-        if name not in values.columns:
-            raise ValueError(f"{path} has no column {name!r}; add it, as in config/published.csv of the repository")
-    return values.loc[values["table"] == number, PUBLISHED]
+def _read_published(path: Path, layout: TableLayout) -> pd.DataFrame:
+    """Read the published results of a table, as text, with the fields of `PublishedResult`. Raises ValueError."""
+    results = [result for result in read_published(path, [layout]) if result.table == layout.number]
+    return pd.DataFrame(results, columns=list(PublishedResult._fields), dtype=str)
 
 
 def _published_rows(published: pd.DataFrame, layout: TableLayout) -> list[RowGroup]:
