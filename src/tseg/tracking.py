@@ -7,6 +7,7 @@ after it by each evaluation of its model. One warning says so.
 import csv
 import json
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable, Generator, Mapping
@@ -112,7 +113,7 @@ class Tracker:
         """Queue the values of `metrics` at `iteration`; the queue is written every few seconds.
 
         Of an iteration that the store has, nothing is written again. MLflow's metric names allow neither + nor =:
-        `refcoco+` becomes `refcocoplus`, and = becomes a dash.
+        `refcoco+` becomes `refcocoplus`, = becomes a dash, and what else it refuses, _.
         """
         now = int(time.time() * 1000)
         self._queue |= {(_metric_name(key), iteration): (float(value), now) for key, value in metrics.items()}
@@ -230,7 +231,7 @@ def log_evaluation(uri: str | None, model_dir: Path, metrics: Mapping[str, float
 
 
 def _metric_name(name: str) -> str:
-    return name.replace("+", "plus").replace("=", "-")
+    return re.sub(r"[^/\w.\- :]", "_", name.replace("+", "plus").replace("=", "-"))
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

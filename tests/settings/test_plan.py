@@ -66,7 +66,7 @@ def test_a_cell_of_two_tables_is_one_run_with_one_summary(make_plan: MakePlan) -
         f"results/scores/phrasecut-{pooling}/seed0/phrasecut-val-plain.json" for pooling in ("gap", "mpa")
     ]
     assert plan.summaries("other") == plan.summaries("own")[1:]
-    assert plan.histories("other") == ["results/runs/phrasecut-mpa/seed0/history.csv"]
+    assert list(plan.curves("other")) == ["results/runs/phrasecut-mpa/seed0/history.csv"]
 
 
 def test_an_override_is_a_run_of_its_own_name_and_settings(make_plan: MakePlan) -> None:
@@ -82,9 +82,9 @@ def test_a_pretrained_run_starts_from_the_model_of_the_same_seed(make_plan: Make
     start = ["results/runs/refcoco-boxes/seed7/model.safetensors"]
     assert plan.start("phrasecut-mpa+pretraining=refcoco", 7) == start
     assert plan.start("refcoco-boxes", 7) == []
-    assert plan.panels("own") == {
-        "refcoco-boxes": "box pretraining",
-        "phrasecut-mpa+pretraining=refcoco": "weak supervision",
+    assert plan.curves("own") == {
+        "results/runs/refcoco-boxes/seed0/history.csv": "box pretraining",
+        "results/runs/phrasecut-mpa+pretraining=refcoco/seed0/history.csv": "weak supervision",
     }
     assert plan.training_records == ["data/records/phrasecut/train.parquet", "data/records/refcoco/train.parquet"]
 
@@ -368,3 +368,18 @@ def test_more_gpus_than_images_of_a_batch_are_refused(make_plan: MakePlan) -> No
     resources["train"]["gpu"] = 17
     with pytest.raises(ValueError, match=r"resources\.train\.gpu: 17 GPUs cannot share the 16 images of a batch of"):
         make_plan({"{method}": {"methods": ["TSEG"]}}, resources=resources)
+
+
+@pytest.mark.parametrize("name", ["own{x}", "{}", "-own", "a\nb"])
+def test_a_name_that_paths_or_commands_cannot_hold_is_refused(make_plan: MakePlan, name: str) -> None:
+    settings = default()
+    settings["datasets"][name] = settings["datasets"]["phrasecut"]
+    with pytest.raises(ValueError, match=r"the name '.*' starts with - or has a brace or a control character; rename"):
+        make_plan({"{method}": {"methods": ["TSEG"]}}, datasets=settings["datasets"])
+
+
+@pytest.mark.parametrize("name", ["(x)", "a,b", "it's", "a b", 'a"b', "ü", "x:y"])
+def test_any_other_name_has_a_plan(make_plan: MakePlan, name: str) -> None:
+    settings = default()
+    settings["datasets"][name] = settings["datasets"]["phrasecut"]
+    assert make_plan({"{method}": {"methods": ["TSEG"]}}, datasets=settings["datasets"]).settings.datasets[name]

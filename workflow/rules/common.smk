@@ -35,6 +35,7 @@ RESOURCES = {
     for name, asked in SETTINGS.resources
 }
 LOCK = ExitStack()
+BY_RUN = ["runs", "predictions", "masks", "scores", "pseudo_labels"]
 
 # JSON reaches a command by standard input (<<<): an argument holds at most 128 kB.
 # Every command ends when this process is killed: exec makes it a child of this process, which it recognises.
@@ -56,8 +57,10 @@ onstart:
 
 
 def show_warnings():
-    """Repeat what jobs that went well warned of in their logs."""
-    folders = Path(SETTINGS.results_dir), Path(SETTINGS.data_dir) / "records"
+    """Repeat what jobs that went well warned of in their logs, of this workflow's runs and data sets."""
+    results, records = Path(SETTINGS.results_dir), Path(SETTINGS.data_dir) / "records"
+    folders = [records / name for name in SETTINGS.datasets]
+    folders += [results / kind / run for kind in BY_RUN for run in PLAN.runs]
     for text, paths in warnings_of(*folders).items():
         more = f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
         logger.warning(f"Warning, of {paths[0]}{more}: {text}")

@@ -72,7 +72,7 @@ rule draw:
 
 rule draw_curves:
     input:
-        lambda wildcards: PLAN.histories(wildcards.table),
+        lambda wildcards: list(PLAN.curves(wildcards.table)),
     output:
         report(
             "<results>/curves/{table}.png",
@@ -87,6 +87,6 @@ rule draw_curves:
         "../envs/tseg.yml"
     params:
         code=code_of("draw.curves"),
-        panels=lambda wildcards: as_json(PLAN.panels(wildcards.table)),
+        panels=lambda wildcards: json.dumps(PLAN.curves(wildcards.table)),
     shell:
-        "tseg draw curves {input:q} --panels - --output {output:q} <<< {params.panels:q} > {log:q} 2>&1"
+        "tseg draw curves --panels - --output {output:q} <<< {params.panels:q} > {log:q} 2>&1"

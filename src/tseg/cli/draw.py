@@ -94,10 +94,12 @@ def assignment(
 
 @draw.command()
 def curves(
-    files: Annotated[list[Path], typer.Argument(help="Files <run>/seed<k>/history.csv, one per curve.")],
     output: Output,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Files <run>/seed<k>/history.csv, one per curve, in one panel.")
+    ] = None,
     panels: Annotated[
-        str, typer.Option(help="JSON object: run to title of its panel. Default: one panel.", show_default=False)
+        str, typer.Option(help="JSON object: more files, each with the title of its panel.", show_default=False)
     ] = "{}",
     title: Title = "Training loss",
     caption: Caption = "",
@@ -105,5 +107,5 @@ def curves(
     """Draw the learning curves of training runs."""
     from tseg.reporting.draw import curve_figure
 
-    parsed = parse_text(dict[str, str], panels, "--panels")
-    curve_figure(files, output, panels=parsed, title=title, caption=caption)
+    titles = dict.fromkeys(files or [], "loss") | parse_text(dict[Path, str], panels, "--panels")
+    curve_figure(titles, output, title=title, caption=caption)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from tseg.files import require_file
 from tseg.provenance import MasksProvenance, PredictionsProvenance, RecordsProvenance
 from tseg.records import read, read_records
 from tseg.reporting.figures.assignment import draw_assignment
@@ -50,10 +51,14 @@ def assignment_figure(file: Path, records: Path, output: Path, *, title: str, ca
     draw_assignment(rows, predictions, output, title=_title(title, split), caption=caption)
 
 
-def curve_figure(files: Sequence[Path], output: Path, *, panels: Mapping[str, str], title: str, caption: str) -> None:
-    """Draw files <run>/seed<k>/history.csv. `panels` maps a run to its panel; the other runs share one."""
-    histories = {"/".join(path.resolve().parts[-3:-1]): pd.read_csv(path) for path in files}
-    names = {label: panels.get(label.partition("/")[0], "loss") for label in histories}
+def curve_figure(panels: Mapping[Path, str], output: Path, *, title: str, caption: str) -> None:
+    """Draw files <run>/seed<k>/history.csv, each in the panel with its title. Raises ValueError if there is none."""
+    if not panels:
+        raise ValueError("there is no history to draw; name files history.csv")
+    labels = {path: "/".join(path.resolve().parts[-3:-1]) for path in panels}
+    hint = "make it with `tseg train`"
+    histories = {label: pd.read_csv(require_file(path, hint)) for path, label in labels.items()}
+    names = {label: panels[path] for path, label in labels.items()}
     draw_learning_curves(histories, output, panels=names, title=title, caption=caption)
 
 

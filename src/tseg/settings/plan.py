@@ -1,6 +1,7 @@
 """The plan of a configuration: its runs, cells and evaluations, and the files and options of every step."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
@@ -88,6 +89,8 @@ class Plan:
         self.evaluations: dict[str, Evaluation] = scored | taught
         self.encodings: dict[str, PatchEncoding | TextEncoding] = self._encodings()
         """Name of a file of tokens, below `token_dir` and without its suffix, to what it holds."""
+        with prefix_errors(origin):
+            _check_names([*self.settings.datasets, *self.tables, *self.figures, *self.evaluations, *self.runs])
 
     @classmethod
     def read(cls, paths: Iterable[Path | str]) -> "Plan":
@@ -321,13 +324,12 @@ class Plan:
         """Name to run, for the runs of a table and the pretrainings that they start from."""
         return runs_of(self.tables[table])
 
-    def histories(self, table: str) -> list[str]:
-        """The training histories of a table's runs with the first seed."""
-        return [f"{self._seed_dir(run, self.settings.seeds[0])}/history.csv" for run in self.table_runs(table)]
-
-    def panels(self, table: str) -> dict[str, str]:
-        """Run to the title of the panel that shows its learning curve."""
-        return {name: LOSSES[run.supervision] for name, run in self.table_runs(table).items()}
+    def curves(self, table: str) -> dict[str, str]:
+        """The training histories of a table's runs with the first seed, each with the title of its panel."""
+        return {
+            f"{self._seed_dir(name, self.settings.seeds[0])}/history.csv": LOSSES[run.supervision]
+            for name, run in self.table_runs(table).items()
+        }
 
     def drawn_files(self, figure: str) -> list[str]:
         """The files that a figure draws, with the first seed: masks, or predictions for the assignment of patches."""
@@ -376,6 +378,16 @@ def _merge(values: Any, later: Any) -> Any:
         return later
     before, after = cast(dict[str, Any], values), cast(dict[str, Any], later)
     return before | {key: _merge(before.get(key), value) for key, value in after.items()}
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Raise ValueError for a name that cannot be a part of Snakemake's paths and of command lines."""
+    for name in names:
+        if name.startswith("-") or re.search(r"[{}\x00-\x1f\x7f]", name):
+            raise ValueError(
+                f"the name {name!r} starts with - or has a brace or a control character; rename the data set, table, "
+                "figure, encoder or label set that it names"
+            )
 
 
 def _check_gpus(runs: Mapping[str, RunSettings], number: int) -> None:

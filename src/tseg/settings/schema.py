@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from tseg.expressions import clean_expression
 from tseg.settings.validation import check_known
 
 Supervision = Literal["weak", "full", "boxes", "pseudo"]
@@ -82,8 +83,10 @@ class DatasetSettings(StrictModel):
         if len(names) > 254:
             raise ValueError(f"classes has {len(names)} names; the limit is 254")
         for name in names:
-            if name != " ".join(name.split()) or name in ("", "background"):
-                raise ValueError(f"classes: {name!r} is empty, is background or has extra spaces; rename it")
+            if name != clean_expression(name) or name in ("", "background"):
+                raise ValueError(
+                    f"classes: {name!r} is background, or has nothing that can be seen, or extra spaces; rename it"
+                )
         return self
 
 

@@ -50,3 +50,16 @@ def test_a_history_of_one_iteration_can_be_drawn(histories: dict[str, pd.DataFra
     short = {"full": histories["full"].head(1)}
     draw_learning_curves(short, tmp_path / "curves.png", panels={"full": "full"}, **HOW)
     assert Image.open(tmp_path / "curves.png").width > 0
+
+
+def test_curves_beyond_those_that_can_be_told_apart_are_counted(
+    histories: dict[str, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (figures.append(figure), path.touch()))
+    many = {f"run {number}": histories["full"] for number in range(200)}
+    draw_learning_curves(many, tmp_path / "curves.png", panels=dict.fromkeys(many, "weak"), **HOW)
+    (axes,) = figures[0].axes
+    assert len(axes.get_legend().get_texts()) == 24
+    texts = " ".join(text.get_text() for text in figures[0].texts).replace("\n", " ")
+    assert "the first 24 curves are drawn; 176 others are left out" in texts

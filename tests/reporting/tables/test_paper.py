@@ -3,9 +3,13 @@
 import json
 import math
 import statistics
+import subprocess
+import sys
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -382,3 +386,28 @@ def test_published_csv_holds_the_papers_tables() -> None:
     }  # fmt: skip
     weak = paper[paper["row"] == "TSEG (weak supervision)"].set_index("column")["value"]
     assert weak.to_dict() == table.loc["TSEG"].to_dict()
+
+
+def test_a_table_of_200_rows_and_20_columns_is_made_by_the_command_line(tmp_path: Path) -> None:
+    """Its layout, 4,000 summaries with long paths, is longer than any argument of a command can be."""
+    folder = tmp_path / ("long-" * 30)
+    folder.mkdir()
+    rows, columns = [f"method {number}" for number in range(200)], [f"data set {number}" for number in range(20)]
+    template = write_summary(folder, "one", 0, 0.5).read_text()
+    cells = []
+    for index, (row, column) in enumerate(product(rows, columns)):
+        path = folder / f"{index}.json"
+        path.write_text(template.replace('"mIoU":0.5', f'"mIoU":{index / 4000}'))
+        cells.append({"row": row, "column": column, "metric": "mIoU", "summaries": [str(path)]})
+    layout = make_layout(tmp_path) | {"rows": rows, "columns": columns, "cells": cells}
+    text = json.dumps(layout)
+    assert len(text) > 2**17
+    (tmp_path / "published.csv").write_text(PUBLISHED.splitlines()[0] + "\n")
+    command = [sys.executable, "-m", "tseg", "tabulate", "--layout", "-", "--published", "published.csv"]
+    done = subprocess.run(
+        [*command, "--output", "table3.csv"], cwd=tmp_path, input=text, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "table3.csv", comment="#", index_col=0)
+    assert list(table.index) == rows and list(table.columns) == columns
+    np.testing.assert_allclose(table.to_numpy().ravel(), np.arange(4000) / 40, atol=0.0051)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT = 3.0, 2.1  # of the axes, inches
 NUM_COLUMNS = 2
 SMOOTHING = 30  # a curve is smoothed over 1/SMOOTHING of its length
+MAX_CURVES = 24  # in a panel: as many looks as lines have
 
 
 def draw_learning_curves(
@@ -25,6 +26,9 @@ def draw_learning_curves(
     the panel of each label: losses with different meanings, as in weak and full supervision, need separate panels.
     """
     names = list(dict.fromkeys(panels[label] for label in histories))
+    shown = {name: [label for label in histories if panels[label] == name][:MAX_CURVES] for name in names}
+    if num_left_out := len(histories) - sum(map(len, shown.values())):
+        caption += f" Of each panel, the first {MAX_CURVES} curves are drawn; {num_left_out} others are left out."
     widths, heights = [WIDTH] * min(NUM_COLUMNS, len(names)), [HEIGHT] * ceil(len(names) / NUM_COLUMNS)
     caption = f"{caption} Curves are smoothed over 1/{SMOOTHING} of the training; pale lines are not smoothed."
     with page(output, widths=widths, heights=heights, title=title, caption=caption) as grid:
@@ -32,7 +36,7 @@ def draw_learning_curves(
             axes.set_axis_off()
         for axes, name in zip(grid.flat, names, strict=False):
             axes.set_title(wrap(name, WIDTH))
-            _draw_curves(axes, {label: history for label, history in histories.items() if panels[label] == name})
+            _draw_curves(axes, {label: histories[label] for label in shown[name]})
 
 
 def _draw_curves(axes: "Axes", histories: dict[str, pd.DataFrame]) -> None:
