@@ -90,7 +90,9 @@ def test_the_ancestry_names_a_file_that_was_changed(tmp_path: Path, change: str 
     assert {"out/train.parquet", "train.csv"} <= set(lines)
     for name in ("train.csv", "out/train.parquet"):
         assert ("was changed since" in lines[name]) == (name == change)
-    assert "again: snakemake --cores all --force -- out/datasets.csv" in told
+    assert f"  alone: tseg describe out/train.parquet --output out/datasets.csv\n  in {tmp_path}\n" in told
+    elsewhere = tseg(tmp_path.parent, "explain", str(tmp_path / "out/datasets.csv")).stdout
+    assert "is missing" not in elsewhere and "train.csv" in elsewhere
 
 
 def test_a_file_without_a_note_and_a_wrong_cell_are_named(tmp_path: Path) -> None:
@@ -100,3 +102,13 @@ def test_a_file_without_a_note_and_a_wrong_cell_are_named(tmp_path: Path) -> Non
     told = tseg(tmp_path, "explain", "out/train.parquet", "--row", "TSEG").stderr
     assert told == "tseg: out/train.parquet is no table; leave out --row and --column\n"
     assert tseg(tmp_path, "explain", "none.csv").stderr.startswith("tseg: none.csv does not exist; name a file")
+
+
+def test_a_note_that_cannot_be_written_fails_no_command(tmp_path: Path) -> None:
+    settings = write_captions(tmp_path, "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.made").touch()
+    done = tseg(tmp_path, *PREPARE, stdin=settings)
+    assert done.returncode == 0
+    assert "tseg: warning: no note of what made them could be written: " in done.stderr
+    assert (tmp_path / "out/train.parquet").exists()

@@ -1,6 +1,7 @@
 """Atomic writing: a file gets its name only when it is complete. What this process reads and writes is remembered."""
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -14,9 +15,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-READ: dict[Path, None] = {}
+READ: dict[Path, int] = {}
+"""Files that this process has read, in order, and when each was last changed; see `tseg.lineage`."""
 WRITTEN: dict[Path, None] = {}
-"""Files of this process, in order; see `tseg.lineage`."""
 STDIN: list[str] = []
 """What it read from standard input."""
 WARNINGS: list[str] = []
@@ -98,8 +99,20 @@ def require_file(path: Path, hint: str) -> Path:
     """Return `path`, to be read. Raises ValueError with the advice `hint` if it does not exist."""
     if not path.exists():
         raise ValueError(f"{path} does not exist; {hint}")
-    READ[path] = None
+    remember_read(path)
     return path
+
+
+def remember_read(path: Path) -> None:
+    """Note that this process reads `path`, a file or all files of a folder."""
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        READ[file] = file.stat().st_mtime_ns
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_stdin() -> str:

@@ -13,15 +13,18 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tseg import files
-from tseg.files import write_json
+from tseg.files import sha256, write_json
 
 FOLDER = ".made"
+WORKFLOW = "TSEG_WORKFLOW"
+"""Environment variable in which the workflow says how it was started."""
 
 
 class Note(BaseModel):
@@ -38,9 +41,11 @@ class Note(BaseModel):
     settings: str
     """Hash of `command` and `stdin`."""
     inputs: dict[str, str]
-    """Path of each file that the command read, as it named them, to its SHA-256; images and mask files are left out."""
+    """Path of each file that the command read, as it named it, to its SHA-256, without images, masks, tokens."""
     folder: str
     """The working directory."""
+    workflow: str | None = None
+    """The snakemake command whose job this was, without its targets."""
     revision: str
     """The git commit of the working directory, with -dirty appended if files differed; `unknown` without git."""
     versions: dict[str, str]
@@ -69,12 +74,16 @@ def read_note(path: Path) -> Note | None:
 
 
 def warnings_of(*folders: Path) -> dict[str, list[Path]]:
-    """Each warning of the commands that made the files of `folders`, and those files that are still there."""
+    """Each warning of the commands that made files, and those of its files that are still there.
+
+    `folders` hold the notes themselves (`.made`), or files with their notes at any depth.
+    """
     found: dict[str, list[Path]] = {}
-    for noted_path in sorted(path for folder in folders for path in folder.rglob(f"{FOLDER}/*.json")):
+    notes = [folder.glob("*.json") if folder.name == FOLDER else folder.rglob(f"{FOLDER}/*.json") for folder in folders]
+    for noted_path in sorted(chain(*notes)):
         path = noted_path.parent.parent / noted_path.stem
         if path.exists():
-            with suppress(ValueError):  # of an earlier version
+            with suppress(ValueError, OSError):  # of an earlier version
                 note = read_note(path)
                 for text in note.warnings if note else ():
                     found.setdefault(text, []).append(path)
@@ -87,16 +96,24 @@ def noted(command: Sequence[str]) -> Generator[None]:
 
     Warnings of this package are printed in one line and become a part of the notes.
     """
-    started, clock = datetime.now(UTC), time.monotonic()
+    clock = time.monotonic()
+    made = {
+        "folder": str(Path.cwd()),
+        "workflow": os.environ.get(WORKFLOW),
+        "revision": git_revision(),
+        "versions": versions(),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
     warnings.showwarning = _remember_warning
     try:
         yield
     except SystemExit as ended:
         if ended.code not in (0, None):
             raise
-        _write_notes(command, started, time.monotonic() - clock)
-        raise
-    _write_notes(command, started, time.monotonic() - clock)
+    try:
+        _write_notes(command, made, round(time.monotonic() - clock, 1))
+    except (OSError, ValueError) as error:  # the files themselves are complete
+        print(f"tseg: warning: no note of what made them could be written: {error}", file=sys.stderr)
 
 
 def _remember_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
@@ -107,34 +124,27 @@ def _remember_warning(message: Warning | str, category: type[Warning], filename:
     files.WARNINGS.append(str(message))
 
 
-def _write_notes(command: Sequence[str], started: datetime, seconds: float) -> None:
+def _write_notes(command: Sequence[str], made: dict[str, Any], seconds: float) -> None:
     written = [path for path in files.WRITTEN if path.exists()]
     if not written:
         return
     stdin = files.STDIN[-1] if files.STDIN else None
-    inputs = {str(path): sha256(path) for path in files.READ if path.is_file() and path not in files.WRITTEN}
-    described = {
+    inputs = {
+        str(path): sha256(path) if path.stat().st_mtime_ns == changed else "changed while it was read"
+        for path, changed in files.READ.items()
+        if path not in files.WRITTEN
+    }
+    described = made | {
         "command": ["tseg", *command[1:]],
         "stdin": stdin,
         "settings": hashlib.sha256("\0".join([*command[1:], stdin or ""]).encode()).hexdigest(),
         "inputs": inputs,
-        "folder": str(Path.cwd()),
-        "revision": git_revision(),
-        "versions": versions(),
         "machine": _machine(),
-        "started": started.isoformat(timespec="seconds"),
-        "seconds": round(seconds, 1),
+        "seconds": seconds,
         "warnings": files.WARNINGS,
     }
     for path in written:
         write_json(note_path(path), described | {"sha256": sha256(path)})
-
-
-@cache
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, computed once in every process."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def versions() -> dict[str, str]:

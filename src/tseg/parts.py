@@ -5,7 +5,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tseg.files import atomic_write
+from tseg.files import atomic_write, sha256
 from tseg.progress import progress
 from tseg.source import digest
 
@@ -35,13 +35,10 @@ class Parts:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A hash of everything that determines the rows."""
+        """A hash of the code, the files and the options; not of the images that the files name."""
         command, files, options = self.made_by
-        described = hashlib.sha256(f"{digest(command)} {sorted(options.items())}".encode())
-        for path in files:
-            with path.open("rb") as file:
-                described.update(hashlib.file_digest(file, "sha256").digest())
-        return described.hexdigest()[:16]
+        described = f"{digest(command)} {sorted(options.items())} {' '.join(map(sha256, files))}"
+        return hashlib.sha256(described.encode()).hexdigest()[:16]
 
     def read(self, schema: pa.Schema) -> tuple[int, list[pa.Table]]:
         """The number of items that are done, and their rows. Removes parts of other files or options."""
@@ -49,10 +46,10 @@ class Parts:
         for path, (fingerprint, start, stop, content) in sorted(self._files()):
             data = path.read_bytes()
             if fingerprint != self.fingerprint:
-                path.unlink()
+                path.unlink(missing_ok=True)
             elif _hash(data) != content:
                 warnings.warn(f"{path} is damaged, and made again", stacklevel=2)
-                path.unlink()
+                path.unlink(missing_ok=True)
             else:
                 starts[int(start)] = int(stop), data
         done, tables = 0, []
@@ -71,9 +68,9 @@ class Parts:
 
     def remove(self) -> None:
         """Remove the folder, unless it holds files of others."""
-        for path, _ in self._files():
-            path.unlink()
-        if self.folder.exists() and not any(self.folder.iterdir()):
+        for path in [*(path for path, _ in self._files()), *self.folder.glob(".*.partial.parquet")]:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
             self.folder.rmdir()
 
     def _files(self) -> list[tuple[Path, tuple[str, ...]]]:

@@ -26,10 +26,7 @@ def train(records_path: Path, tmp_path: Path, architecture: dict[str, Any]) -> T
     """A function that starts `tseg train` on the CPU, in some ranks, with some settings."""
 
     # Ranks draw other units to drop than one process.
-    without_dropout = architecture | {
-        "image_encoder": architecture["image_encoder"] | {"drop_path": 0.0},
-        "text_encoder": architecture["text_encoder"] | {"dropout": 0.0},
-    }
+    architecture["image_encoder"]["drop_path"] = architecture["text_encoder"]["dropout"] = 0.0
 
     def start(folder: str, ranks: int, supervision: str, **settings: Any) -> subprocess.Popen[str]:
         optimizer = {"name": "sgd", "learning_rate": 0.05, "weight_decay": 0, "warmup": 0, "poly_power": 0.9}
@@ -37,7 +34,7 @@ def train(records_path: Path, tmp_path: Path, architecture: dict[str, Any]) -> T
         training |= {"resolution": 32, "scale": [0.5, 2.0], "flip": True, "flip_words": "swap", "precision": "float32"}
         training |= {"targets": "identity" if supervision == "weak" else None} | settings
         run = {"run": f"voc-{supervision}", "dataset": "voc", "supervision": supervision, "records": str(records_path)}
-        run |= {"model": without_dropout, "training": training, "excluded_records": [], "pretraining": None}
+        run |= {"model": architecture, "training": training, "excluded_records": [], "pretraining": None}
         run |= {"pooling": {"name": "mpa", "options": {}} if supervision == "weak" else None}
         config = tmp_path / f"{folder}.yaml"
         config.write_text(yaml.safe_dump(run))
@@ -100,6 +97,21 @@ def test_more_ranks_than_images_are_refused(train: Train) -> None:
     assert process.returncode == 1
     assert "training.weak.batch_size: 1 images are too few for 2 GPUs" in printed
     assert "Traceback" not in printed
+
+
+def test_ranks_do_not_learn_batch_norms(train: Train, architecture: dict[str, Any]) -> None:
+    architecture["image_encoder"] |= {"name": "wide_resnet38", "options": {"width": 2}}
+    with train("norms", 2, "weak") as process:
+        _, printed = process.communicate()
+    assert process.returncode == 1
+    assert "voc-weak learns batch norms, which need the whole batch on one GPU; train it on one" in printed
+
+
+def test_a_device_that_is_one_gpu_is_not_shared(tmp_path: Path) -> None:
+    command = ["train", "--config", "none", "--output", str(tmp_path), "--gpus", "2", "--device", "cuda:1"]
+    done = subprocess.run([sys.executable, "-m", "tseg", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "tseg: --device cuda:1: --gpus 2 needs auto, or cpu\n"
 
 
 def wait_for_checkpoint(process: "subprocess.Popen[str]", folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The workflow, run by snakemake in a process of its own on a few small images."""
 
 import copy
+import hashlib
 import importlib
 import json
 import re
@@ -18,6 +19,7 @@ import yaml
 
 from tseg import source
 from tseg.cli import app
+from tseg.lineage import note_path, read_note
 from tseg.settings import code as code_module
 from tseg.settings.code import NEUTRAL, predict_code, prepare_code, train_code
 from tseg.settings.plan import Plan
@@ -326,3 +328,47 @@ def test_the_papers_configuration_plans_every_run_of_table_3_and_of_all(tmp_path
     weights = {f"{tmp_path}/data/raw/{source}.json" for source in ("vit_small", "bert_small", "wide_resnet38")}
     assert weights & of_table_3 == weights - {f"{tmp_path}/data/raw/wide_resnet38.json"}
     assert weights <= everything
+
+
+def test_every_result_has_a_note_and_a_cell_its_ancestry(finished):
+    folder, _ = finished
+    kept = ("config.yaml", "mlflow_run.json", "mlflow.db")
+    files = [path for path in (folder / "results").rglob("*") if path.is_file() and path.name not in kept]
+    made = [path for path in files if path.parent.name != ".made" and not {"logs", "benchmarks"} & set(path.parts)]
+    assert len(made) > 50
+    assert [path for path in made if read_note(path) is None] == []
+    told = subprocess.run(
+        ["tseg", "explain", str(folder / "results/table3.csv"), "--row", "TSEG (CRF)"],
+        env=ENVIRONMENT,
+        text=True,
+        capture_output=True,
+        check=True,
+    ).stdout
+    run_id = json.loads((folder / "results/runs/refcoco+-mpa/seed0/mlflow_run.json").read_text())["run_id"]
+    assert f"run refcoco+-mpa, seed 0, MLflow run {run_id}" in told
+    model = hashlib.sha256((folder / "results/runs/refcoco+-mpa/seed0/model.safetensors").read_bytes()).hexdigest()
+    assert f"seed0/model.safetensors  sha256 {model[:12]}  train, " in told
+    for name in ("records/refcoco+/train.parquet", "records/refcoco+/val.parquet", "refcoco+/refs(unc).p"):
+        assert name in told
+    assert "was changed since" not in told and "RefCOCO+: mIoU" in told and "| GAP" not in told
+    assert f"again: snakemake --configfile={folder}/config.yaml --cores all --force -- " in told
+
+
+def test_a_training_on_more_gpus_than_the_profile_allows_is_refused(tmp_path):
+    settings = small_settings(tmp_path)
+    settings["resources"]["train"]["gpu"] = 3
+    done = run(tmp_path, settings, "--dry-run", "--resources", "gpu=1")
+    assert done.returncode == 1
+    assert "resources.train.gpu: 3 GPUs are more than 1, which the profile allows; use" in done.stdout + done.stderr
+
+
+def test_what_jobs_warned_of_is_repeated_at_the_end(finished):
+    folder, settings = finished
+    model = folder / "results/runs/refcoco+-gap/seed0/model.safetensors"
+    note = note_path(model)
+    before = note.read_text()
+    note.write_text(json.dumps(json.loads(before) | {"warnings": ["all masks are empty"]}))
+    done = run(folder, settings, "--force", f"{folder}/results/datasets.csv")
+    note.write_text(before)
+    assert done.returncode == 0
+    assert f"Warning, of {model}: all masks are empty" in done.stdout + done.stderr

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -39,7 +40,18 @@ BY_RUN = ["runs", "predictions", "masks", "scores", "pseudo_labels"]
 
 # JSON reaches a command by standard input (<<<): an argument holds at most 128 kB.
 # Every command ends when this process is killed: exec makes it a child of this process, which it recognises.
-shell.prefix(f"exec env TSEG_DRIVER={os.getpid()} ")
+STARTED = ["snakemake"] + [
+    f"--configfile={path}" for path in workflow.overwrite_configfiles
+]
+shell.prefix(
+    f"exec env TSEG_DRIVER={os.getpid()} TSEG_WORKFLOW={shlex.quote(' '.join(STARTED))} "
+)
+limit = getattr(workflow.global_resources.get("gpu"), "value", None)
+if limit is not None and limit < SETTINGS.resources.train.gpu:
+    raise WorkflowError(
+        f"resources.train.gpu: {SETTINGS.resources.train.gpu} GPUs are more than {limit}, which the profile allows; "
+        "use --workflow-profile profiles/gpus, or --resources gpu=N"
+    )
 
 
 # Snakemake's own lock outlives a killed process; the profiles switch it off.
@@ -61,6 +73,7 @@ def show_warnings():
     results, records = Path(SETTINGS.results_dir), Path(SETTINGS.data_dir) / "records"
     folders = [records / name for name in SETTINGS.datasets]
     folders += [results / kind / run for kind in BY_RUN for run in PLAN.runs]
+    folders += [Path(PLAN.raw_dir) / ".made", results / ".made"]
     for text, paths in warnings_of(*folders).items():
         more = f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
         logger.warning(f"Warning, of {paths[0]}{more}: {text}")

@@ -5,9 +5,6 @@ import sys
 
 from tseg.cli.driver import DRIVER
 
-SECONDS_TO_SAVE = 120
-"""After a signal, before processes that still run are killed."""
-
 
 def is_rank() -> bool:
     """Whether torchrun started this process."""
@@ -30,7 +27,7 @@ def run_ranks(number: int) -> None:
     signals = ",".join(each.name for each in SIGNALS)
     options = ["--standalone", f"--nproc-per-node={number}", f"--signals-to-handle={signals}"]
     try:
-        run.main([*options, f"--shutdown-timeout={SECONDS_TO_SAVE}", "--module", "tseg", *sys.argv[1:]])
+        run.main([*options, "--module", "tseg", *sys.argv[1:]])
     except SignalException:
         raise Interrupted from None
     except ChildFailedError as error:  # the ranks have said why

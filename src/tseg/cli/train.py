@@ -30,15 +30,22 @@ def train(
     A killed training resumes from last.ckpt. SIGTERM, SIGUSR1 and Ctrl-C save
     it first and end with exit code 75, which means: run me again. On one
     machine, the same command writes the same bytes. With --gpus, losses equal
-    those of one GPU up to rounding. images.csv lists every image seen in
+    those of one GPU up to rounding, but for dropout and drop path. images.csv lists every image seen in
     training, so that `tseg evaluate` can exclude it.
     """
     if gpus > 1 and not is_rank():
         from tseg.model.device import claim_gpus
+        from tseg.training.interruption import Interrupted
 
         if device == "auto":
             claim_gpus(gpus)
-        run_ranks(gpus)
+        elif device != "cpu":
+            raise ValueError(f"--device {device}: --gpus {gpus} needs auto, or cpu")
+        try:
+            run_ranks(gpus)
+        except Interrupted:  # unless the signal came when all was done
+            if not (output / "model.safetensors").exists() or (output / "last.ckpt").exists():
+                raise
         return
     from tseg.model.device import select_device
     from tseg.settings.run_schema import RunSettings

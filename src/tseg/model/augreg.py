@@ -2,12 +2,14 @@
 
 import zipfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from timm.models import VisionTransformer
 from torch import Tensor
 
+from tseg.files import remember_read
 from tseg.model.weights import check_fit, parsing
 
 _ATTENTION = "MultiHeadDotProductAttention_1"
@@ -37,6 +39,7 @@ def load_augreg(vit: VisionTransformer, file: str) -> None:
     check_fit(found, augreg_shapes(vit), ignored="^(head|pre_logits)/", weights=file)
     with parsing(complaint):
         vit.load_pretrained(file)
+    remember_read(Path(file))
 
 
 def augreg_shapes(vit: VisionTransformer) -> dict[str, tuple[int, ...]]:

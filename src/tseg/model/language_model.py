@@ -27,6 +27,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from tseg.files import remember_read
 from tseg.model.weights import ArgumentError, MissingWeightsError, UnfitWeightsError, check_fit, parsing
 
 _SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -197,6 +198,8 @@ def _pretrained(weights: str, load: Callable[..., Any], **arguments: Any) -> Any
     complaint, folder = f"the weights {weights!r} cannot be loaded", Path(weights)
     if folder.exists() and not (folder / "config.json").is_file():
         raise UnfitWeightsError(f"{complaint}: they are not a folder with a config.json")
+    if folder.exists():
+        remember_read(folder)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -11,6 +11,8 @@ from pathlib import Path
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from tseg.files import remember_read
+
 
 class ArgumentError(ValueError):
     """An encoder cannot be built. `argument` names the argument of its builder that is at fault."""
@@ -42,6 +44,7 @@ def read_weights(file: str) -> Mapping[str, object]:
     """
     if not Path(file).is_file():
         raise MissingWeightsError(f"the weights {file!r} are not a file")
+    remember_read(Path(file))
     with parsing(f"the weights {file!r} cannot be read"):
         return load_state_dict(file, weights_only=True)
 

@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from tseg.evaluation.score import read_summary
-from tseg.files import require_file
-from tseg.lineage import Note, read_note, sha256
+from tseg.files import require_file, sha256
+from tseg.lineage import Note, read_note
 from tseg.settings.layout import TableLayout
 from tseg.settings.validation import parse
 from tseg.tracking import RUN_FILE
@@ -34,19 +34,19 @@ def explain_file(path: Path, row: str | None = None, column: str | None = None) 
     if note is None:
         raise ValueError(f"{path} has no note of what made it; make it again with this version of tseg")
     console = Console(highlight=False, width=None if sys.stdout.isatty() else LINE_LENGTH)
-    for line in _made(path, note):
-        console.print(line, markup=False)
+    print(*_made(path, note), sep="\n")
     if note.command[1] == "tabulate" and note.stdin:
-        _explain_cells(console, path, parse(TableLayout, json.loads(note.stdin), str(path)), row, column)
+        _explain_cells(console, path, note, row, column)
     elif row or column:
         raise ValueError(f"{path} is no table; leave out --row and --column")
     else:
         shown: set[Path] = set()
         for each in note.inputs:
-            console.print(_ancestry(Path(each), note.inputs[each], shown))
+            console.print(_ancestry(each, note, shown))
 
 
-def _explain_cells(console: Console, path: Path, layout: TableLayout, row: str | None, column: str | None) -> None:
+def _explain_cells(console: Console, path: Path, note: Note, row: str | None, column: str | None) -> None:
+    layout: TableLayout = parse(TableLayout, json.loads(note.stdin or ""), str(path))
     values = pd.read_csv(path.with_name(f"{layout.table}.csv"), index_col=0, dtype=str, comment="#").fillna("")
     cells = [
         cell for cell in layout.cells if (row or "") in cell.row and (column or "") in cell.column and cell.summaries
@@ -57,10 +57,10 @@ def _explain_cells(console: Console, path: Path, layout: TableLayout, row: str |
     for cell in cells:
         found = values.loc[cell.row, cell.column] if cell.row in values.index and cell.column in values else ""
         tree = Tree(f"[bold]{escape(f'{cell.row} | {cell.column}')}[/]: {cell.metric} {found}")
-        for each in map(Path, cell.summaries):
-            model = read_summary(each).model
-            seed = tree.add(f"run {model.run}, seed {model.seed}{_mlflow_run(each)}")
-            seed.add(_ancestry(each, None, shown))
+        for each in cell.summaries:
+            model = read_summary(_found(each, note)).model
+            seed = tree.add(escape(f"run {model.run}, seed {model.seed}{_mlflow_run(_found(each, note))}"))
+            seed.add(_ancestry(each, note, shown))
         console.print(tree)
 
 
@@ -74,10 +74,16 @@ def _mlflow_run(summary: Path) -> str:
     return ""
 
 
-def _ancestry(path: Path, expected: str | None, shown: set[Path]) -> Tree:
-    """The tree of a file's notes. `expected`: its hash when it was read; files in `shown` are not repeated."""
+def _found(name: str, note: Note) -> Path:
+    """Where a file is now that a command called `name`: from here, or from the folder in which it ran."""
+    return Path(name) if Path(name).exists() else Path(note.folder) / name
+
+
+def _ancestry(name: str, reader: Note, shown: set[Path]) -> Tree:
+    """The tree of the notes of a file that `reader` names among its inputs. Files in `shown` are not repeated."""
+    path, expected = _found(name, reader), reader.inputs.get(name)
     if not path.exists():
-        return Tree(f"{escape(str(path))}  [red]is missing[/]")
+        return Tree(f"{escape(name)}  [red]is missing[/]")
     note, content = read_note(path), sha256(path)
     label = f"{escape(str(path))}  [dim]sha256[/] {content[:HASH_LENGTH]}"
     if expected not in (None, content) or (note and note.sha256 != content):
@@ -90,8 +96,8 @@ def _ancestry(path: Path, expected: str | None, shown: set[Path]) -> Tree:
         return Tree(f"{label}  [dim](above)[/]") if note.inputs else Tree(label)
     shown.add(path)
     tree = Tree(label)
-    for each, was in note.inputs.items():
-        tree.add(_ancestry(Path(each), was, shown))
+    for each in note.inputs:
+        tree.add(_ancestry(each, note, shown))
     return tree
 
 
@@ -104,5 +110,7 @@ def _made(path: Path, note: Note) -> Iterator[str]:
     yield f"  on {machine}"
     yield "  with " + ", ".join(f"{name} {version}" for name, version in note.versions.items())
     yield from (f"  warning: {each}" for each in note.warnings)
-    yield f"  again: snakemake --cores all --force -- {shlex.quote(str(path))}"
-    yield f"  in {note.folder}, or alone: {shlex.join(note.command)}" + (" <<< SETTINGS" if note.stdin else "")
+    if note.workflow:
+        yield f"  again: {note.workflow} --cores all --force -- {shlex.quote(str(path))}"
+    yield f"  alone: {shlex.join(note.command)}" + (" <<< SETTINGS" if note.stdin else "")
+    yield f"  in {note.folder}"

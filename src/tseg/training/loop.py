@@ -107,6 +107,7 @@ def optimise(
                 saved_as = f"iteration {iteration} is saved in {checkpoint}"
                 print(f"{signal}: {saved_as}; the same command goes on from there", file=sys.stderr)
         if signal:
+            ranks.wait()  # torchrun gives those that are left 30 seconds
             raise Interrupted
     return history
 

@@ -106,7 +106,5 @@ def joined(device: torch.device) -> Generator[Ranks]:
         yield ALONE
         return
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield Ranks(dist.get_rank(), number)
-    finally:
-        dist.destroy_process_group()
+    yield Ranks(dist.get_rank(), number)
+    dist.destroy_process_group()  # after an error it would wait for the others, which torchrun ends

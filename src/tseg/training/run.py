@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import nn
 from torch.nn import Parameter
 from torch.optim import SGD, AdamW, Optimizer
 from torch.utils.data import Dataset
@@ -94,7 +95,8 @@ def train_run(
     checkpoint = output / "last.ckpt"
     with joined(device) as ranks, ExitStack() as held, stop_requests() as stop:
         if ranks.is_first:
-            held.enter_context(exclusive(output / ".lock", "trains this run", wait=True))
+            # Ranks cannot wait for long: the others would run into the time limit of their first message.
+            held.enter_context(exclusive(output / ".lock", "trains this run", wait=ranks == ALONE))
         ranks.wait()
         torch.manual_seed(seed)
         model = (model or build_model(run.model, list(records["expression"]))).to(device)
@@ -339,6 +341,9 @@ def _train(
         )
     optimizer = build_optimizer(settings, model)
     ranks: Ranks = execution["ranks"]
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    if ranks != ALONE and any(norm.weight.requires_grad for norm in norms):
+        raise ValueError(f"{run.run} learns batch norms, which need the whole batch on one GPU; train it on one")
     if settings.batch_size < ranks.number:
         raise ValueError(
             f"training.{run.supervision}.batch_size: {settings.batch_size} images are too few for {ranks.number} GPUs"
