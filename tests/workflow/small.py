@@ -39,8 +39,8 @@ FIGURES = {
     "classes": {"kind": "classes", "cells": TABLES["zero_shot"]["cells"], "columns": TABLES["zero_shot"]["columns"]},
     "assignment": {"kind": "assignment", "columns": {"TSEG": {"dataset": "refcoco+", "method": "TSEG"}}},
 }
-VARYING = ("logs/", "benchmarks/", "mlflow", "tracking.json", ".slurm_run")
-"""Results that hold times, addresses or names of jobs."""
+VARYING = ("logs/", "benchmarks/", "mlflow", "tracking.json", ".slurm_run", ".snakemake.lock")
+"""Results that hold times, addresses or names of jobs, and the lock file of a driver that was killed after its last job."""
 
 
 def small_settings(folder: Path) -> dict[str, Any]:
