@@ -40,7 +40,7 @@ FIGURES = {
     "assignment": {"kind": "assignment", "columns": {"TSEG": {"dataset": "refcoco+", "method": "TSEG"}}},
 }
 VARYING = ("logs/", "benchmarks/", "mlflow", "tracking.json", ".slurm_run", ".snakemake.lock")
-"""Results that hold times, addresses or names of jobs, and the lock file of a driver that was killed after its last job."""
+"""Results that hold times, addresses or names of jobs; and the lock file of a driver killed after its last job."""
 
 
 def small_settings(folder: Path) -> dict[str, Any]:
