@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tseg import files
 from tseg.files import atomic_write, require_file
 
 
@@ -117,3 +118,12 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         atomic_write(tmp_path / "file" / "table.csv"),
     ):
         pass
+
+
+def test_of_what_is_read_only_files_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "READ", {})
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "folder", tmp_path / "file"):
+        assert files.require_file(path, "") == path
+    assert list(files.READ) == [tmp_path / "file"]

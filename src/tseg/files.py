@@ -103,10 +103,11 @@ def require_file(path: Path, hint: str) -> Path:
     return path
 
 
-def remember_read(path: Path) -> None:
-    """Note that this process reads `path`, a file or all files of a folder."""
-    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
-        READ[file] = file.stat().st_mtime_ns
+def remember_read(*paths: Path) -> None:
+    """Note that this process reads those of `paths` that are files."""
+    for path in paths:
+        if path.is_file():
+            READ[path] = path.stat().st_mtime_ns
 
 
 def sha256(path: Path) -> str:

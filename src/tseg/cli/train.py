@@ -30,8 +30,8 @@ def train(
     A killed training resumes from last.ckpt. SIGTERM, SIGUSR1 and Ctrl-C save
     it first and end with exit code 75, which means: run me again. On one
     machine, the same command writes the same bytes. With --gpus, losses equal
-    those of one GPU up to rounding, but for dropout and drop path. images.csv lists every image seen in
-    training, so that `tseg evaluate` can exclude it.
+    those of one GPU up to rounding, but for dropout and drop path. images.csv
+    lists every image seen in training, so that `tseg evaluate` can exclude it.
     """
     if gpus > 1 and not is_rank():
         from tseg.model.device import claim_gpus

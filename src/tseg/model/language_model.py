@@ -198,8 +198,7 @@ def _pretrained(weights: str, load: Callable[..., Any], **arguments: Any) -> Any
     complaint, folder = f"the weights {weights!r} cannot be loaded", Path(weights)
     if folder.exists() and not (folder / "config.json").is_file():
         raise UnfitWeightsError(f"{complaint}: they are not a folder with a config.json")
-    if folder.exists():
-        remember_read(folder)
+    remember_read(*sorted(folder.glob("*")))
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
