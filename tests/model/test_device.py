@@ -60,9 +60,11 @@ def gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 def test_each_process_takes_a_gpu_that_no_other_has(gpus: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     command = [sys.executable, "-c", HOLDER, *map(str, gpus)]
-    others = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    others: list[subprocess.Popen[str]] = []
     try:
-        assert [process.stdout.readline() for process in others if process.stdout] == ["[0]\n", "[1]\n"]
+        for index in range(2):
+            others.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            assert others[index].stdout.readline() == f"[{index}]\n"  # type: ignore[union-attr]
         assert device._own_gpu() == "cuda:2"
         assert device._own_gpu() == "cuda:0"  # all are taken: the first
         others[1].kill()
