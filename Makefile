@@ -29,9 +29,8 @@ lint: $(READY)  ## Check style, types and the workflow's rules.
 	snakefmt --check Snakefile workflow
 	snakemake --lint
 
-audit: $(READY)  ## Make again what differs from dvc.lock, and lock it.
-	dvc repro
-	dvc metrics show
+audit: $(READY)  ## Make everything again in a clone, .audit, and compare every file with the committed manifests.
+	tseg audit --scratch .audit
 
 slurm-test: $(READY)  ## Run the workflow through a SLURM of this machine; needs root and the packages slurm-wlm and munge.
 	pytest -rs tests/slurm

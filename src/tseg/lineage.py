@@ -170,11 +170,17 @@ def git_revision() -> str:
         return "unknown"
 
 
+def processor() -> str:
+    """The name, family and model of the processor; `unknown` where Linux does not tell."""
+    cpuinfo = Path("/proc/cpuinfo")
+    pattern = r"cpu family\s*: (\d+)\nmodel\s*: (\d+)\nmodel name\s*: (.*)"
+    found = re.search(pattern, cpuinfo.read_text()) if cpuinfo.exists() else None
+    return f"{found[3]}, family {found[1]}, model {found[2]}" if found else "unknown"
+
+
 def _machine() -> dict[str, str]:
     described = {"host": platform.node(), "system": platform.platform(), "cores": str(os.cpu_count())}
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists() and (found := re.search(r"model name\s*: (.*)", cpuinfo.read_text())):
-        described["processor"] = found[1]
+    described["processor"] = processor()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         described["gpu"] = torch.cuda.get_device_name()

@@ -14,6 +14,7 @@ from tseg.settings.catalogue import content_of
 from tseg.settings.code import code_of, predict_code, prepare_code, train_code
 from tseg.settings.plan import Plan
 from tseg.settings.runs import REFINEMENTS
+from tseg.settings.stages import STAGES, stage_files
 
 try:
     PLAN = Plan(config, " + ".join(map(str, workflow.configfiles)) or "--config")
@@ -114,6 +115,7 @@ wildcard_constraints:
     split="[^/]+",
     refinement=one_of(REFINEMENTS),
     encoding=one_of(PLAN.encodings),
+    stage=one_of(STAGES),
 
 
 def as_json(value):

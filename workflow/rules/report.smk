@@ -90,3 +90,21 @@ rule draw_curves:
         panels=lambda wildcards: json.dumps(PLAN.curves(wildcards.table)),
     shell:
         "tseg draw curves --panels - --output {output:q} <<< {params.panels:q} > {log:q} 2>&1"
+
+
+# What a stage of dvc.yaml makes; `tseg audit` compares with it.
+rule describe_stage:
+    input:
+        lambda wildcards: stage_files(PLAN, wildcards.stage),
+    output:
+        "<results>/stages/{stage}.json",
+    log:
+        "<logs>/describe_stage/{stage}.log",
+    localrule: True
+    conda:
+        "../envs/tseg.yml"
+    params:
+        code=code_of("manifest"),
+        files=lambda wildcards, input: json.dumps(list(input)),
+    shell:
+        "tseg manifest --files - --output {output:q} <<< {params.files:q} > {log:q} 2>&1"

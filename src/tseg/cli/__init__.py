@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from tseg.cli.audit import audit
 from tseg.cli.check import check
 from tseg.cli.configure import configure
 from tseg.cli.describe import describe
@@ -18,6 +19,7 @@ from tseg.cli.encode import encode
 from tseg.cli.evaluate import evaluate
 from tseg.cli.explain import explain
 from tseg.cli.fetch import fetch
+from tseg.cli.manifest import manifest
 from tseg.cli.overlap import overlap
 from tseg.cli.predict import predict
 from tseg.cli.prepare import prepare
@@ -52,7 +54,9 @@ for command in (
     refine,
     evaluate,
     tabulate,
+    manifest,
     explain,
+    audit,
     segment,
 ):
     app.command()(command)

@@ -186,7 +186,7 @@ class Plan:
     def start(self, run: str, seed: int | str) -> list[str]:
         """The pretrained model that a run starts from; empty if there is none."""
         pretraining = self.runs[run].pretraining
-        return [f"{self._seed_dir(pretraining, seed)}/model.safetensors"] if pretraining else []
+        return [f"{self.seed_dir(pretraining, seed)}/model.safetensors"] if pretraining else []
 
     def pseudo_labels(self, run: str, seed: int | str) -> list[str]:
         """The pseudo labels that supervise a run; empty if there are none."""
@@ -207,7 +207,8 @@ class Plan:
         assert teacher is not None
         return self._activation_options(teacher) | settings.model_dump() | {"crf": settings.crf or "none"}
 
-    def _seed_dir(self, run: str, seed: int | str) -> str:
+    def seed_dir(self, run: str, seed: int | str) -> str:
+        """The folder of a trained model."""
         return f"{self.settings.results_dir}/runs/{run}/seed{seed}"
 
     def encoder_weights(self, run: str) -> list[str]:
@@ -327,7 +328,7 @@ class Plan:
     def curves(self, table: str) -> dict[str, str]:
         """The training histories of a table's runs with the first seed, each with the title of its panel."""
         return {
-            f"{self._seed_dir(name, self.settings.seeds[0])}/history.csv": LOSSES[run.supervision]
+            f"{self.seed_dir(name, self.settings.seeds[0])}/history.csv": LOSSES[run.supervision]
             for name, run in self.table_runs(table).items()
         }
 

@@ -1,0 +1,172 @@
+"""`tseg audit` on a small project under git: what is identical, and what is named when something was changed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .reader import ROOT, copy_project
+from .small import write_small_catalogue
+
+NOBODY = {f"GIT_{role}_{what}": "nobody@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+TABLE = "supervision"
+SUMMARY = "results/scores/refcoco+-mpa/seed0/refcoco+-val-plain.json"
+
+
+def run(project: Path, *command: str, code: int = 0) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | NOBODY | {"PATH": path, "PYTHONPATH": str(project / "src"), "COLUMNS": "300"}
+    done = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def audit(project: Path, *options: str, code: int = 0) -> str:
+    return run(project, "tseg", "audit", *options, code=code)
+
+
+def counts(text: str, where: str) -> dict[str, list[int]]:
+    """Stage to the numbers of files that are identical, within tolerance, different and missing."""
+    lines = text.partition(f"Results {where}")[2].partition("└")[0].splitlines()
+    rows = [line.replace("┃", "│").split("│")[1:-1] for line in lines if line.startswith("│")]
+    return {row[0].strip(): [int(cell) if cell.strip() else 0 for cell in row[1:]] for row in rows}
+
+
+def write_audited(folder: Path) -> None:
+    """A project with a table of two trainings and a figure, and the stages of dvc.yaml that make them."""
+    copy_project(folder)
+    shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("cache", "tmp", "config.local"))
+    for name in (".gitignore", ".dvcignore"):
+        shutil.copy(ROOT / name, folder)
+    settings = yaml.safe_load((folder / "config/config.yaml").read_text())
+    settings["datasets"] = {name: settings["datasets"][name] for name in ("refcoco+",)}
+    for training in settings["training"].values():
+        small = {name: {"refcoco+": number} for name, number in (("iterations", 3), ("batch_size", 4))}
+        training.update(small, resolution=48)
+    settings["inference"]["resolution"] = {"weak": 48, "full": 48}
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(settings))
+    write_small_catalogue(folder / "config/sources.yaml")
+    experiments = yaml.safe_load((folder / "config/experiments.yaml").read_text())
+    cells = {"dataset": "refcoco+", "method": "TSEG"}
+    rows = {"Words": {}, "Boxes first": {"settings": {"training.weak.pretraining": "refcoco+"}}}
+    experiments["tables"] = {
+        TABLE: {"number": "S", "title": "t", "cells": cells, "columns": {"mIoU": {}}, "rows": rows}
+    }
+    figure = {"kind": "masks", "title": "t", "caption": "c", "cells": cells, "columns": {"TSEG": {}}}
+    experiments["figures"] = {"figure": figure}
+    (folder / "config/experiments.yaml").write_text(yaml.safe_dump(experiments))
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    tables = stages["stages"]["tables"]
+    made = {f"results/{name}" for name in (f"{TABLE}.csv", f"{TABLE}.json", "datasets.csv", "overlaps.csv")}
+    made |= {"results/figures", "results/curves", "results/stages/tables.json"}
+    for kind in ("outs", "metrics"):
+        tables[kind] = [out for out in tables[kind] if set(out) <= made]
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(stages))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small project after `dvc repro`, with its manifests committed."""
+    folder = tmp_path_factory.mktemp("audited")
+    write_audited(folder)
+    run(folder, "git", "init", "--quiet")
+    run(folder, "dvc", "repro", "--quiet")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "Results")
+    return folder
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Path:
+    """A copy of `made` to tamper with."""
+    return Path(shutil.copytree(made, tmp_path / "project", symlinks=True))
+
+
+def test_results_made_again_in_a_clone_are_identical(project: Path) -> None:
+    told = audit(project, "--scratch", ".audit")
+    here, again = counts(told, "in this folder"), counts(told, "made again")
+    assert list(here) == list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+    assert here == again
+    assert all(identical and not any(others) for identical, *others in here.values())
+    assert "Changed since" not in told
+    assert run(project, "git", "status", "--porcelain") == ""
+    image = next((project / "data/raw").rglob("*.jpg"))
+    image.write_bytes(image.read_bytes() + b"x")
+    told = audit(project, "--scratch", ".audit", code=1)  # the clone goes on: nothing is made again
+    assert f"{image.parent.relative_to(project)}/: different, 1 files: {image.name}" in told
+    assert counts(told, "made again") == again
+
+
+def test_a_tampered_file_is_named_and_so_is_a_missing_one(project: Path) -> None:
+    summary = json.loads((project / SUMMARY).read_text())
+    summary["metrics"]["mIoU"] += 0.2
+    (project / SUMMARY).write_text(json.dumps(summary))
+    image = next((project / "data/raw").rglob("*.jpg"))
+    image.unlink()
+    (project / "results/figures/figure.png").unlink()
+    told = audit(project, code=1)
+    assert f"{SUMMARY}: different, was changed after it was made" in told
+    assert f"{image.parent.relative_to(project)}/: different" in told
+    assert "results/figures/figure.png: missing" in told
+    assert counts(told, "in this folder")["evaluation"][1:] == [0, 1, 0]
+
+
+def test_a_changed_setting_is_named_by_its_key(project: Path) -> None:
+    path = project / "config/config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["training"]["weak"]["optimizer"]["learning_rate"] = 0.01
+    settings["seeds"] = [1]
+    path.write_text(yaml.safe_dump(settings))
+    told = audit(project)
+    assert "config/config.yaml: training.weak.optimizer.learning_rate is 0.01, was 0.002 (not committed)" in told
+    assert "config/config.yaml: seeds is [1], was [0] (not committed)" in told
+
+
+def test_results_of_a_changed_setting_differ(project: Path) -> None:
+    path = project / "config/config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings["inference"]["resolution"] = {"weak": 60, "full": 60}
+    path.write_text(yaml.safe_dump(settings))
+    run(project, "git", "commit", "--quiet", "--all", "--message", "Another resolution")
+    run(project, "snakemake", "--cores", "2")
+    told = audit(project, code=1)
+    assert "config/config.yaml: inference.resolution.weak is 60, was 48" in told and "not committed" not in told
+    found = counts(told, "in this folder")
+    assert found["evaluation"][2] and found["tables"][2]
+    assert not any(any(found[stage][1:]) for stage in ("data", "records", "pretraining", "training"))
+
+
+def test_another_version_and_another_processor_are_named(project: Path) -> None:
+    for path in (project / "results/stages").glob("*.json"):
+        text = path.read_text()
+        manifest = json.loads(text)
+        manifest["versions"]["pillow"] = "5.0"
+        manifest["processors"] = "Abacus"
+        for name, content in manifest["files"].items():
+            if name == SUMMARY:
+                content["score"] += 0.04
+            if "/refcoco+-mpa/seed0/" in name or path.name == "records.json":
+                content["sha256"] = "0" * 64
+        path.write_text(json.dumps(manifest))
+    run(project, "git", "commit", "--quiet", "--all", "--message", "Of another machine")
+    told = audit(project, code=1)
+    assert "the processor is" in told and "was Abacus" in told
+    assert "pillow is" in told and "was 5.0" in told
+    found = counts(told, "in this folder")
+    assert found["training"][1:] == [3, 0, 0] and found["evaluation"][1:] == [2, 0, 0]
+    assert found["records"][2]  # records depend on no processor
+    found = counts(audit(project, "--tolerance", "3", code=1), "in this folder")
+    assert found["training"][1:] == [0, 3, 0] and found["evaluation"][1:] == [0, 2, 0]
+
+
+def test_an_audit_needs_a_clone(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tseg", "audit"], cwd=tmp_path, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    assert "the audit needs a clone of the project" in done.stderr and "Traceback" not in done.stderr
