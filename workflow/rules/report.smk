@@ -93,13 +93,13 @@ rule draw_curves:
 
 
 # What a stage of dvc.yaml makes; `tseg audit` compares with it.
-rule describe_stage:
+rule manifest:
     input:
         lambda wildcards: stage_files(PLAN, wildcards.stage),
     output:
         "<results>/stages/{stage}.json",
     log:
-        "<logs>/describe_stage/{stage}.log",
+        "<logs>/manifest/{stage}.log",
     localrule: True
     conda:
         "../envs/tseg.yml"
