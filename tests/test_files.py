@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from tseg import files
-from tseg.files import atomic_write, require_file
+from tseg.files import atomic_write, hash_file, require_file
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -127,3 +127,9 @@ def test_of_what_is_read_only_files_are_remembered(tmp_path: Path, monkeypatch: 
     for path in (tmp_path / "folder", tmp_path / "file"):
         assert files.require_file(path, "") == path
     assert list(files.READ) == [tmp_path / "file"]
+
+
+def test_hashes_equal_those_of_the_standards(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert hash_file(tmp_path / "abc", "md5") == "900150983cd24fb0d6963f7d28e17f72"
+    assert hash_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

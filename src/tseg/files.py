@@ -110,10 +110,10 @@ def remember_read(*paths: Path) -> None:
             READ[path] = path.stat().st_mtime_ns
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file."""
+def hash_file(path: Path, algorithm: str = "sha256") -> str:
+    """The hash of a file as hexadecimal digits; `algorithm` is one of hashlib's."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def read_stdin() -> str:

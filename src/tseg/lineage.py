@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tseg import files
-from tseg.files import sha256, write_json
+from tseg.files import hash_file, write_json
 
 FOLDER = ".made"
 WORKFLOW = "TSEG_WORKFLOW"
@@ -130,7 +130,7 @@ def _write_notes(command: Sequence[str], made: dict[str, Any], seconds: float) -
         return
     stdin = files.STDIN[-1] if files.STDIN else None
     inputs = {
-        str(path): sha256(path) if path.stat().st_mtime_ns == changed else "changed while it was read"
+        str(path): hash_file(path) if path.stat().st_mtime_ns == changed else "changed while it was read"
         for path, changed in files.READ.items()
         if path not in files.WRITTEN
     }
@@ -139,12 +139,12 @@ def _write_notes(command: Sequence[str], made: dict[str, Any], seconds: float) -
         "stdin": stdin,
         "settings": hashlib.sha256("\0".join([*command[1:], stdin or ""]).encode()).hexdigest(),
         "inputs": inputs,
-        "machine": _machine(),
+        "machine": machine(),
         "seconds": seconds,
         "warnings": files.WARNINGS,
     }
     for path in written:
-        write_json(note_path(path), described | {"sha256": sha256(path)})
+        write_json(note_path(path), described | {"sha256": hash_file(path)})
 
 
 def versions() -> dict[str, str]:
@@ -170,17 +170,18 @@ def git_revision() -> str:
         return "unknown"
 
 
-def processor() -> str:
-    """The name, family and model of the processor; `unknown` where Linux does not tell."""
+def machine_name(described: Mapping[str, str]) -> str:
+    """The processor of a note's `machine`, and the GPU if one was used."""
+    return " with ".join(described[name] for name in ("processor", "gpu") if name in described) or "unknown"
+
+
+def machine() -> dict[str, str]:
+    """The machine, as a note describes it."""
+    described = {"host": platform.node(), "system": platform.platform(), "cores": str(os.cpu_count())}
     cpuinfo = Path("/proc/cpuinfo")
     pattern = r"cpu family\s*: (\d+)\nmodel\s*: (\d+)\nmodel name\s*: (.*)"
-    found = re.search(pattern, cpuinfo.read_text()) if cpuinfo.exists() else None
-    return f"{found[3]}, family {found[1]}, model {found[2]}" if found else "unknown"
-
-
-def _machine() -> dict[str, str]:
-    described = {"host": platform.node(), "system": platform.platform(), "cores": str(os.cpu_count())}
-    described["processor"] = processor()
+    if cpuinfo.exists() and (found := re.search(pattern, cpuinfo.read_text())):
+        described["processor"] = f"{found[3]} (family {found[1]}, model {found[2]})"
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         described["gpu"] = torch.cuda.get_device_name()

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tseg.files import atomic_write, sha256
+from tseg.files import atomic_write, hash_file
 from tseg.progress import progress
 from tseg.source import digest
 
@@ -37,7 +37,7 @@ class Parts:
     def fingerprint(self) -> str:
         """A hash of the code, the files and the options; not of the images that the files name."""
         command, files, options = self.made_by
-        described = f"{digest(command)} {sorted(options.items())} {' '.join(map(sha256, files))}"
+        described = f"{digest(command)} {sorted(options.items())} {' '.join(map(hash_file, files))}"
         return hashlib.sha256(described.encode()).hexdigest()[:16]
 
     def read(self, schema: pa.Schema) -> tuple[int, list[pa.Table]]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tseg.fetching import download as module
-from tseg.fetching.download import digest, download, verify
+from tseg.fetching.download import download, verify
 from tseg.fetching.partial import partial_path
 
 from .faulty_server import (
@@ -516,12 +516,6 @@ def test_progress_and_failures_are_shown(server, target, capsys):
     assert f"{url}: 503 Service Unavailable; trying again in 0.001 s" in shown
     assert "data.zip: 100%" in shown
     assert "97.7k/97.7k" in shown
-
-
-def test_digests_equal_those_of_the_standards(tmp_path):
-    (tmp_path / "abc").write_bytes(b"abc")
-    assert digest(tmp_path / "abc", "md5") == "900150983cd24fb0d6963f7d28e17f72"
-    assert digest(tmp_path / "abc", "sha256") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_a_manually_downloaded_file_is_verified(tmp_path):

@@ -15,6 +15,7 @@ from .small import write_small_catalogue
 
 NOBODY = {f"GIT_{role}_{what}": "nobody@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 TABLE = "supervision"
+RECORDS = "data/records/refcoco+/val.parquet"
 SUMMARY = "results/scores/refcoco+-mpa/seed0/refcoco+-val-plain.json"
 
 
@@ -23,7 +24,7 @@ def run(project: Path, *command: str, code: int = 0) -> str:
     environment = os.environ | NOBODY | {"PATH": path, "PYTHONPATH": str(project / "src"), "COLUMNS": "300"}
     done = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True, check=False)
     assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def audit(project: Path, *options: str, code: int = 0) -> str:
@@ -61,6 +62,9 @@ def write_audited(folder: Path) -> None:
     experiments["figures"] = {"figure": figure}
     (folder / "config/experiments.yaml").write_text(yaml.safe_dump(experiments))
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    stages["stages"]["training"]["outs"] = [
+        out for out in stages["stages"]["training"]["outs"] if "results/pseudo_labels" not in out
+    ]
     tables = stages["stages"]["tables"]
     made = {f"results/{name}" for name in (f"{TABLE}.csv", f"{TABLE}.json", "datasets.csv", "overlaps.csv")}
     made |= {"results/figures", "results/curves", "results/stages/tables.json"}
@@ -88,18 +92,15 @@ def project(made: Path, tmp_path: Path) -> Path:
 
 
 def test_results_made_again_in_a_clone_are_identical(project: Path) -> None:
-    told = audit(project, "--scratch", ".audit")
-    here, again = counts(told, "in this folder"), counts(told, "made again")
-    assert list(here) == list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
-    assert here == again
-    assert all(identical and not any(others) for identical, *others in here.values())
-    assert "Changed since" not in told
-    assert run(project, "git", "status", "--porcelain") == ""
     image = next((project / "data/raw").rglob("*.jpg"))
     image.write_bytes(image.read_bytes() + b"x")
-    told = audit(project, "--scratch", ".audit", code=1)  # the clone goes on: nothing is made again
-    assert f"{image.parent.relative_to(project)}/: different, 1 files: {image.name}" in told
-    assert counts(told, "made again") == again
+    (project / SUMMARY).unlink()
+    told = audit(project, "--scratch=.audit", code=1)
+    again = counts(told, "made again")
+    assert list(again) == list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+    assert all(identical and not any(others) for identical, *others in again.values())
+    assert f"{image.parent.relative_to(project)}/: different, in 1 files: {image.name}" in told
+    assert f"{SUMMARY}: missing" in told and "Changed since" not in told
 
 
 def test_a_tampered_file_is_named_and_so_is_a_missing_one(project: Path) -> None:
@@ -141,32 +142,75 @@ def test_results_of_a_changed_setting_differ(project: Path) -> None:
     assert not any(any(found[stage][1:]) for stage in ("data", "records", "pretraining", "training"))
 
 
-def test_another_version_and_another_processor_are_named(project: Path) -> None:
+def test_new_removed_and_strange_files_are_named(project: Path) -> None:
+    (project / "config/paper.yaml").unlink()
+    shutil.copy(project / "config/photos.yaml", project / "config/größe x.yaml")
+    run(project, "git", "add", "--all")
+    run(project, "git", "commit", "--quiet", "--message", "Others")
+    (project / "config/größe x.yaml").write_text("seeds: [1")
+    (project / "config/mine.yaml").write_text("seeds: [1]")
+    told = audit(project)
+    for line in (
+        "paper.yaml was removed",
+        "größe x.yaml is new",
+        "größe x.yaml has changed, and is no YAML (not committed)",
+        "mine.yaml is new (not committed)",
+    ):
+        assert f"config/{line}\n" in told
+
+
+def test_a_file_that_was_tampered_with_enters_no_manifest(project: Path) -> None:
+    table = project / f"results/{TABLE}.csv"
+    table.write_text(table.read_text().replace("Words", "Words alone"))
+    run(project, "snakemake", "--cores", "1", "--force", "--", "results/stages/tables.json", code=1)
+    log = (project / "results/logs/manifest/tables.log").read_text()
+    assert f"results/{TABLE}.csv was changed after it was made; remove it" in log
+
+
+def pretend_another_machine(project: Path, change: float) -> None:
+    """Commit manifests of another processor and another Pillow, with other bytes and scores of a run and the table."""
     for path in (project / "results/stages").glob("*.json"):
-        text = path.read_text()
-        manifest = json.loads(text)
-        manifest["versions"]["pillow"] = "5.0"
-        manifest["processors"] = "Abacus"
+        manifest = json.loads(path.read_text())
+        manifest["versions"]["pillow"] = ["5.0"]
+        manifest["machines"] = ["Abacus"]
         for name, content in manifest["files"].items():
-            if name == SUMMARY:
-                content["score"] += 0.04
-            if "/refcoco+-mpa/seed0/" in name or path.name == "records.json":
+            if "/refcoco+-mpa/seed0/" in name or f"/{TABLE}" in name or name == RECORDS:
                 content["sha256"] = "0" * 64
+                content["scores"] = {key: value + change for key, value in content.get("scores", {}).items()}
         path.write_text(json.dumps(manifest))
     run(project, "git", "commit", "--quiet", "--all", "--message", "Of another machine")
+
+
+def test_on_another_processor_scores_are_compared(project: Path) -> None:
+    pretend_another_machine(project, change=4)
     told = audit(project, code=1)
     assert "the processor is" in told and "was Abacus" in told
     assert "pillow is" in told and "was 5.0" in told
     found = counts(told, "in this folder")
-    assert found["training"][1:] == [3, 0, 0] and found["evaluation"][1:] == [2, 0, 0]
-    assert found["records"][2]  # records depend on no processor
-    found = counts(audit(project, "--tolerance", "3", code=1), "in this folder")
-    assert found["training"][1:] == [0, 3, 0] and found["evaluation"][1:] == [0, 2, 0]
+    assert found["records"][1:] == [0, 1, 0]  # records depend on no processor
+    assert found["training"][1:] == [3, 0, 0]
+    assert found["evaluation"][1:] == [4, 0, 0]
+    assert found["tables"][1:] == [7, 0, 0]  # six formats, and the learning curves
+    stricter = counts(audit(project, "--tolerance=3", code=1), "in this folder")
+    assert [stricter[stage][1:] for stage in ("training", "evaluation", "tables")] == [[0, 3, 0], [0, 4, 0], [0, 7, 0]]
 
 
-def test_an_audit_needs_a_clone(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tseg", "audit"], cwd=tmp_path, text=True, capture_output=True, check=False
-    )
-    assert done.returncode == 1
-    assert "the audit needs a clone of the project" in done.stderr and "Traceback" not in done.stderr
+def test_what_was_tampered_with_is_different_on_any_processor(project: Path) -> None:
+    pretend_another_machine(project, change=0)
+    model = project / "results/runs/refcoco+-mpa/seed0/model.safetensors"
+    model.write_bytes(b"other")
+    told = audit(project, code=1)
+    assert f"{model.relative_to(project)}: different, was changed after it was made" in told
+    assert counts(told, "in this folder")["training"][1:] == [2, 1, 0]
+
+
+def test_what_an_audit_needs_is_said(project: Path, tmp_path: Path) -> None:
+    assert "run the audit at the project's root" in audit(project / "config", code=1)
+    assert "is no unfinished audit" in audit(project, "--scratch=.", code=1)
+    run(project, "git", "clone", "--quiet", ".", str(tmp_path / "clone"))
+    assert "has no results; make them with snakemake --cores all" in audit(tmp_path / "clone", code=1)
+    run(project, "git", "rm", "--quiet", "--cached", "results/stages/data.json")
+    run(project, "git", "commit", "--quiet", "--message", "Without a manifest")
+    assert "no results/stages/data.json is committed; run `dvc repro`" in audit(project, code=1)
+    (tmp_path / "nothing").mkdir()
+    assert "not a git repository" in audit(tmp_path / "nothing", code=1)

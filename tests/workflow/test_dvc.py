@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tseg.settings.stages import STAGES
+
 ROOT = Path(__file__).parents[2]
 TOOLS = Path(sys.executable).parent
 NOBODY = {f"GIT_{role}_{what}": "nobody@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
@@ -72,12 +74,15 @@ def test_a_colleague_pulls_the_same_bytes(lab):
     assert contents(colleague / "data/lab/records") == contents(lab / "data/lab/records")
 
 
-def test_the_audit_holds_raw_files_records_and_every_table():
-    outs = {
-        path
-        for stage in yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
-        for out in stage["outs"]
-        for path in out
-    }
+def test_the_audit_has_all_data_and_results_and_the_numbers_of_every_table() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    outs = {path for stage in stages.values() for out in stage["outs"] for path in out}
+    metrics = {path for metric in stages["tables"]["metrics"] for path in metric}
     tables = yaml.safe_load((ROOT / "config/experiments.yaml").read_text())["tables"]
-    assert {"data/raw", "data/records", *(f"results/{table}.csv" for table in tables)} <= outs
+    folders = {"runs", "pseudo_labels", "predictions", "masks", "scores", "figures", "curves"}
+    assert {"data/raw", "data/records", *(f"results/{name}" for name in folders)} <= outs
+    assert {path for path in outs if path.endswith(".csv")} == {
+        f"results/{name}.csv" for name in (*tables, "datasets", "overlaps")
+    }
+    assert metrics == {f"results/{table}.json" for table in tables}
+    assert list(stages) == list(STAGES)

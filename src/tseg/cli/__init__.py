@@ -1,4 +1,4 @@
-"""`tseg`: one sub-command per rule of the workflow, and `segment` for your own images.
+"""`tseg`: one sub-command per rule of the workflow; `explain` and `audit` for results, `segment` for your own images.
 
 A sub-command turns its options into the arguments of one library call. It imports that library only when it runs, so
 that help is instant.

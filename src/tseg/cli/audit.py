@@ -12,8 +12,8 @@ def audit(
         typer.Option(help="Also make everything again from nothing, in a clone of the last commit in this folder."),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0, help="Points of mIoU by which a score may differ on another processor.")
-    ] = 10.0,
+        float, typer.Option(min=0, help="Points by which a score may differ on another processor.")
+    ] = 8.0,
 ) -> None:
     """Compare all results with the manifests in results/stages.
 

@@ -4,7 +4,6 @@ Each URL is retried with exponential backoff before the next one is tried. An in
 stopped, even in a new process.
 """
 
-import hashlib
 import os
 import shutil
 import sys
@@ -29,6 +28,7 @@ from tseg.fetching.responses import (
     refuse_failure,
     validator,
 )
+from tseg.files import hash_file
 from tseg.progress import progress
 
 LONGEST_WAIT = 120.0
@@ -70,12 +70,6 @@ def download(
         raise ValueError(f"{target.name} could not be downloaded: " + ("; ".join(failures) or "it has no URL"))
 
 
-def digest(path: Path, algorithm: str) -> str:
-    """The hexadecimal digest of a file; `algorithm` is one of hashlib's."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
 def verify(path: Path, *, size: int | None, checksum: str | None) -> None:
     """Raise ValueError unless the file has `size` bytes and `checksum`; None is not checked."""
     length = path.stat().st_size
@@ -83,7 +77,7 @@ def verify(path: Path, *, size: int | None, checksum: str | None) -> None:
         raise ValueError(f"{path} has {length:,} bytes, expected {size:,}")
     if checksum is not None:
         algorithm, _, expected = checksum.partition(":")
-        if (found := digest(path, algorithm)) != expected:
+        if (found := hash_file(path, algorithm)) != expected:
             raise ValueError(f"{path} has {algorithm} {found}, expected {expected}")
 
 

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 from tseg.datasets.readers.json_stream import stream_list
 from tseg.fetching.contents import refuse_other
-from tseg.fetching.download import digest, download, verify
+from tseg.fetching.download import download, verify
 from tseg.fetching.pins import read_pins
+from tseg.files import hash_file
 from tseg.settings.catalogue import FilesSource, SourceFile
 
 
@@ -90,7 +91,7 @@ def manual_hint(wanted: Wanted, page: str, pins: Path) -> str:
 def sha256_of(wanted: Wanted) -> str:
     """The sha256 of an obtained file; not computed again if it was the verified checksum."""
     algorithm, _, value = (wanted.checksum or "").partition(":")
-    return value if algorithm == "sha256" else digest(wanted.path, "sha256")
+    return value if algorithm == "sha256" else hash_file(wanted.path)
 
 
 def link(file: Path, path: Path) -> None:

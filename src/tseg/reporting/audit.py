@@ -1,5 +1,6 @@
 """The audit: whether results are those of the committed manifests, here and made again from nothing."""
 
+import json
 import os
 import subprocess
 import sys
@@ -11,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tseg.lineage import processor, read_note, versions
-from tseg.reporting.changes import changes_since, git
+from tseg.lineage import Note, machine, machine_name, read_note, versions
+from tseg.reporting.changes import DECISIVE, changes_since, git
 from tseg.reporting.manifest import Content, Manifest, content_of, hashes_in, parse_manifest
 from tseg.settings.stages import STAGES
 
@@ -20,10 +21,8 @@ FOLDER = Path("results/stages")
 """Of the manifests, in a clone of the project."""
 NUM_NAMED = 20
 """Most files or changes that are named; the others are counted."""
-
-FOLLOWS = "follows from"
-
 VERDICTS = ("identical", "within tolerance", "different", "missing")
+FOLLOWS = "follows from"
 
 
 class Found(NamedTuple):
@@ -41,123 +40,162 @@ def audit_results(scratch: Path | None, tolerance: float) -> bool:
 
     With `scratch`, clone the last commit to it, make everything again there by DVC, and compare that too; a `scratch`
     that was interrupted goes on. Returns whether no file is different or missing. Raises ValueError outside a clone,
-    or if the workflow fails in `scratch`.
+    without manifests, for another `scratch`, or if the workflow fails in it.
     """
     manifests = _committed_manifests()
     console = Console(highlight=False, soft_wrap=True)
     _print_changes(console, manifests)
-    folders = {"in this folder": Path()}
-    if scratch is not None:
-        _reproduce(scratch)
-        folders["made again"] = scratch
-    is_clean = True
-    for where, folder in folders.items():
-        found = _compare(manifests, folder, scratch, tolerance)
-        _print_verdicts(console, where, found)
-        is_clean &= all(each.verdict in ("identical", "within tolerance") for each in found)
-    return is_clean
+    marker = _reproduce(scratch) if scratch else None
+    found: list[Found] = []
+    if any(Path(path).exists() for manifest in manifests.values() for path in manifest.files):
+        found = _compare(manifests, Path(), scratch, tolerance)
+        _print_verdicts(console, "Results in this folder", found)
+    elif scratch is None:
+        raise ValueError("this folder has no results; make them with snakemake --cores all, or pass --scratch .audit")
+    if scratch and marker:
+        again = _compare(manifests, scratch, Path(), tolerance)
+        for stage, manifest in manifests.items():
+            made = parse_manifest((scratch / FOLDER / f"{stage}.json").read_text(encoding="utf-8"), str(scratch))
+            others = sorted(made.files.keys() - manifest.files.keys())
+            again += [Found(stage, path, "different", "is in no committed manifest") for path in others]
+        _print_verdicts(console, f"Results made again in {scratch}", again)
+        marker.unlink()
+        found += again
+    return all(each.verdict in ("identical", "within tolerance") for each in found)
 
 
 def _committed_manifests() -> dict[str, Manifest]:
-    names = {stage: f"{FOLDER}/{stage}.json" for stage in STAGES}
-    return {stage: parse_manifest(git("show", f"HEAD:./{name}"), name) for stage, name in names.items()}
+    if git("rev-parse", "--show-prefix").strip():
+        raise ValueError("this is a folder inside a project; run the audit at the project's root")
+    manifests: dict[str, Manifest] = {}
+    for stage in STAGES:
+        name = f"{FOLDER}/{stage}.json"
+        if not git("ls-tree", "HEAD", name):
+            raise ValueError(f"no {name} is committed; run `dvc repro`, and commit {FOLDER} and dvc.lock")
+        manifests[stage] = parse_manifest(git("show", f"HEAD:{name}"), name)
+    return manifests
 
 
-def _reproduce(scratch: Path) -> None:
-    commit = git("rev-parse", "HEAD").strip()
+def _reproduce(scratch: Path) -> Path:
+    """Make everything in the clone `scratch`; return the file that marks it as unfinished."""
+    scratch, marker = scratch.resolve(), scratch.resolve() / ".git/tseg-audit.json"
+    conditions = json.dumps([git("rev-parse", "HEAD").strip(), versions(), machine_name(machine())])
     if not scratch.exists():
         git("clone", "--quiet", ".", str(scratch))
-    elif git("rev-parse", "HEAD", folder=scratch).strip() != commit:
-        raise ValueError(f"{scratch} holds another commit than this folder; remove it, or choose another --scratch")
-    scratch = scratch.resolve()
+        marker.write_text(conditions, encoding="utf-8")
+    elif not marker.exists() or marker.read_text(encoding="utf-8") != conditions:
+        raise ValueError(
+            f"{scratch} is no unfinished audit of this commit with these libraries; remove it, or choose another folder"
+        )
+    if edited := git("diff", "--name-only", "HEAD", "--", *DECISIVE, folder=scratch).split("\n")[0]:
+        raise ValueError(f"{scratch / edited} was edited; remove {scratch}, and the audit begins anew")
     environment = os.environ | {
-        "PYTHONPATH": f"{scratch / 'src'}",  # before the installed code
+        "PYTHONPATH": os.pathsep.join(filter(None, [f"{scratch / 'src'}", os.environ.get("PYTHONPATH")])),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     command = [sys.executable, "-m", "dvc", "repro", "--force", "--no-commit", "--no-run-cache"]
     if subprocess.run(command, cwd=scratch, env=environment, check=False).returncode:
         raise ValueError(f"the workflow failed in {scratch}, see above; mend the cause, and the same command goes on")
+    return marker
 
 
-def _compare(manifests: Mapping[str, Manifest], folder: Path, scratch: Path | None, tolerance: float) -> list[Found]:
-    """The verdict on every file of the manifests in `folder`; in `scratch` also on those that are in none of them."""
+def _compare(manifests: Mapping[str, Manifest], folder: Path, other: Path | None, tolerance: float) -> list[Found]:
+    """The verdict on every file of the manifests in `folder`; `other` is a folder with results to compare with."""
     expected = {path: content for manifest in manifests.values() for path, content in manifest.files.items()}
     now = {path: content_of(folder / path) for path in expected if (folder / path).exists()}
-    is_elsewhere = any(manifest.processors != processor() for manifest in manifests.values())
     found: list[Found] = []
     for stage, manifest in manifests.items():
         for path, content in manifest.files.items():
             verdict, reason = "identical", ""
             if path not in now:
                 verdict = "missing"
+            elif now[path].sha256 != content.sha256 and path.endswith("/"):
+                verdict, reason = "different", _names_of_others(folder / path, other / path) if other else ""
             elif now[path].sha256 != content.sha256:
-                is_judged = is_elsewhere and stage not in ("data", "records")
-                is_within = is_judged and _is_within(path, expected, now, tolerance)
+                note = _note(folder / path)
+                reason = _reason(note, path, manifest, expected, now)
+                is_within = (
+                    note is not None
+                    and note.sha256 == now[path].sha256
+                    and machine_name(note.machine) not in manifest.machines
+                    and stage not in ("data", "records")
+                    and _scores_agree(path, expected, now, tolerance)
+                )
                 verdict = "within tolerance" if is_within else "different"
-                reason = _reason(folder, path, expected, now, scratch)
             found.append(Found(stage, path, verdict, reason))
-        if folder == scratch:
-            made = parse_manifest((folder / FOLDER / f"{stage}.json").read_text(encoding="utf-8"), str(folder))
-            others = sorted(made.files.keys() - expected.keys())
-            found += [Found(stage, path, "different", "is in no committed manifest") for path in others]
     return found
 
 
-def _is_within(path: str, expected: Mapping[str, Content], now: Mapping[str, Content], tolerance: float) -> bool:
-    """Whether the scores that judge a file are within `tolerance` points: of its run and seed, or else all scores."""
-    scores = {name: content.score for name, content in expected.items() if content.score is not None}
-    of_seed = {name for name in scores if Path(name).parts[-3:-1] == Path(path).parts[-3:-1]}
-    judging = {path} if path in scores else of_seed or scores.keys()
-    values = {name: now[name].score if name in now else None for name in judging}
-    return all(
-        value is not None and 100 * abs(value - (scores[name] or 0)) <= tolerance for name, value in values.items()
+def _note(path: Path) -> Note | None:
+    try:
+        return read_note(path)
+    except ValueError:
+        return None
+
+
+def _scores_agree(path: str, expected: Mapping[str, Content], now: Mapping[str, Content], tolerance: float) -> bool:
+    """Whether the scores that judge a file are all within `tolerance` points.
+
+    They are its own; or those of its run and seed; or those of the table of which it is a format; or else all scores.
+    """
+    scored = {name for name, content in expected.items() if content.scores}
+    table = f"{path.removesuffix('_detail.csv').rpartition('.')[0] or path.removesuffix('_detail.csv')}.json"
+    of_seed = {name for name in scored if Path(name).parts[-3:-1] == Path(path).parts[-3:-1]}
+    judging = scored & {path} or of_seed or scored & {table} or scored
+    pairs = [(expected[name].scores, now[name].scores if name in now else {}) for name in judging]
+    return bool(pairs) and all(
+        before.keys() == after.keys() and all(abs(after[key] - before[key]) <= tolerance for key in before)
+        for before, after in pairs
     )
 
 
 def _reason(
-    folder: Path, path: str, expected: Mapping[str, Content], now: Mapping[str, Content], scratch: Path | None
+    note: Note | None, path: str, manifest: Manifest, expected: Mapping[str, Content], now: Mapping[str, Content]
 ) -> str:
-    """Why a file differs, as its note tells; of a folder, which of its files differ from those in `scratch`."""
-    if path.endswith("/"):
-        others, here = hashes_in(scratch / path) if scratch else {}, hashes_in(folder / path)
-        names = sorted(name for name in others.keys() | here.keys() if others.get(name) != here.get(name))
-        return f"{len(names)} files: {', '.join(names[:NUM_NAMED])}" if others and names else ""
-    try:
-        note = read_note(folder / path)
-    except ValueError:
-        note = None
+    """Why a file differs, as its note tells."""
     if note is None:
-        return ""
-    if now[path].sha256 != note.sha256:
+        return "has no note of what made it"
+    if note.sha256 != now[path].sha256:
         return "was changed after it was made"
     for name in note.inputs:
         if name in expected and (name not in now or now[name].sha256 != expected[name].sha256):
             return f"{FOLLOWS} {name}"
-    return f"was made {note.started} by {' '.join(note.command[:2])}, git {note.revision[:12]}"
+    others = [
+        f"{name} {version}" for name, version in note.versions.items() if version not in manifest.versions.get(name, [])
+    ]
+    others += [name for name in [machine_name(note.machine)] if name not in manifest.machines]
+    made = f"was made {note.started} by {' '.join(note.command[:2])}, git {note.revision}"
+    return made + (f", with {', '.join(others)}" if others else "")
+
+
+def _names_of_others(folder: Path, other: Path) -> str:
+    """The files of `folder` that are others than those of the folder `other`; empty if that has none."""
+    here, there = hashes_in(folder), hashes_in(other)
+    names = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
+    return f"in {len(names)} files: {', '.join(names[:NUM_NAMED])}" if there and names else ""
 
 
 def _print_changes(console: Console, manifests: Mapping[str, Manifest]) -> None:
     """Print what differs between the conditions of the manifests and those of now."""
-    here = versions() | {"the processor": processor()}
+    here = {name: [version] for name, version in versions().items()}
     lines = changes_since(FOLDER)
     for manifest in manifests.values():
-        then = manifest.versions | {"the processor": manifest.processors}
-        lines += [
-            f"{name} is {here.get(name, 'not installed')}, was {then[name]}"
-            for name in then
-            if here.get(name) != then[name]
-        ]
+        for name in sorted({*manifest.versions, *here} if manifest.versions else ()):
+            now, then = (", ".join(found.get(name, ["not installed"])) for found in (here, manifest.versions))
+            lines += [f"{name} is {now}, was {then}"] if now != then else []
+        now, then = machine_name(machine()), ", ".join(manifest.machines)
+        lines += [f"the processor is {now}, was {then}"] if manifest.machines and now != then else []
     lines = list(dict.fromkeys(lines))
     if lines:
         console.print("[bold]Changed since the committed manifests were made[/]")
     for line in lines[:NUM_NAMED]:
         console.print(f"  {escape(line)}")
     if len(lines) > NUM_NAMED:
-        console.print(f"  and {len(lines) - NUM_NAMED} more")
+        console.print(f"  and {len(lines) - NUM_NAMED} more changes")
 
 
-def _print_verdicts(console: Console, where: str, found: list[Found]) -> None:
-    table = Table("stage", title=f"Results {where}", title_justify="left", title_style="bold")
+def _print_verdicts(console: Console, title: str, found: list[Found]) -> None:
+    table = Table("stage", title=title, title_justify="left", title_style="bold")
     for verdict in VERDICTS:
         table.add_column(verdict, justify="right")
     for stage in STAGES:
@@ -169,5 +207,7 @@ def _print_verdicts(console: Console, where: str, found: list[Found]) -> None:
         roots = [each for each in wrong if not each.reason.startswith(FOLLOWS)]
         for each in roots[:NUM_NAMED]:
             console.print(f"  {escape(each.path)}: {verdict}" + (f", {escape(each.reason)}" if each.reason else ""))
-        if len(wrong) > len(roots[:NUM_NAMED]):
-            console.print(f"  and {len(wrong) - len(roots[:NUM_NAMED])} more {verdict}, which may follow from these")
+        if len(roots) > NUM_NAMED:
+            console.print(f"  and {len(roots) - NUM_NAMED} more {verdict}")
+        if len(wrong) > len(roots):
+            console.print(f"  and {len(wrong) - len(roots)} {verdict} that follow from these")

@@ -9,42 +9,57 @@ import yaml
 
 from tseg.settings.validation import load_yaml
 
-DECISIVE = ("Snakefile", "workflow", "config", "src", "dvc.yaml", "requirements.lock")
+DECISIVE = ("Snakefile", "workflow", "config", "src", "profiles", "dvc.yaml", "requirements.lock", "pyproject.toml")
 """What decides the results, besides libraries and machine."""
 
 
 def git(*words: str, folder: Path = Path()) -> str:
     """What a git command prints. Raises ValueError if it fails."""
-    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, check=False)
     if done.returncode:
-        raise ValueError(f"git {words[0]} failed: {done.stderr.strip()}; the audit needs a clone of the project")
-    return done.stdout
+        raise ValueError(f"git {words[0]} failed: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout.decode(errors="replace")
 
 
 def changes_since(path: Path) -> list[str]:
     """One line for each setting or file that differs from the last commit that changed `path`."""
+    if git("rev-parse", "--is-shallow-repository").strip() == "true":
+        return ["this is a shallow clone, in which earlier changes cannot be named: git fetch --unshallow"]
     commit = git("log", "-1", "--format=%H", "--", str(path)).strip()
-    names = git("diff", "--name-only", commit, "--", *DECISIVE).splitlines()
-    uncommitted = git("diff", "--name-only", "HEAD", "--", *DECISIVE).splitlines()
+    new = git("ls-files", "-z", "--others", "--exclude-standard", "--", *DECISIVE).split("\0")
     return [
-        f"{line} (not committed)" if name in uncommitted else line for name in names for line in _changes(name, commit)
+        *_changes(commit, "HEAD"),
+        *(f"{line} (not committed)" for line in _changes("HEAD", None)),
+        *(f"{name} is new (not committed)" for name in new if name),
     ]
 
 
-def _changes(name: str, commit: str) -> Iterator[str]:
-    if not name.endswith(".yaml") or not Path(name).exists():
-        yield f"{name} has changed"
-    else:
-        before, now = git("show", f"{commit}:{name}"), Path(name).read_text(encoding="utf-8")
-        yield from (f"{name}: {line}" for line in _differences(load_yaml(before, name), load_yaml(now, name), ""))
+def _changes(before: str, after: str | None) -> Iterator[str]:
+    """The changes between two commits, or between a commit and the files that are there (None)."""
+    commits = [before, after] if after else [before]
+    fields = git("diff", "--no-renames", "--name-status", "-z", *commits, "--", *DECISIVE).split("\0")
+    for status, name in zip(fields[::2], fields[1::2], strict=False):
+        if status == "M" and name.endswith(".yaml"):
+            texts = git("show", f"{before}:{name}"), git("show", f"{after}:{name}") if after else _text(name)
+            try:
+                values = [load_yaml(text, name) for text in texts]
+            except ValueError:
+                yield f"{name} has changed, and is no YAML"
+            else:
+                yield from (f"{name}: {line}" for line in _differences(values[0], values[1], ""))
+        else:
+            yield f"{name} {({'A': 'is new', 'D': 'was removed'}).get(status, 'has changed')}"
+
+
+def _text(name: str) -> str:
+    return Path(name).read_text(encoding="utf-8", errors="replace")
 
 
 def _differences(before: Any, now: Any, key: str) -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         old, new = cast(dict[str, Any], before), cast(dict[str, Any], now)
         for each in dict.fromkeys([*old, *new]):
-            if old.get(each) != new.get(each):
-                yield from _differences(old.get(each), new.get(each), f"{key}.{each}".removeprefix("."))
+            yield from _differences(old.get(each), new.get(each), f"{key}.{each}".removeprefix("."))
     elif before != now:
         yield f"{key} is {_flow(now)}, was {_flow(before)}"
 

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from tseg.evaluation.score import read_summary
-from tseg.files import require_file, sha256
+from tseg.files import hash_file, require_file
 from tseg.lineage import Note, read_note
 from tseg.settings.layout import TableLayout
 from tseg.settings.validation import parse
@@ -84,7 +84,7 @@ def _ancestry(name: str, reader: Note, shown: set[Path]) -> Tree:
     path, expected = _found(name, reader), reader.inputs.get(name)
     if not path.exists():
         return Tree(f"{escape(name)}  [red]is missing[/]")
-    note, content = read_note(path), sha256(path)
+    note, content = read_note(path), hash_file(path)
     label = f"{escape(str(path))}  [dim]sha256[/] {content[:HASH_LENGTH]}"
     if expected not in (None, content) or (note and note.sha256 != content):
         label += "  [red]was changed since[/]"
@@ -102,8 +102,8 @@ def _ancestry(name: str, reader: Note, shown: set[Path]) -> Tree:
 
 
 def _made(path: Path, note: Note) -> Iterator[str]:
-    yield f"{path}: sha256 {sha256(path)}"
-    if sha256(path) != note.sha256:
+    yield f"{path}: sha256 {hash_file(path)}"
+    if hash_file(path) != note.sha256:
         yield f"  CHANGED since it was made, as {note.sha256}"
     machine = ", ".join(f"{key} {value}" for key, value in note.machine.items())
     yield f"  made {note.started} in {note.seconds} s, git {note.revision}, settings {note.settings[:HASH_LENGTH]}"

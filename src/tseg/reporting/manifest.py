@@ -1,49 +1,59 @@
 """The manifest of a stage of the audit: what its files hold, and what made them. Git versions it."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tseg.evaluation.score import read_summary
-from tseg.files import atomic_write, sha256
-from tseg.lineage import read_note
+from tseg.files import atomic_write, hash_file
+from tseg.lineage import Note, machine_name, read_note
 from tseg.settings.schema import StrictModel
 
 
 class Content(StrictModel):
-    """What a file holds; of a folder of raw data, what all files in it hold."""
+    """What a file holds; of a folder of raw data, what the files in it hold."""
 
     sha256: str
     bytes: int
-    score: float | None = None
-    """The mIoU in a summary of scores, in [0, 1]."""
+    scores: dict[str, float] = Field(default_factory=dict)
+    """In a summary its IoUs, precisions and accuracies, in a table all its numbers; in percent."""
 
 
 class Manifest(StrictModel):
     """The files of a stage."""
 
-    versions: dict[str, str]
-    """Library to the version that made the files; several are joined by commas."""
-    processors: str
-    """On which they were made, as `versions`."""
+    versions: dict[str, list[str]]
+    """Library to the versions that made the files."""
+    machines: list[str]
+    """Processors, with their GPU, that made the files."""
     files: dict[str, Content]
     """Path to content, relative to the project. The path of a folder ends with /."""
 
 
 def write_manifest(paths: Sequence[Path], output: Path) -> Manifest:
-    """Describe files, and the folders beside manifests of sources, and write the manifest as JSON."""
-    notes = [note for path in paths if (note := read_note(path))]
+    """Describe files, and the folders beside manifests of sources, and write the manifest as JSON.
+
+    Raises ValueError if a file was changed after it was made.
+    """
+    files = dict(sorted((name, content) for path in paths for name, content in _contents(path)))
+    notes: list[Note] = []
+    for path in paths:
+        note = read_note(path)
+        if note and note.sha256 != files[str(path)].sha256:
+            raise ValueError(f"{path} was changed after it was made; remove it, and the same command makes it again")
+        notes += [note] if note else []
     names = sorted({name for note in notes for name in note.versions})
     manifest = Manifest(
-        versions={name: _join({note.versions.get(name, "not installed") for note in notes}) for name in names},
-        processors=_join({note.machine.get("processor", "unknown") for note in notes}),
-        files=dict(sorted((name, content) for path in paths for name, content in _contents(path))),
+        versions={name: sorted({note.versions[name] for note in notes if name in note.versions}) for name in names},
+        machines=sorted({machine_name(note.machine) for note in notes}),
+        files=files,
     )
     with atomic_write(output) as partial:
-        partial.write_text(manifest.model_dump_json(indent=1, exclude_none=True) + "\n", encoding="utf-8")
+        text = manifest.model_dump_json(indent=1, exclude_defaults=True)
+        partial.write_text(text + "\n", encoding="utf-8")
     return manifest
 
 
@@ -62,20 +72,32 @@ def content_of(path: Path) -> Content:
         listing = "".join(f"{content} {name}\n" for name, content in hashes.items())
         size = sum((path / name).stat().st_size for name in hashes)
         return Content(sha256=hashlib.sha256(listing.encode()).hexdigest(), bytes=size)
-    score = None
-    if path.suffix == ".json" and "scores" in path.parts:
-        with suppress(ValueError):  # a file that is no summary any more
-            score = read_summary(path).metrics["mIoU"]
-    return Content(sha256=sha256(path), bytes=path.stat().st_size, score=score)
+    return Content(sha256=hash_file(path), bytes=path.stat().st_size, scores=_scores(path))
 
 
 def hashes_in(folder: Path) -> dict[str, str]:
     """Name to SHA-256 of a folder's own files; empty if there is no such folder."""
-    return {each.name: sha256(each) for each in sorted(folder.glob("*")) if each.is_file()}
+    return {each.name: hash_file(each) for each in sorted(folder.glob("*")) if each.is_file()}
 
 
-def _join(found: set[str]) -> str:
-    return ", ".join(sorted(found))
+def _scores(path: Path) -> dict[str, float]:
+    """The numbers of a summary or a table; none of another file, or of one that is neither any more."""
+    try:
+        if path.suffix == ".json" and "scores" in path.parts:
+            metrics = read_summary(path).metrics
+            judged = ("IoU", "precision", "accuracy")
+            found = {
+                name: value
+                for name, value in metrics.items()
+                if any(word in name for word in judged) and not name.endswith(("_low", "_high"))
+            }
+            return {name: round(100 * value, 4) for name, value in found.items()}
+        if path.suffix == ".json" and (path.with_name(f"{path.stem}_detail.csv")).exists():
+            rows = json.loads(path.read_text(encoding="utf-8"))["mean"]
+            return {f"{row}, {column}": value for row, values in rows.items() for column, value in values.items()}
+    except (ValueError, KeyError, AttributeError):
+        pass
+    return {}
 
 
 def _contents(path: Path) -> Iterator[tuple[str, Content]]:
