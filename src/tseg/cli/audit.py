@@ -20,9 +20,9 @@ def audit(
     Every file is identical, within tolerance, different or missing. What
     differs is named: files that were changed, settings, code, versions of
     libraries, the processor. On the processor of the manifests every byte must
-    be the same. On another one, IoUs, precisions and the numbers of tables may
-    differ by the tolerance, and other files are judged by the scores that they
-    lead to. The exit code is 1 if a file is different or missing.
+    be the same. On another one, IoUs, precisions, accuracies and the means of
+    tables may differ by the tolerance, and other files are judged by the scores
+    that they lead to. The exit code is 1 if a file is different or missing.
 
     tseg audit --scratch .audit
     """

@@ -22,7 +22,8 @@ FOLDER = Path("results/stages")
 NUM_NAMED = 20
 """Most files or changes that are named; the others are counted."""
 VERDICTS = ("identical", "within tolerance", "different", "missing")
-FOLLOWS = "follows from"
+EXACT = ("config.yaml", "images.csv", "datasets.csv", "datasets.md", "datasets.html")
+"""Files that no processor rounds, besides raw data, records and overlaps."""
 
 
 class Found(NamedTuple):
@@ -33,6 +34,8 @@ class Found(NamedTuple):
     verdict: str
     """One of `VERDICTS`."""
     reason: str
+    cause: str = ""
+    """The input from which the difference follows."""
 
 
 def audit_results(scratch: Path | None, tolerance: float) -> bool:
@@ -106,42 +109,48 @@ def _compare(manifests: Mapping[str, Manifest], folder: Path, other: Path | None
     found: list[Found] = []
     for stage, manifest in manifests.items():
         for path, content in manifest.files.items():
-            verdict, reason = "identical", ""
+            verdict, reason, cause = "identical", "", ""
             if path not in now:
                 verdict = "missing"
             elif now[path].sha256 != content.sha256 and path.endswith("/"):
                 verdict, reason = "different", _names_of_others(folder / path, other / path) if other else ""
             elif now[path].sha256 != content.sha256:
-                note = _note(folder / path)
-                reason = _reason(note, path, manifest, expected, now)
-                is_within = (
-                    note is not None
-                    and note.sha256 == now[path].sha256
-                    and machine_name(note.machine) not in manifest.machines
-                    and stage not in ("data", "records")
-                    and _scores_agree(path, expected, now, tolerance)
-                )
-                verdict = "within tolerance" if is_within else "different"
-            found.append(Found(stage, path, verdict, reason))
-    return found
+                verdict = "different"
+                try:
+                    note = read_note(folder / path)
+                except ValueError as error:
+                    note, reason = None, str(error)
+                if note and note.sha256 != now[path].sha256:
+                    reason = "was changed after it was made"
+                elif note:
+                    is_rounded = machine_name(note.machine) not in manifest.machines and not _is_exact(stage, path)
+                    if is_rounded and manifest.machines and _scores_agree(path, expected, now, tolerance):
+                        verdict = "within tolerance"
+                    reason, cause = _reason(note, manifest), _cause(note, expected, now)
+            found.append(Found(stage, path, verdict, reason, cause))
+    wrong = {each.path for each in found if each.verdict in ("different", "missing")}
+    return [each._replace(cause=each.cause if each.cause in wrong else "") for each in found]
 
 
-def _note(path: Path) -> Note | None:
-    try:
-        return read_note(path)
-    except ValueError:
-        return None
+def _is_exact(stage: str, path: str) -> bool:
+    return stage in ("data", "records") or path.endswith(EXACT) or Path(path).stem == "overlaps"
+
+
+def _cause(note: Note, expected: Mapping[str, Content], now: Mapping[str, Content]) -> str:
+    """The first input of a file that differs from the manifests; empty if none does."""
+    others = (path for path in note.inputs if path in expected)
+    return next((path for path in others if path not in now or now[path].sha256 != expected[path].sha256), "")
 
 
 def _scores_agree(path: str, expected: Mapping[str, Content], now: Mapping[str, Content], tolerance: float) -> bool:
     """Whether the scores that judge a file are all within `tolerance` points.
 
-    They are its own; or those of its run and seed; or those of the table of which it is a format; or else all scores.
+    They are its own; or those of the table of which it is a format; or those of its run and seed; or else all scores.
     """
     scored = {name for name, content in expected.items() if content.scores}
-    table = f"{path.removesuffix('_detail.csv').rpartition('.')[0] or path.removesuffix('_detail.csv')}.json"
+    table = str(Path(path.replace("_detail.csv", ".csv")).with_suffix(".json"))
     of_seed = {name for name in scored if Path(name).parts[-3:-1] == Path(path).parts[-3:-1]}
-    judging = scored & {path} or of_seed or scored & {table} or scored
+    judging = scored & {path} or scored & {table} or of_seed or scored
     pairs = [(expected[name].scores, now[name].scores if name in now else {}) for name in judging]
     return bool(pairs) and all(
         before.keys() == after.keys() and all(abs(after[key] - before[key]) <= tolerance for key in before)
@@ -149,17 +158,8 @@ def _scores_agree(path: str, expected: Mapping[str, Content], now: Mapping[str, 
     )
 
 
-def _reason(
-    note: Note | None, path: str, manifest: Manifest, expected: Mapping[str, Content], now: Mapping[str, Content]
-) -> str:
-    """Why a file differs, as its note tells."""
-    if note is None:
-        return "has no note of what made it"
-    if note.sha256 != now[path].sha256:
-        return "was changed after it was made"
-    for name in note.inputs:
-        if name in expected and (name not in now or now[name].sha256 != expected[name].sha256):
-            return f"{FOLLOWS} {name}"
+def _reason(note: Note, manifest: Manifest) -> str:
+    """How a file was made, and with what that the manifest does not name."""
     others = [
         f"{name} {version}" for name, version in note.versions.items() if version not in manifest.versions.get(name, [])
     ]
@@ -172,26 +172,30 @@ def _names_of_others(folder: Path, other: Path) -> str:
     """The files of `folder` that are others than those of the folder `other`; empty if that has none."""
     here, there = hashes_in(folder), hashes_in(other)
     names = sorted(name for name in here.keys() | there.keys() if here.get(name) != there.get(name))
-    return f"in {len(names)} files: {', '.join(names[:NUM_NAMED])}" if there and names else ""
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return f"in {', '.join(names[:NUM_NAMED])}{more}" if there else ""
 
 
 def _print_changes(console: Console, manifests: Mapping[str, Manifest]) -> None:
     """Print what differs between the conditions of the manifests and those of now."""
-    here = {name: [version] for name, version in versions().items()}
-    lines = changes_since(FOLDER)
+    lines: list[str] = []
     for manifest in manifests.values():
-        for name in sorted({*manifest.versions, *here} if manifest.versions else ()):
-            now, then = (", ".join(found.get(name, ["not installed"])) for found in (here, manifest.versions))
-            lines += [f"{name} is {now}, was {then}"] if now != then else []
-        now, then = machine_name(machine()), ", ".join(manifest.machines)
-        lines += [f"the processor is {now}, was {then}"] if manifest.machines and now != then else []
-    lines = list(dict.fromkeys(lines))
-    if lines:
+        here = versions() if manifest.versions else {}
+        for name in sorted({*manifest.versions, *here}):
+            now, then = here.get(name, "not installed"), manifest.versions.get(name, ["not installed"])
+            lines += [f"{name} is {now}, was {', '.join(then)}"] if now not in then else []
+        now = machine_name(machine())
+        if manifest.machines and not any(name.startswith(now) for name in manifest.machines):
+            lines.append(f"the processor is {now}, was {', '.join(manifest.machines)}")
+    changes = changes_since(str(FOLDER), "dvc.lock")
+    lines = list(dict.fromkeys(lines + [line for line in changes if ": " in line]))
+    files = [line for line in changes if ": " not in line]
+    if lines or files:
         console.print("[bold]Changed since the committed manifests were made[/]")
-    for line in lines[:NUM_NAMED]:
+    for line in lines + files[:NUM_NAMED]:
         console.print(f"  {escape(line)}")
-    if len(lines) > NUM_NAMED:
-        console.print(f"  and {len(lines) - NUM_NAMED} more changes")
+    if len(files) > NUM_NAMED:
+        console.print(f"  and {len(files) - NUM_NAMED} more files")
 
 
 def _print_verdicts(console: Console, title: str, found: list[Found]) -> None:
@@ -204,10 +208,10 @@ def _print_verdicts(console: Console, title: str, found: list[Found]) -> None:
     console.print(table)
     for verdict in ("different", "missing"):
         wrong = [each for each in found if each.verdict == verdict]
-        roots = [each for each in wrong if not each.reason.startswith(FOLLOWS)]
+        roots = [each for each in wrong if not each.cause]
         for each in roots[:NUM_NAMED]:
             console.print(f"  {escape(each.path)}: {verdict}" + (f", {escape(each.reason)}" if each.reason else ""))
         if len(roots) > NUM_NAMED:
             console.print(f"  and {len(roots) - NUM_NAMED} more {verdict}")
         if len(wrong) > len(roots):
-            console.print(f"  and {len(wrong) - len(roots)} {verdict} that follow from these")
+            console.print(f"  {verdict} because of these: {len(wrong) - len(roots)}")

@@ -12,6 +12,8 @@ from tseg.settings.validation import load_yaml
 DECISIVE = ("Snakefile", "workflow", "config", "src", "profiles", "dvc.yaml", "requirements.lock", "pyproject.toml")
 """What decides the results, besides libraries and machine."""
 
+_ABSENT = object()
+
 
 def git(*words: str, folder: Path = Path()) -> str:
     """What a git command prints. Raises ValueError if it fails."""
@@ -21,14 +23,15 @@ def git(*words: str, folder: Path = Path()) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def changes_since(path: Path) -> list[str]:
-    """One line for each setting or file that differs from the last commit that changed `path`."""
+def changes_since(*paths: str) -> list[str]:
+    """One line for each setting or file that differs from the last commit that changed one of `paths`."""
     if git("rev-parse", "--is-shallow-repository").strip() == "true":
-        return ["this is a shallow clone, in which earlier changes cannot be named: git fetch --unshallow"]
-    commit = git("log", "-1", "--format=%H", "--", str(path)).strip()
+        committed = ["earlier commits are not in this shallow clone; git fetch --unshallow names what they changed"]
+    else:
+        committed = _changes(git("log", "-1", "--format=%H", "--", *paths).strip(), "HEAD")
     new = git("ls-files", "-z", "--others", "--exclude-standard", "--", *DECISIVE).split("\0")
     return [
-        *_changes(commit, "HEAD"),
+        *committed,
         *(f"{line} (not committed)" for line in _changes("HEAD", None)),
         *(f"{name} is new (not committed)" for name in new if name),
     ]
@@ -47,6 +50,8 @@ def _changes(before: str, after: str | None) -> Iterator[str]:
                 yield f"{name} has changed, and is no YAML"
             else:
                 yield from (f"{name}: {line}" for line in _differences(values[0], values[1], ""))
+                if values[0] == values[1] and repr(values[0]) != repr(values[1]):
+                    yield f"{name} has its keys in another order"
         else:
             yield f"{name} {({'A': 'is new', 'D': 'was removed'}).get(status, 'has changed')}"
 
@@ -59,11 +64,13 @@ def _differences(before: Any, now: Any, key: str) -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         old, new = cast(dict[str, Any], before), cast(dict[str, Any], now)
         for each in dict.fromkeys([*old, *new]):
-            yield from _differences(old.get(each), new.get(each), f"{key}.{each}".removeprefix("."))
+            yield from _differences(old.get(each, _ABSENT), new.get(each, _ABSENT), f"{key}.{each}".removeprefix("."))
     elif before != now:
         yield f"{key} is {_flow(now)}, was {_flow(before)}"
 
 
 def _flow(value: Any) -> str:
+    if value is _ABSENT:
+        return "absent"
     text = yaml.safe_dump(value, default_flow_style=True, width=1000, allow_unicode=True)
     return text.removesuffix("\n...\n").strip()

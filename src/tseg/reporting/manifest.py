@@ -1,16 +1,22 @@
 """The manifest of a stage of the audit: what its files hold, and what made them. Git versions it."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from tseg.evaluation.score import read_summary
 from tseg.files import atomic_write, hash_file
 from tseg.lineage import Note, machine_name, read_note
 from tseg.settings.schema import StrictModel
+
+
+class TableNumbers(BaseModel):
+    """What `tseg audit` compares of a table's JSON."""
+
+    mean: dict[str, dict[str, float]]
+    """Row to column to number."""
 
 
 class Content(StrictModel):
@@ -19,7 +25,7 @@ class Content(StrictModel):
     sha256: str
     bytes: int
     scores: dict[str, float] = Field(default_factory=dict)
-    """In a summary its IoUs, precisions and accuracies, in a table all its numbers; in percent."""
+    """In a summary its metrics but `empty` and the bounds of intervals, in a table all its means; in percent."""
 
 
 class Manifest(StrictModel):
@@ -83,19 +89,14 @@ def hashes_in(folder: Path) -> dict[str, str]:
 def _scores(path: Path) -> dict[str, float]:
     """The numbers of a summary or a table; none of another file, or of one that is neither any more."""
     try:
-        if path.suffix == ".json" and "scores" in path.parts:
+        if path.suffix == ".json" and path.parts[-4:-3] == ("scores",):
             metrics = read_summary(path).metrics
-            judged = ("IoU", "precision", "accuracy")
-            found = {
-                name: value
-                for name, value in metrics.items()
-                if any(word in name for word in judged) and not name.endswith(("_low", "_high"))
-            }
-            return {name: round(100 * value, 4) for name, value in found.items()}
-        if path.suffix == ".json" and (path.with_name(f"{path.stem}_detail.csv")).exists():
-            rows = json.loads(path.read_text(encoding="utf-8"))["mean"]
+            judged = [name for name in metrics if not name.startswith("empty") and not name.endswith(("_low", "_high"))]
+            return {name: round(100 * metrics[name], 4) for name in judged}
+        if path.suffix == ".json" and path.with_name(f"{path.stem}_detail.csv").exists():
+            rows = TableNumbers.model_validate_json(path.read_bytes()).mean
             return {f"{row}, {column}": value for row, values in rows.items() for column, value in values.items()}
-    except (ValueError, KeyError, AttributeError):
+    except ValueError:
         pass
     return {}
 
