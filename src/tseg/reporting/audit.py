@@ -88,8 +88,8 @@ def _reproduce(scratch: Path) -> Path:
         marker.write_text(conditions, encoding="utf-8")
     elif not marker.exists() or marker.read_text(encoding="utf-8") != conditions:
         raise ValueError(
-            f"{scratch} is no unfinished audit of this commit with these libraries; name a folder that does not exist, or "
-            "remove this one if an earlier audit made it"
+            f"{scratch} is no unfinished audit of this commit with these libraries; name a folder that does not "
+            "exist, or remove this one if an earlier audit made it"
         )
     if edited := git("diff", "--name-only", "HEAD", "--", *DECISIVE, folder=scratch).split("\n")[0]:
         raise ValueError(f"{scratch / edited} was edited; remove {scratch}, and the audit begins anew")
