@@ -64,7 +64,8 @@ def test_each_process_takes_a_gpu_that_no_other_has(gpus: list[Path], monkeypatc
     try:
         for index in range(2):
             others.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
-            assert others[index].stdout.readline() == f"[{index}]\n"  # type: ignore[union-attr]
+            stdout = others[index].stdout
+            assert stdout and stdout.readline() == f"[{index}]\n"
         assert device._own_gpu() == "cuda:2"
         assert device._own_gpu() == "cuda:0"  # all are taken: the first
         others[1].kill()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+NOBODY = {f"GIT_{role}_{what}": "nobody@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 
 
@@ -23,10 +24,10 @@ def copy_project(folder: Path) -> None:
         copy(ROOT / name, folder / name)
 
 
-def run(project: Path, *command: str) -> str:
-    """Run a command in a copy of the project; return its output. It must not fail."""
+def run(project: Path, *command: str, code: int = 0) -> str:
+    """Run a command in a copy of the project; return its output. It must end with `code`."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | {"PATH": path, "PYTHONPATH": str(project / "src")}
+    environment = os.environ | NOBODY | {"PATH": path, "PYTHONPATH": str(project / "src")}
     done = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -1,30 +1,18 @@
 """`tseg audit` on a small project under git: what is identical, and what is named when something was changed."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from .reader import ROOT, copy_project
+from .reader import ROOT, copy_project, run
 from .small import write_small_catalogue
 
-NOBODY = {f"GIT_{role}_{what}": "nobody@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 TABLE = "supervision"
 RECORDS = "data/records/refcoco+/val.parquet"
 SUMMARY = "results/scores/refcoco+-mpa/seed0/refcoco+-val-plain.json"
-
-
-def run(project: Path, *command: str, code: int = 0) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = os.environ | NOBODY | {"PATH": path, "PYTHONPATH": str(project / "src"), "COLUMNS": "300"}
-    done = subprocess.run(command, cwd=project, env=environment, text=True, capture_output=True, check=False)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
 
 
 def audit(project: Path, *options: str, code: int = 0) -> str:

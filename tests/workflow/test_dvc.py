@@ -12,9 +12,10 @@ import yaml
 
 from tseg.settings.stages import STAGES
 
+from .reader import NOBODY
+
 ROOT = Path(__file__).parents[2]
 TOOLS = Path(sys.executable).parent
-NOBODY = {f"GIT_{role}_{what}": "nobody@localhost" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 ENVIRONMENT = os.environ | NOBODY | {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"}
 
 

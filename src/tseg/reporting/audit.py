@@ -33,7 +33,7 @@ class Found(NamedTuple):
     path: str
     verdict: str
     """One of `VERDICTS`."""
-    reason: str
+    reason: str = ""
     cause: str = ""
     """The input from which the difference follows."""
 
@@ -110,27 +110,41 @@ def _compare(manifests: Mapping[str, Manifest], folder: Path, other: Path | None
     found: list[Found] = []
     for stage, manifest in manifests.items():
         for path, content in manifest.files.items():
-            verdict, reason, cause = "identical", "", ""
             if path not in now:
-                verdict = "missing"
-            elif now[path].sha256 != content.sha256 and path.endswith("/"):
-                verdict, reason = "different", _names_of_others(folder / path, other / path) if other else ""
-            elif now[path].sha256 != content.sha256:
-                verdict = "different"
-                try:
-                    note = read_note(folder / path)
-                except ValueError as error:
-                    note, reason = None, str(error)
-                if note and note.sha256 != now[path].sha256:
-                    reason = "was changed after it was made"
-                elif note:
-                    is_rounded = machine_name(note.machine) not in manifest.machines and not _is_exact(stage, path)
-                    if is_rounded and manifest.machines and _scores_agree(path, expected, now, tolerance):
-                        verdict = "within tolerance"
-                    reason, cause = _reason(note, manifest), _cause(note, expected, now)
-            found.append(Found(stage, path, verdict, reason, cause))
+                found.append(Found(stage, path, "missing"))
+            elif now[path].sha256 == content.sha256:
+                found.append(Found(stage, path, "identical"))
+            elif path.endswith("/"):
+                names = _names_of_others(folder / path, other / path) if other else ""
+                found.append(Found(stage, path, "different", names))
+            else:
+                found.append(_judge(Found(stage, path, "different"), folder, manifest, expected, now, tolerance))
     wrong = {each.path for each in found if each.verdict in ("different", "missing")}
     return [each._replace(cause=each.cause if each.cause in wrong else "") for each in found]
+
+
+def _judge(
+    different: Found,
+    folder: Path,
+    manifest: Manifest,
+    expected: Mapping[str, Content],
+    now: Mapping[str, Content],
+    tolerance: float,
+) -> Found:
+    """The verdict on a file with other bytes, and why it has them, as its note tells."""
+    path = different.path
+    try:
+        note = read_note(folder / path)
+    except ValueError as error:
+        return different._replace(reason=str(error))
+    if note is None:
+        return different
+    if note.sha256 != now[path].sha256:
+        return different._replace(reason="was changed after it was made")
+    is_elsewhere = bool(manifest.machines) and machine_name(note.machine) not in manifest.machines
+    is_rounded = is_elsewhere and not _is_exact(different.stage, path)
+    verdict = "within tolerance" if is_rounded and _scores_agree(path, expected, now, tolerance) else "different"
+    return Found(different.stage, path, verdict, _reason(note, manifest), _cause(note, expected, now))
 
 
 def _is_exact(stage: str, path: str) -> bool:
@@ -179,15 +193,14 @@ def _names_of_others(folder: Path, other: Path) -> str:
 
 def _print_changes(console: Console, manifests: Mapping[str, Manifest]) -> None:
     """Print what differs between the conditions of the manifests and those of now."""
+    installed, processor = versions(), machine_name(machine())
     lines: list[str] = []
     for manifest in manifests.values():
-        here = versions() if manifest.versions else {}
-        for name in sorted({*manifest.versions, *here}):
-            now, then = here.get(name, "not installed"), manifest.versions.get(name, ["not installed"])
+        for name in sorted({*manifest.versions, *installed}) if manifest.versions else ():
+            now, then = installed.get(name, "not installed"), manifest.versions.get(name, ["not installed"])
             lines += [f"{name} is {now}, was {', '.join(then)}"] if now not in then else []
-        now = machine_name(machine())
-        if manifest.machines and not any(name.startswith(now) for name in manifest.machines):
-            lines.append(f"the processor is {now}, was {', '.join(manifest.machines)}")
+        if manifest.machines and not any(name.startswith(processor) for name in manifest.machines):
+            lines.append(f"the processor is {processor}, was {', '.join(manifest.machines)}")
     changes = changes_since(str(FOLDER), "dvc.lock")
     lines = list(dict.fromkeys(lines + [line for line in changes if ": " in line]))
     files = [line for line in changes if ": " not in line]
