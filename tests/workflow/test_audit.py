@@ -35,7 +35,7 @@ def write_audited(folder: Path) -> None:
     settings = yaml.safe_load((folder / "config/config.yaml").read_text())
     settings["datasets"] = {name: settings["datasets"][name] for name in ("refcoco+",)}
     for training in settings["training"].values():
-        small = {name: {"refcoco+": number} for name, number in (("iterations", 3), ("batch_size", 4))}
+        small = {name: {"refcoco+": number} for name, number in (("iterations", 6), ("batch_size", 4))}
         training.update(small, resolution=48)
     settings["inference"]["resolution"] = {"weak": 48, "full": 48}
     (folder / "config/config.yaml").write_text(yaml.safe_dump(settings))
@@ -175,6 +175,18 @@ def test_a_file_that_was_tampered_with_enters_no_manifest(project: Path) -> None
     run(project, "snakemake", "--cores", "1", "--force", "--", "results/stages/tables.json", code=1)
     log = (project / "results/logs/manifest/tables.log").read_text()
     assert f"results/{TABLE}.csv was changed after it was made; remove it" in log
+
+
+def test_trainings_are_verified_by_those_of_several_seeds(project: Path) -> None:
+    reference = "results/reference/refcoco+-mpa.json"
+    run(project, "snakemake", "--cores=2", "--config", "seeds=[0,1]", "--forcerun=reference", "--", reference)
+    assert "2 of 2 trainings are inside the envelope" in run(project, "tseg", "verify")
+    path = project / "config/config.yaml"
+    path.write_text(path.read_text().replace("learning_rate: 0.002", "learning_rate: 0.2"))
+    run(project, "snakemake", "--cores=2", "--", SUMMARY)
+    told = run(project, "tseg", "verify", code=1)
+    assert "refcoco+-mpa, seed 0: its first losses are not those of seed 0\n" in told
+    assert "refcoco+-mpa: training.optimizer.learning_rate is 0.2, was 0.002\n" in told
 
 
 def pretend_another_machine(project: Path, change: float) -> None:

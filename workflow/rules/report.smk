@@ -108,3 +108,33 @@ rule manifest:
         files=lambda wildcards, input: json.dumps(list(input)),
     shell:
         "tseg manifest --files - --output {output:q} <<< {params.files:q} > {log:q} 2>&1"
+
+
+# What `tseg verify` compares with: `make reference`.
+rule reference:
+    input:
+        lambda wildcards: [
+            path
+            for files in verified_files(PLAN, wildcards.run).values()
+            for path in files.values()
+        ],
+        config="<results>/runs/{run}/config.yaml",
+    output:
+        "<results>/reference/{run}.json",
+        "<results>/reference/{run}.csv",
+    log:
+        "<logs>/reference/{run}.log",
+    localrule: True
+    conda:
+        "../envs/tseg.yml"
+    params:
+        code=code_of("reference"),
+        seeds=lambda wildcards: json.dumps(verified_files(PLAN, wildcards.run)),
+    shell:
+        "tseg reference --config {input.config:q} --seeds - --output {output[0]:q} <<< {params.seeds:q} > {log:q} 2>&1"
+
+
+rule references:
+    input:
+        expand("<results>/reference/{run}.json", run=PLAN.runs),
+    localrule: True

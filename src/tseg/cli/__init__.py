@@ -1,4 +1,4 @@
-"""`tseg`: one sub-command per rule of the workflow; `explain` and `audit` for results, `segment` for your own images.
+"""`tseg`: one sub-command per rule of the workflow; others explain, audit and verify results, or segment your images.
 
 A sub-command turns its options into the arguments of one library call. It imports that library only when it runs, so
 that help is instant.
@@ -24,11 +24,13 @@ from tseg.cli.overlap import overlap
 from tseg.cli.predict import predict
 from tseg.cli.prepare import prepare
 from tseg.cli.pseudo_label import pseudo_label
+from tseg.cli.reference import reference
 from tseg.cli.refine import refine
 from tseg.cli.segment import segment
 from tseg.cli.tabulate import tabulate
 from tseg.cli.track import track
 from tseg.cli.train import train
+from tseg.cli.verify import verify
 
 app = typer.Typer(
     help="Learn to segment from images and phrases alone, then segment any phrase in any image.\n\n"
@@ -55,8 +57,10 @@ for command in (
     evaluate,
     tabulate,
     manifest,
+    reference,
     explain,
     audit,
+    verify,
     segment,
 ):
     app.command()(command)

@@ -175,12 +175,8 @@ def _scores_agree(path: str, expected: Mapping[str, Content], now: Mapping[str, 
 
 def _reason(note: Note, manifest: Manifest) -> str:
     """How a file was made, and with what that the manifest does not name."""
-    others = [
-        f"{name} {version}" for name, version in note.versions.items() if version not in manifest.versions.get(name, [])
-    ]
-    others += [name for name in [machine_name(note.machine)] if name not in manifest.machines]
     made = f"was made {note.started} by {' '.join(note.command[:2])}, git {note.revision}"
-    return made + (f", with {', '.join(others)}" if others else "")
+    return "; ".join([made, *manifest.differences(note.versions, machine_name(note.machine))])
 
 
 def _names_of_others(folder: Path, other: Path) -> str:
@@ -194,16 +190,13 @@ def _names_of_others(folder: Path, other: Path) -> str:
 def _print_changes(console: Console, manifests: Mapping[str, Manifest]) -> None:
     """Print what differs between the conditions of the manifests and those of now."""
     installed, processor = versions(), machine_name(machine())
-    lines: list[str] = []
+    others: list[str] = []
     for manifest in manifests.values():
-        for name in sorted({*manifest.versions, *installed}) if manifest.versions else ():
-            now, then = installed.get(name, "not installed"), manifest.versions.get(name, ["not installed"])
-            lines += [f"{name} is {now}, was {', '.join(then)}"] if now not in then else []
-        if manifest.machines and not any(name.startswith(processor) for name in manifest.machines):
-            lines.append(f"the processor is {processor}, was {', '.join(manifest.machines)}")
-    changes = changes_since(str(FOLDER), "dvc.lock")
-    lines = list(dict.fromkeys(lines + [line for line in changes if ": " in line]))
-    files = [line for line in changes if ": " not in line]
+        if manifest.machines:  # of raw data that were given, nothing is known
+            here = next((name for name in manifest.machines if name.startswith(processor)), processor)
+            others += manifest.differences(installed, here)
+    settings, files = changes_since(str(FOLDER), "dvc.lock")
+    lines = [*dict.fromkeys(others), *settings]
     if lines or files:
         console.print("[bold]Changed since the committed manifests were made[/]")
     for line in lines + files[:NUM_NAMED]:

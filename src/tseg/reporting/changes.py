@@ -3,7 +3,7 @@
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import yaml
 
@@ -23,50 +23,60 @@ def git(*words: str, folder: Path = Path()) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def changes_since(*paths: str) -> list[str]:
-    """One line for each setting or file that differs from the last commit that changed one of `paths`."""
+class Changes(NamedTuple):
+    """One line for each change."""
+
+    settings: list[str]
+    files: list[str]
+
+
+def changes_since(*paths: str) -> Changes:
+    """What differs from the last commit that changed one of `paths`: keys of settings, and other files."""
+    found = Changes([], [])
     if git("rev-parse", "--is-shallow-repository").strip() == "true":
-        committed = ["earlier commits are not in this shallow clone; git fetch --unshallow names what they changed"]
+        found.files.append(
+            "earlier commits are not in this shallow clone; git fetch --unshallow names what they changed"
+        )
     else:
-        committed = _changes(git("log", "-1", "--format=%H", "--", *paths).strip(), "HEAD")
+        _add_changes(found, git("log", "-1", "--format=%H", "--", *paths).strip(), "HEAD")
+    _add_changes(found, "HEAD", None)
     new = git("ls-files", "-z", "--others", "--exclude-standard", "--", *DECISIVE).split("\0")
-    return [
-        *committed,
-        *(f"{line} (not committed)" for line in _changes("HEAD", None)),
-        *(f"{name} is new (not committed)" for name in new if name),
-    ]
+    found.files.extend(f"{name} is new (not committed)" for name in new if name)
+    return found
 
 
-def _changes(before: str, after: str | None) -> Iterator[str]:
-    """The changes between two commits, or between a commit and the files that are there (None)."""
-    commits = [before, after] if after else [before]
+def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
+    """One line for each key of nested settings whose value differs."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        old, new = cast(dict[str, Any], before), cast(dict[str, Any], now)
+        for each in dict.fromkeys([*old, *new]):
+            yield from differences(old.get(each, _ABSENT), new.get(each, _ABSENT), f"{key}.{each}".removeprefix("."))
+    elif before != now:
+        yield f"{key} is {_flow(now)}, was {_flow(before)}"
+
+
+def _add_changes(found: Changes, before: str, after: str | None) -> None:
+    """Add the changes between two commits, or between a commit and the files that are there (None)."""
+    commits, mark = ([before, after], "") if after else ([before], " (not committed)")
     fields = git("diff", "--no-renames", "--name-status", "-z", *commits, "--", *DECISIVE).split("\0")
     for status, name in zip(fields[::2], fields[1::2], strict=False):
+        what = {"A": "is new", "D": "was removed"}.get(status, "has changed")
         if status == "M" and name.endswith(".yaml"):
             texts = git("show", f"{before}:{name}"), git("show", f"{after}:{name}") if after else _text(name)
             try:
-                values = [load_yaml(text, name) for text in texts]
+                old, new = (load_yaml(text, name) for text in texts)
             except ValueError:
-                yield f"{name} has changed, and is no YAML"
+                what = "has changed, and is no YAML"
             else:
-                yield from (f"{name}: {line}" for line in _differences(values[0], values[1], ""))
-                if values[0] == values[1] and repr(values[0]) != repr(values[1]):
-                    yield f"{name} has its keys in another order"
-        else:
-            yield f"{name} {({'A': 'is new', 'D': 'was removed'}).get(status, 'has changed')}"
+                found.settings.extend(f"{name}: {line}{mark}" for line in differences(old, new))
+                if old != new or repr(old) == repr(new):  # repr tells the order of keys
+                    continue
+                what = "has its keys in another order"
+        found.files.append(f"{name} {what}{mark}")
 
 
 def _text(name: str) -> str:
     return Path(name).read_text(encoding="utf-8", errors="replace")
-
-
-def _differences(before: Any, now: Any, key: str) -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        old, new = cast(dict[str, Any], before), cast(dict[str, Any], now)
-        for each in dict.fromkeys([*old, *new]):
-            yield from _differences(old.get(each, _ABSENT), new.get(each, _ABSENT), f"{key}.{each}".removeprefix("."))
-    elif before != now:
-        yield f"{key} is {_flow(now)}, was {_flow(before)}"
 
 
 def _flow(value: Any) -> str:

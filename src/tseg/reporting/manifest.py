@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field, ValidationError
 
 from tseg.evaluation.score import read_summary
 from tseg.files import atomic_write, hash_file
-from tseg.lineage import Note, machine_name, read_note
+from tseg.lineage import Note, read_note
+from tseg.reporting.conditions import Conditions, conditions_of
 from tseg.settings.schema import StrictModel
 
 
@@ -28,13 +29,9 @@ class Content(StrictModel):
     """In a summary its metrics but `empty` and the bounds of intervals, in a table all its means; in percent."""
 
 
-class Manifest(StrictModel):
-    """The files of a stage."""
+class Manifest(Conditions):
+    """The files of a stage, and what made them."""
 
-    versions: dict[str, list[str]]
-    """Library to the versions that made the files."""
-    machines: list[str]
-    """Processors, with their GPU, that made the files."""
     files: dict[str, Content]
     """Path to content, relative to the project. The path of a folder ends with /."""
 
@@ -51,12 +48,7 @@ def write_manifest(paths: Sequence[Path], output: Path) -> Manifest:
         if note and note.sha256 != files[str(path)].sha256:
             raise ValueError(f"{path} was changed after it was made; remove it, and the same command makes it again")
         notes += [note] if note else []
-    names = sorted({name for note in notes for name in note.versions})
-    manifest = Manifest(
-        versions={name: sorted({note.versions[name] for note in notes if name in note.versions}) for name in names},
-        machines=sorted({machine_name(note.machine) for note in notes}),
-        files=files,
-    )
+    manifest = Manifest(**conditions_of(notes).model_dump(), files=files)
     with atomic_write(output) as partial:
         text = manifest.model_dump_json(indent=1, exclude_defaults=True)
         partial.write_text(text + "\n", encoding="utf-8")

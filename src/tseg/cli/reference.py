@@ -1,0 +1,26 @@
+"""`tseg reference`: what `tseg verify` compares with."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tseg.cli.options import Output, parse_text, read_settings
+
+
+def reference(
+    config: Annotated[Path, typer.Option("--config", help="The run's config.yaml, from `tseg configure`.")],
+    seeds: Annotated[
+        str, typer.Option(help="Each seed's history and, if there is one, summary, as JSON, or - for standard input.")
+    ],
+    output: Output,
+) -> None:
+    """Write a run's settings, first losses and scores over several seeds.
+
+    The losses go to a CSV file beside the output, a column per seed.
+    """
+    from tseg.reporting.reference import VerifiedFiles, write_reference
+    from tseg.settings.run_schema import RunSettings
+
+    files = parse_text(dict[int, VerifiedFiles], seeds, "--seeds")
+    write_reference(read_settings(RunSettings, config), files, output)
