@@ -14,7 +14,8 @@ from tseg.settings.catalogue import content_of
 from tseg.settings.code import code_of, predict_code, prepare_code, train_code
 from tseg.settings.plan import Plan
 from tseg.settings.runs import REFINEMENTS
-from tseg.settings.stages import STAGES, stage_files, verified_files
+from tseg.settings.stages import STAGES, stage_files
+from tseg.settings.verified import verified_files
 
 try:
     PLAN = Plan(config, " + ".join(map(str, workflow.configfiles)) or "--config")

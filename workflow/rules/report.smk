@@ -114,14 +114,15 @@ rule manifest:
 rule reference:
     input:
         lambda wildcards: [
-            path
+            str(path)
             for files in verified_files(PLAN, wildcards.run).values()
-            for path in files.values()
+            for path in (files.history, files.summary)
+            if path
         ],
         config="<results>/runs/{run}/config.yaml",
     output:
-        "<results>/reference/{run}.json",
-        "<results>/reference/{run}.csv",
+        reference="<results>/reference/{run}.json",
+        losses="<results>/reference/{run}.csv",
     log:
         "<logs>/reference/{run}.log",
     localrule: True
@@ -129,12 +130,17 @@ rule reference:
         "../envs/tseg.yml"
     params:
         code=code_of("reference"),
-        seeds=lambda wildcards: json.dumps(verified_files(PLAN, wildcards.run)),
+        seeds=lambda wildcards: as_json(
+            {
+                seed: files.model_dump(mode="json")
+                for seed, files in verified_files(PLAN, wildcards.run).items()
+            }
+        ),
     shell:
-        "tseg reference --config {input.config:q} --seeds - --output {output[0]:q} <<< {params.seeds:q} > {log:q} 2>&1"
+        "tseg reference --config {input.config:q} --seeds - --output {output.reference:q} <<< {params.seeds:q} > {log:q} 2>&1"
 
 
-rule references:
+rule all_references:
     input:
         expand("<results>/reference/{run}.json", run=PLAN.runs),
     localrule: True

@@ -11,7 +11,7 @@ from tseg.cli.options import Output, parse_text, read_settings
 def reference(
     config: Annotated[Path, typer.Option("--config", help="The run's config.yaml, from `tseg configure`.")],
     seeds: Annotated[
-        str, typer.Option(help="Each seed's history and, if there is one, summary, as JSON, or - for standard input.")
+        str, typer.Option(help="Each seed's history and summary (or null) as JSON, or - for standard input.")
     ],
     output: Output,
 ) -> None:
@@ -19,8 +19,9 @@ def reference(
 
     The losses go to a CSV file beside the output, a column per seed.
     """
-    from tseg.reporting.reference import VerifiedFiles, write_reference
+    from tseg.reporting.reference import write_reference
     from tseg.settings.run_schema import RunSettings
+    from tseg.settings.verified import VerifiedFiles
 
     files = parse_text(dict[int, VerifiedFiles], seeds, "--seeds")
     write_reference(read_settings(RunSettings, config), files, output)

@@ -176,7 +176,7 @@ def _scores_agree(path: str, expected: Mapping[str, Content], now: Mapping[str, 
 def _reason(note: Note, manifest: Manifest) -> str:
     """How a file was made, and with what that the manifest does not name."""
     made = f"was made {note.started} by {' '.join(note.command[:2])}, git {note.revision}"
-    return "; ".join([made, *manifest.differences(note.versions, machine_name(note.machine))])
+    return "; ".join([made, *manifest.others(note.versions, machine_name(note.machine))])
 
 
 def _names_of_others(folder: Path, other: Path) -> str:
@@ -192,9 +192,8 @@ def _print_changes(console: Console, manifests: Mapping[str, Manifest]) -> None:
     installed, processor = versions(), machine_name(machine())
     others: list[str] = []
     for manifest in manifests.values():
-        if manifest.machines:  # of raw data that were given, nothing is known
-            here = next((name for name in manifest.machines if name.startswith(processor)), processor)
-            others += manifest.differences(installed, here)
+        here = next((name for name in manifest.machines if name.startswith(processor)), processor)
+        others += manifest.others(installed, here)
     settings, files = changes_since(str(FOLDER), "dvc.lock")
     lines = [*dict.fromkeys(others), *settings]
     if lines or files:

@@ -37,20 +37,22 @@ def changes_since(*paths: str) -> Changes:
         found.files.append(
             "earlier commits are not in this shallow clone; git fetch --unshallow names what they changed"
         )
+    elif commit := git("log", "-1", "--format=%H", "--", *paths).strip():
+        _add_changes(found, commit, "HEAD")
     else:
-        _add_changes(found, git("log", "-1", "--format=%H", "--", *paths).strip(), "HEAD")
+        raise ValueError(f"git has no {' and no '.join(paths)}")
     _add_changes(found, "HEAD", None)
     new = git("ls-files", "-z", "--others", "--exclude-standard", "--", *DECISIVE).split("\0")
     found.files.extend(f"{name} is new (not committed)" for name in new if name)
     return found
 
 
-def differences(before: Any, now: Any, key: str = "") -> Iterator[str]:
+def changed_keys(before: Any, now: Any, key: str = "") -> Iterator[str]:
     """One line for each key of nested settings whose value differs."""
     if isinstance(before, dict) and isinstance(now, dict):
         old, new = cast(dict[str, Any], before), cast(dict[str, Any], now)
         for each in dict.fromkeys([*old, *new]):
-            yield from differences(old.get(each, _ABSENT), new.get(each, _ABSENT), f"{key}.{each}".removeprefix("."))
+            yield from changed_keys(old.get(each, _ABSENT), new.get(each, _ABSENT), f"{key}.{each}".removeprefix("."))
     elif before != now:
         yield f"{key} is {_flow(now)}, was {_flow(before)}"
 
@@ -68,7 +70,7 @@ def _add_changes(found: Changes, before: str, after: str | None) -> None:
             except ValueError:
                 what = "has changed, and is no YAML"
             else:
-                found.settings.extend(f"{name}: {line}{mark}" for line in differences(old, new))
+                found.settings.extend(f"{name}: {line}{mark}" for line in changed_keys(old, new))
                 if old != new or repr(old) == repr(new):  # repr tells the order of keys
                     continue
                 what = "has its keys in another order"

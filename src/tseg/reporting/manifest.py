@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, ValidationError
 from tseg.evaluation.score import read_summary
 from tseg.files import atomic_write, hash_file
 from tseg.lineage import Note, read_note
-from tseg.reporting.conditions import Conditions, conditions_of
+from tseg.reporting.conditions import Conditions, check_unchanged, conditions_of
 from tseg.settings.schema import StrictModel
 
 
@@ -45,9 +45,9 @@ def write_manifest(paths: Sequence[Path], output: Path) -> Manifest:
     notes: list[Note] = []
     for path in paths:
         note = read_note(path)
-        if note and note.sha256 != files[str(path)].sha256:
-            raise ValueError(f"{path} was changed after it was made; remove it, and the same command makes it again")
-        notes += [note] if note else []
+        if note:
+            check_unchanged(path, note, files[str(path)].sha256)
+            notes.append(note)
     manifest = Manifest(**conditions_of(notes).model_dump(), files=files)
     with atomic_write(output) as partial:
         text = manifest.model_dump_json(indent=1, exclude_defaults=True)

@@ -1,30 +1,25 @@
 """The reference of a run: its settings, first losses and score over several seeds. Git versions it."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from pydantic import ValidationError
 
 from tseg.evaluation.score import read_summary
 from tseg.files import atomic_write, hash_file, require_file
 from tseg.lineage import Note, read_note
-from tseg.reporting.conditions import Conditions, conditions_of
+from tseg.reporting.conditions import Conditions, check_unchanged, conditions_of
 from tseg.settings.run_schema import RunSettings
-from tseg.settings.schema import StrictModel
-from tseg.settings.validation import prefix_errors
+from tseg.settings.validation import parse, prefix_errors
+from tseg.settings.verified import VerifiedFiles
 
 NUM_LOSSES = 200
 """First rows of a history that are compared."""
-DIGITS = 6
-"""Significant digits of a loss."""
-
-
-class VerifiedFiles(StrictModel):
-    """The files of a run and seed that are compared."""
-
-    history: Path
-    summary: Path | None = None
+DIGITS = 9
+"""Significant digits of a loss, as many as float32 has."""
+_HINT = "restore it by git, or make it again with `make reference`"
 
 
 class Reference(Conditions):
@@ -44,18 +39,13 @@ def write_reference(settings: RunSettings, seeds: Mapping[int, VerifiedFiles], o
 
     Raises ValueError if a history or a summary has no note of what made it, or was changed since.
     """
-    notes: list[Note] = []
-    for path in (path for files in seeds.values() for path in (files.history, files.summary) if path):
-        note = read_note(path)
-        if note is None or note.sha256 != hash_file(path):
-            what = "has no note of what made it" if note is None else "was changed after it was made"
-            raise ValueError(f"{path} {what}; remove it, and the same command makes it again")
-        notes.append(note)
+    histories = {seed: _unchanged(files.history) for seed, files in seeds.items()}
     summaries = {seed: files.summary for seed, files in seeds.items() if files.summary}
+    notes = [*histories.values(), *map(_unchanged, summaries.values())]
     reference = Reference(
         **conditions_of(notes).model_dump(),
         settings=settings,
-        records={path: hash_file(Path(path)) for path in records_of(settings)},
+        records=next(records_read(settings, note) for note in histories.values()),
         summary=next((summary.name for summary in summaries.values()), None),
         scores={seed: score_of(summary) for seed, summary in summaries.items()},
     )
@@ -68,27 +58,45 @@ def write_reference(settings: RunSettings, seeds: Mapping[int, VerifiedFiles], o
 
 
 def read_reference(path: Path) -> tuple[Reference, pd.DataFrame]:
-    """A reference, and its losses: index iteration, a column per seed (int). Raises ValueError if one is damaged."""
-    try:
-        reference = Reference.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        raise ValueError(f"{path} is no reference of this version; make it again with `make reference`") from error
-    losses = pd.read_csv(require_file(path.with_suffix(".csv"), "make it with `make reference`"), index_col="iteration")
-    return reference, losses.rename(columns=int)
+    """A reference, and its losses: index iteration, a column per seed (int).
+
+    Raises ValueError, which names the file, if one of the two is missing or damaged, or if they do not fit.
+    """
+    losses = path.with_suffix(".csv")
+    with prefix_errors(f"{path} is no reference of this version ({_HINT})"):
+        reference = parse(Reference, json.loads(require_file(path, _HINT).read_bytes()), "its content")
+    with prefix_errors(f"{losses} has no losses ({_HINT})"):
+        table = pd.read_csv(require_file(losses, _HINT), index_col="iteration", dtype=float).rename(columns=int)
+        if len(table.columns) < 2 or not np.isfinite(table.to_numpy()).all():
+            raise ValueError("it needs a number for every row, of at least two seeds")
+        if reference.scores.keys() not in (set(), set(table)):
+            raise ValueError(f"{path.name} has scores of other seeds")
+    return reference, table
 
 
-def records_of(settings: RunSettings) -> list[str]:
-    """The files of records that decide on what a run is trained."""
-    return [settings.records, *settings.excluded_records]
+def records_read(settings: RunSettings, note: Note) -> dict[str, str]:
+    """The records of a run to the SHA-256 that they had when its training, which has this note, read them."""
+    return {path: note.inputs.get(path, "") for path in (settings.records, *settings.excluded_records)}
 
 
 def first_losses(history: Path) -> pd.Series:
     """The first losses of a history; index iteration. Raises ValueError, which names the file, if it is none."""
     with prefix_errors(f"{history} is no history"):
-        rows = pd.read_csv(history, usecols=["iteration", "loss"]).head(NUM_LOSSES)
+        rows = pd.read_csv(history, usecols=["iteration", "loss"], dtype={"iteration": "int64", "loss": "float64"})
+        rows = rows.head(NUM_LOSSES)
     return pd.Series(rows["loss"].to_numpy(), index=pd.Index(rows["iteration"], name="iteration"))
 
 
 def score_of(summary: Path) -> float:
     """The mIoU in a summary, in percent."""
-    return round(100 * read_summary(summary).metrics["mIoU"], 4)
+    score = read_summary(summary).metric("mIoU")
+    assert score is not None
+    return round(100 * score, 4)
+
+
+def _unchanged(path: Path) -> Note:
+    """The note of a file. Raises ValueError if it has none, or if the file was changed since."""
+    if not (note := read_note(path)):
+        raise ValueError(f"{path} has no note of what made it; remove it, and the same command makes it again")
+    check_unchanged(path, note, hash_file(path))
+    return note

@@ -1,12 +1,13 @@
 """Whether the trainings of an installation are inside the envelope of the reference: each run over several seeds.
 
-Three things are compared. The first losses of the same seed: rounding hardly moves them, and another seed, setting,
-computation or image does. The course, by the logarithms of the mean losses of equal blocks. The score. For course and
-score, of which the reference's seeds have the mean m and the standard deviation s, the envelope is
+Three things are compared. The first losses of the same seed: rounding hardly moves them; a wrong computation, setting,
+seed or image does. The course: the logarithms of the mean losses of equal blocks. The score. Course and score of
+another seed, or of a training that drifted from the reference's by rounding, must be in the envelope
 
     m ± WIDTH · max(s, median of s over all runs) · sqrt(1 + 1/n),
 
-as n seeds estimate s of one run badly.
+with mean m and standard deviation s of the reference's n seeds. A run whose n seeds agree by chance has the median.
+A score whose losses did not drift must be that of its seed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,17 +23,21 @@ from rich.table import Table
 
 from tseg.files import hash_file
 from tseg.lineage import machine_name, read_note
-from tseg.reporting.changes import differences
-from tseg.reporting.reference import Reference, first_losses, read_reference, records_of, score_of
+from tseg.reporting.changes import changed_keys, changes_since
+from tseg.reporting.reference import Reference, first_losses, read_reference, records_read, score_of
 from tseg.settings.run_schema import RunSettings
 from tseg.settings.validation import parse, read_yaml
 
 NUM_START = 10
-"""Rows of a history that must be the same seed's."""
-START_TOLERANCE = 1e-3
-"""Largest relative difference of these."""
+"""Rows of a history that must be those of the same seed."""
+LOSS_TOLERANCE = 1e-3
+"""Largest relative difference of two losses that count as the same."""
+SCORE_TOLERANCE = 0.5
+"""Largest difference of the scores of two trainings with the same losses, in points."""
 NUM_BLOCKS = 5
 WIDTH = 4.0
+NUM_NAMED = 20
+"""Most lines of a kind that are printed; the others are counted."""
 
 
 class Envelope(NamedTuple):
@@ -48,20 +53,20 @@ class Envelope(NamedTuple):
 
 
 class Verified(NamedTuple):
-    """A run and seed, compared with the reference."""
+    """A training, compared with the reference."""
 
     run: str
     seed: int
     start: float | None
-    """The largest relative difference of the first losses; None if the reference lacks the seed."""
+    """The largest relative difference of the first losses to those of its seed; None if the reference lacks it."""
     course: float
-    """The largest distance of a block, in half-widths of the envelope."""
+    """The largest distance of a block from the mean, in half-widths."""
     score: str
     """The score and its envelope; empty without a score."""
     faults: list[str]
     """What is outside."""
-    differences: list[str]
-    """Settings and records that are not the reference's."""
+    others: list[str]
+    """What trained it that is not the reference's, or unknown."""
 
 
 def measure(losses: NDArray[np.float64], score: float | None) -> NDArray[np.float64]:
@@ -83,68 +88,85 @@ def envelopes(measures: Mapping[str, NDArray[np.float64]]) -> dict[str, Envelope
 def verify_runs(results: Path, reference: Path) -> bool:
     """Compare every finished training in `results` with the folder `reference`, and print verdicts and reasons.
 
-    Returns whether all are inside. Raises ValueError if the folder has no reference, if no finished training has one,
-    or for a damaged file.
+    Returns whether all are inside. Raises ValueError if there is no reference, no finished training that has one, or
+    for a damaged file.
     """
-    references = {path.stem: read_reference(path) for path in sorted(reference.glob("*.json"))}
-    if not references:
-        raise ValueError(f"{reference} has no reference; git has it, `git checkout {reference}`")
-    expected = envelopes({run: _measures(*each) for run, each in references.items()})
-    console = Console(highlight=False, soft_wrap=True)
-    histories = [path for path in sorted(results.glob("runs/*/seed*/history.csv")) if path.parts[-2][4:].isdigit()]
-    known = [path for path in histories if path.parts[-3] in references]
+    names = sorted({path.stem for kind in ("json", "csv") for path in reference.glob(f"*.{kind}")})
+    if not names:
+        raise ValueError(f"{reference} has no reference; start at the root of a clone of the project")
+    references = {run: read_reference(reference / f"{run}.json") for run in names}
+    expected = envelopes(
+        {
+            run: np.stack([measure(losses[seed].to_numpy(), each.scores.get(seed)) for seed in losses])
+            for run, (each, losses) in references.items()
+        }
+    )
+    found = sorted(results.glob("runs/*/seed*/history.csv"))
+    known = [path for path in found if path.parts[-3] in references and path.parts[-2][4:].isdecimal()]
     if not known:
         raise ValueError(f"{results}/runs has no finished training of a run of {reference}; `make table3` makes some")
-    _print_conditions(console, known, references)
+    console = Console(highlight=False, soft_wrap=True)
     verified = [_verify(path, *references[path.parts[-3]], expected[path.parts[-3]], results) for path in known]
+    _print_conditions(console, known, references)
     _print_verified(console, verified)
-    left = len(references) - len({each.run for each in verified})
-    others = len(histories) - len(known)
-    console.print(
-        f"{sum(not each.faults for each in verified)} of {len(verified)} trainings are inside the envelope"
-        + (f"; {left} runs of the reference are not trained here" if left else "")
-        + (f"; {others} trainings of other runs have no reference" if others else "")
-    )
-    return not any(each.faults for each in verified)
-
-
-def _measures(reference: Reference, losses: pd.DataFrame) -> NDArray[np.float64]:
-    return np.stack([measure(losses[seed].to_numpy(), reference.scores.get(seed)) for seed in losses])
+    if any(each.faults for each in verified):
+        _print_changes(console, reference)
+    counts = {
+        "outside the envelope": sum(bool(each.faults) for each in verified),
+        "without a score here": sum(not each.score for each in verified),
+        "of other runs, without a reference": len(found) - len(known),
+    }
+    lines = [f"{count} {what}" for what, count in counts.items() if count]
+    missing = len(names) - len({each.run for each in verified})
+    lines += [f"{missing} of {len(names)} runs not trained here"] if missing else []
+    inside = sum(not each.faults for each in verified)
+    console.print("; ".join([f"Trainings: {inside} of {len(verified)} inside the envelope", *lines]))
+    return inside == len(verified)
 
 
 def _verify(history: Path, reference: Reference, losses: pd.DataFrame, envelope: Envelope, results: Path) -> Verified:
     run, seed = history.parts[-3], int(history.parts[-2][4:])
-    found, faults, start, course, shown = first_losses(history), [], None, np.nan, ""
     summary = results / f"scores/{run}/seed{seed}/{reference.summary}"
     score = score_of(summary) if reference.summary and summary.exists() else None
+    found, faults, start, course = first_losses(history), list[str](), None, np.nan
+    is_first = reference.settings.pretraining is None and reference.settings.teacher is None
     if not found.index.equals(losses.index):
         faults.append("its history has other iterations than the reference's")
     else:
-        distance = envelope.distance(measure(found.to_numpy(), score))
-        course = float(distance[:-1].max())
+        course = float(envelope.distance(measure(found.to_numpy(), score))[:-1].max())
         if not course <= 1:  # also if it is not a number
             faults.append("the course of its losses is outside")
         if seed in losses:
-            start = float(np.abs(found.to_numpy() / losses[seed].to_numpy() - 1)[:NUM_START].max())
-            if not start <= START_TOLERANCE:
+            drift = np.abs(found.to_numpy() / losses[seed].to_numpy() - 1)
+            start = float(drift[:NUM_START].max())
+            if is_first and not start <= LOSS_TOLERANCE:  # otherwise the drift of an earlier training is in it
                 faults.append(f"its first losses are not those of seed {seed}")
+            if score is not None and drift.max() <= LOSS_TOLERANCE:
+                wrong = abs(score - reference.scores[seed]) > SCORE_TOLERANCE
+                faults += [f"its score is not that of seed {seed}, but its losses are"] if wrong else []
+    shown = ""
     if score is not None:
         low, high = envelope.centre[-1] - envelope.width[-1], envelope.centre[-1] + envelope.width[-1]
         shown = f"{score:.2f} ({max(low, 0):.2f} to {high:.2f})"
         if not low <= score <= high:
             faults.append("its score is outside")
-    return Verified(run, seed, start, course, shown, faults, _differences(history.parents[1], reference))
+    return Verified(run, seed, start, course, shown, faults, _others(history, reference))
 
 
-def _differences(folder: Path, reference: Reference) -> list[str]:
-    """The settings of a run, and the records they name, that are not those of the reference."""
-    config = folder / "config.yaml"
+def _others(history: Path, reference: Reference) -> list[str]:
+    """The settings and records of a training that are not the reference's, and what is unknown of it."""
+    config = history.parents[1] / "config.yaml"
     settings: RunSettings = parse(RunSettings, read_yaml(config, "make it with `tseg configure`"), str(config))
-    lines = list(differences(reference.settings.model_dump(mode="json"), settings.model_dump(mode="json")))
-    for path in records_of(settings):
-        if Path(path).exists() and reference.records.get(path, "") != hash_file(Path(path)):
-            lines.append(f"{path} has other records")
-    return lines
+    lines = list(changed_keys(reference.settings.model_dump(mode="json"), settings.model_dump(mode="json")))
+    note = read_note(history)
+    if note is None:
+        return [*lines, "no note says what trained it"]
+    if note.sha256 != hash_file(history):
+        lines.append("history.csv was changed after the training")
+    if hash_file(config) not in note.inputs.values():
+        lines.append("config.yaml was changed after the training")
+    read = records_read(settings, note).items()
+    return lines + [f"{path} had other bytes" for path, sha in read if reference.records.get(path, sha) != sha]
 
 
 def _print_conditions(
@@ -154,11 +176,8 @@ def _print_conditions(
     for path in histories:
         if note := read_note(path):
             reference, _ = references[path.parts[-3]]
-            lines |= dict.fromkeys(reference.differences(note.versions, machine_name(note.machine)))
-    if lines:
-        console.print("[bold]Not as the reference was made[/]")
-    for line in lines:
-        console.print(f"  {escape(line)}")
+            lines |= dict.fromkeys(reference.others(note.versions, machine_name(note.machine)))
+    _print_lines(console, "Not as the reference was made", list(lines))
 
 
 def _print_verified(console: Console, verified: Sequence[Verified]) -> None:
@@ -166,17 +185,30 @@ def _print_verified(console: Console, verified: Sequence[Verified]) -> None:
     for column in ("seed", "first losses", "course", "mIoU (envelope)"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict")
+    reasons: list[str] = []
     for each in verified:
-        start = "" if each.start is None else f"{each.start:.1e}"
+        start = "" if each.start is None else f"{each.start:.0e}"
         course = "" if np.isnan(each.course) else f"{each.course:.0%}"
         verdict = "[red]outside[/]" if each.faults else "inside"
         table.add_row(escape(each.run), str(each.seed), start, course, each.score, verdict)
+        reasons += [f"{each.run}, seed {each.seed}: {reason}" for reason in (*each.faults, *each.others)]
     console.print(table)
-    reasons: list[str] = []
-    for each in verified:
-        reasons += [f"{each.run}, seed {each.seed}: {fault}" for fault in each.faults]
-        reasons += [f"{each.run}: {difference}" for difference in each.differences]
-        if each.faults and not each.differences:
-            reasons.append(f"{each.run}: settings and records are the reference's; `tseg audit` names changed code")
-    for reason in dict.fromkeys(reasons):
-        console.print(f"  {escape(reason)}")
+    _print_lines(console, "Reasons", reasons)
+
+
+def _print_changes(console: Console, reference: Path) -> None:
+    """Print what git says has changed since the reference was committed."""
+    try:
+        settings, files = changes_since(str(reference))
+    except ValueError as error:
+        settings, files = [], [f"unknown: {error}"]
+    _print_lines(console, "Changed since the reference was committed", settings + files)
+
+
+def _print_lines(console: Console, title: str, lines: Sequence[str]) -> None:
+    if lines:
+        console.print(f"[bold]{title}[/]")
+    for line in lines[:NUM_NAMED]:
+        console.print(f"  {escape(line)}")
+    if len(lines) > NUM_NAMED:
+        console.print(f"  and {len(lines) - NUM_NAMED} more")

@@ -1,4 +1,4 @@
-"""The stages of the audit: which files of a plan each of them makes; and the files by which runs are verified."""
+"""The stages of the audit: which files of a plan each of them makes."""
 
 from tseg.settings.plan import Plan
 
@@ -37,14 +37,3 @@ def stage_files(plan: Plan, stage: str) -> list[str]:
         found = [f"{results}/{name}.{suffix}" for suffix, names in formats.items() for name in names]
         found += [f"{results}/{name}_detail.csv" for name in tables]
     return list(dict.fromkeys(found))
-
-
-def verified_files(plan: Plan, run: str) -> dict[int, dict[str, str]]:
-    """Seed to the history of a run and, if a table shows the run, to the first of its summaries."""
-    cells = [cell for cells in plan.tables.values() for cell in cells if cell.run.run == run]
-    found: dict[int, dict[str, str]] = {}
-    for seed in plan.settings.seeds:
-        found[seed] = {"history": f"{plan.seed_dir(run, seed)}/history.csv"}
-        if cells:
-            found[seed]["summary"] = plan.cell_file(cells[0], "scores", seed)
-    return found
