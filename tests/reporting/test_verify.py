@@ -19,7 +19,7 @@ from tseg.reporting.reference import read_reference, write_reference
 from tseg.reporting.verify import WIDTH, envelopes, measure, verify_runs
 from tseg.settings.plan import Plan
 from tseg.settings.run_schema import RunSettings, write_run
-from tseg.settings.verified import VerifiedFiles
+from tseg.settings.verified import SEEDS, VerifiedFiles
 
 from ..provenances import masks_provenance
 
@@ -27,7 +27,6 @@ ROOT = Path(__file__).parents[2]
 RUN, STARTED = "refcoco-mpa", "phrasecut-mpa+pretraining=refcoco"
 RUNS = (RUN, STARTED, "refcoco-spa")
 SUMMARY = "val-plain.json"
-SEEDS = range(5)
 
 
 @pytest.fixture(scope="module")
@@ -321,3 +320,14 @@ def test_few_further_seeds_are_outside() -> None:
     expected = envelopes({run: seeds[:-1] for run, seeds in measures.items()})
     outside = np.stack([expected[run].distance(seeds[-1]) > 1 for run, seeds in measures.items()])
     assert 0 < outside.mean() < 0.01
+
+
+def test_the_committed_reference_is_of_the_committed_settings_and_results(settings: dict[str, RunSettings]) -> None:
+    references = {path.stem: read_reference(path) for path in (ROOT / "results/reference").glob("*.json")}
+    assert {run: reference.settings for run, (reference, _) in references.items()} == settings
+    evaluated = json.loads((ROOT / "results/stages/evaluation.json").read_text())["files"]
+    for run, (reference, losses) in references.items():
+        assert list(losses) == list(SEEDS), run
+        if reference.summary:
+            scores = evaluated[f"results/scores/{run}/seed0/{reference.summary}"]["scores"]
+            assert reference.scores[0] == scores["mIoU"], run

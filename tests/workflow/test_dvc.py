@@ -1,10 +1,7 @@
 """DVC lists changes to raw files and records and shares them through a common folder."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,17 +9,7 @@ import yaml
 
 from tseg.settings.stages import STAGES
 
-from .reader import NOBODY
-
-ROOT = Path(__file__).parents[2]
-TOOLS = Path(sys.executable).parent
-ENVIRONMENT = os.environ | NOBODY | {"PATH": f"{TOOLS}{os.pathsep}{os.environ['PATH']}"}
-
-
-def run(folder: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, env=ENVIRONMENT, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+from .reader import ROOT, run
 
 
 def contents(folder: Path) -> dict[str, bytes]:
