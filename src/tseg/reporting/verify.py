@@ -183,7 +183,7 @@ def _print_conditions(
 def _print_verified(console: Console, verified: Sequence[Verified]) -> None:
     table = Table(title="Trainings, compared with the reference", title_justify="left", title_style="bold")
     table.add_column("run", overflow="fold")
-    for column in ("seed", "first losses", "course", "mIoU (envelope)"):
+    for column in ("seed", "start", "course", "mIoU (envelope)"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("verdict")
     reasons: list[str] = []
