@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tseg.fetching import download as module
-from tseg.fetching.download import download, verify
+from tseg.fetching.download import check_download, download
 from tseg.fetching.partial import partial_path
 
 from .faulty_server import (
@@ -521,10 +521,10 @@ def test_progress_and_failures_are_shown(server, target, capsys):
 def test_a_manually_downloaded_file_is_verified(tmp_path):
     path = tmp_path / "data.zip"
     path.write_bytes(CONTENT)
-    verify(path, size=None, checksum=None)
-    verify(path, size=len(CONTENT), checksum=CHECKSUM)
+    check_download(path, size=None, checksum=None)
+    check_download(path, size=len(CONTENT), checksum=CHECKSUM)
     with pytest.raises(ValueError, match=f"{path} has 100,000 bytes, expected 1$"):
-        verify(path, size=1, checksum=CHECKSUM)
+        check_download(path, size=1, checksum=CHECKSUM)
     md5 = hashlib.md5(CONTENT).hexdigest()
     with pytest.raises(ValueError, match=f"{path} has md5 {md5}, expected {'0' * 32}$"):
-        verify(path, size=None, checksum=f"md5:{'0' * 32}")
+        check_download(path, size=None, checksum=f"md5:{'0' * 32}")

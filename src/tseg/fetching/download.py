@@ -70,7 +70,7 @@ def download(
         raise ValueError(f"{target.name} could not be downloaded: " + ("; ".join(failures) or "it has no URL"))
 
 
-def verify(path: Path, *, size: int | None, checksum: str | None) -> None:
+def check_download(path: Path, *, size: int | None, checksum: str | None) -> None:
     """Raise ValueError unless the file has `size` bytes and `checksum`; None is not checked."""
     length = path.stat().st_size
     if size not in (None, length):
@@ -183,7 +183,7 @@ class _Transfer:
         try:
             with path.open("rb") as file:
                 refuse_page(file.read(HEAD))
-            verify(path, size=self.size, checksum=self.checksum)
+            check_download(path, size=self.size, checksum=self.checksum)
             if self.check:
                 self.check(path)
         except ValueError as error:

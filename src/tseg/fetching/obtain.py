@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tseg.datasets.readers.json_stream import stream_list
 from tseg.fetching.contents import refuse_other
-from tseg.fetching.download import download, verify
+from tseg.fetching.download import check_download, download
 from tseg.fetching.pins import read_pins
 from tseg.files import hash_file
 from tseg.settings.catalogue import FilesSource, SourceFile
@@ -115,7 +115,7 @@ def _find_copy(from_dir: Path, source: str, names: list[str]) -> Path | None:
 
 
 def _verify(wanted: Wanted, path: Path) -> None:
-    verify(path, size=wanted.entry.size, checksum=wanted.checksum)
+    check_download(path, size=wanted.entry.size, checksum=wanted.checksum)
     _check_content(wanted, path)
 
 

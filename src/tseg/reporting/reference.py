@@ -22,7 +22,7 @@ DIGITS = 9
 _HINT = "restore it by git, or make it again with `make reference`"
 
 
-class Reference(Conditions):
+class RunReference(Conditions):
     """A run over several seeds, and what made it. Its losses are in a CSV file beside it, a column per seed."""
 
     settings: RunSettings
@@ -34,7 +34,7 @@ class Reference(Conditions):
     """Seed to mIoU in percent."""
 
 
-def write_reference(settings: RunSettings, seeds: Mapping[int, VerifiedFiles], output: Path) -> Reference:
+def write_reference(settings: RunSettings, seeds: Mapping[int, VerifiedFiles], output: Path) -> RunReference:
     """Write the reference of a run as JSON, and its first losses as CSV beside it.
 
     Raises ValueError if a history or a summary has no note of what made it, or was changed since.
@@ -42,7 +42,7 @@ def write_reference(settings: RunSettings, seeds: Mapping[int, VerifiedFiles], o
     histories = {seed: _unchanged(files.history) for seed, files in seeds.items()}
     summaries = {seed: files.summary for seed, files in seeds.items() if files.summary}
     notes = [*histories.values(), *map(_unchanged, summaries.values())]
-    reference = Reference(
+    reference = RunReference(
         **conditions_of(notes).model_dump(),
         settings=settings,
         records=next(records_read(settings, note) for note in histories.values()),
@@ -57,14 +57,14 @@ def write_reference(settings: RunSettings, seeds: Mapping[int, VerifiedFiles], o
     return reference
 
 
-def read_reference(path: Path) -> tuple[Reference, pd.DataFrame]:
+def read_reference(path: Path) -> tuple[RunReference, pd.DataFrame]:
     """A reference, and its losses: index iteration, a column per seed (int).
 
     Raises ValueError, which names the file, if one of the two is missing or damaged, or if they do not fit.
     """
     losses = path.with_suffix(".csv")
     with prefix_errors(f"{path} is no reference of this version ({_HINT})"):
-        reference = parse(Reference, json.loads(require_file(path, _HINT).read_bytes()), "its content")
+        reference = parse(RunReference, json.loads(require_file(path, _HINT).read_bytes()), "its content")
     with prefix_errors(f"{losses} has no losses ({_HINT})"):
         table = pd.read_csv(require_file(losses, _HINT), index_col="iteration", dtype=float).rename(columns=int)
         if len(table.columns) < 2 or not np.isfinite(table.to_numpy()).all():

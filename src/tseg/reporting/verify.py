@@ -24,7 +24,7 @@ from rich.table import Table
 from tseg.files import hash_file
 from tseg.lineage import machine_name, read_note
 from tseg.reporting.changes import changed_keys, changes_since
-from tseg.reporting.reference import Reference, first_losses, read_reference, records_read, score_of
+from tseg.reporting.reference import RunReference, first_losses, read_reference, records_read, score_of
 from tseg.settings.run_schema import RunSettings
 from tseg.settings.validation import parse, read_yaml
 
@@ -124,7 +124,9 @@ def verify_runs(results: Path, reference: Path) -> bool:
     return inside == len(verified)
 
 
-def _verify(history: Path, reference: Reference, losses: pd.DataFrame, envelope: Envelope, results: Path) -> Verified:
+def _verify(
+    history: Path, reference: RunReference, losses: pd.DataFrame, envelope: Envelope, results: Path
+) -> Verified:
     run, seed = history.parts[-3], int(history.parts[-2][4:])
     summary = results / f"scores/{run}/seed{seed}/{reference.summary}"
     score = score_of(summary) if reference.summary and summary.exists() else None
@@ -153,7 +155,7 @@ def _verify(history: Path, reference: Reference, losses: pd.DataFrame, envelope:
     return Verified(run, seed, start, course, shown, faults, _others(history, reference))
 
 
-def _others(history: Path, reference: Reference) -> list[str]:
+def _others(history: Path, reference: RunReference) -> list[str]:
     """The settings and records of a training that are not the reference's, and what is unknown of it."""
     config = history.parents[1] / "config.yaml"
     settings: RunSettings = parse(RunSettings, read_yaml(config, "make it with `tseg configure`"), str(config))
@@ -170,7 +172,7 @@ def _others(history: Path, reference: Reference) -> list[str]:
 
 
 def _print_conditions(
-    console: Console, histories: Sequence[Path], references: Mapping[str, tuple[Reference, pd.DataFrame]]
+    console: Console, histories: Sequence[Path], references: Mapping[str, tuple[RunReference, pd.DataFrame]]
 ) -> None:
     lines: dict[str, None] = {}
     for path in histories:
