@@ -12,7 +12,7 @@ def verify(
 ) -> None:
     """Say whether trainings at the default scale are as those of the reference.
 
-    The reference has every run over five seeds. Of each training that is here,
+    The reference has every run over several seeds. Of each training that is here,
     three things are compared: its first losses with those of the same seed,
     the course of its losses, and its score, with the spread over the seeds.
     Settings, records, libraries and processors that differ are named. The exit

@@ -14,13 +14,12 @@ from rich.table import Table
 
 from tseg.lineage import Note, machine, machine_name, read_note, versions
 from tseg.reporting.changes import DECISIVE, changes_since, git
+from tseg.reporting.listing import NUM_NAMED, print_lines
 from tseg.reporting.manifest import Content, Manifest, content_of, hashes_in, parse_manifest
 from tseg.settings.stages import STAGES
 
 FOLDER = Path("results/stages")
 """Of the manifests, in a clone of the project."""
-NUM_NAMED = 20
-"""Most files or changes that are named; the others are counted."""
 VERDICTS = ("identical", "within tolerance", "different", "missing")
 EXACT = ("config.yaml", "images.csv", "datasets.csv", "datasets.md", "datasets.html")
 """Files that no processor rounds, besides raw data, records and overlaps."""
@@ -198,10 +197,9 @@ def _print_changes(console: Console, manifests: Mapping[str, Manifest]) -> None:
     lines = [*dict.fromkeys(others), *settings]
     if lines or files:
         console.print("[bold]Changed since the committed manifests were made[/]")
-    for line in lines + files[:NUM_NAMED]:
+    for line in lines:
         console.print(f"  {escape(line)}")
-    if len(files) > NUM_NAMED:
-        console.print(f"  and {len(files) - NUM_NAMED} more files")
+    print_lines(console, files, "files")
 
 
 def _print_verdicts(console: Console, title: str, found: list[Found]) -> None:
@@ -215,9 +213,7 @@ def _print_verdicts(console: Console, title: str, found: list[Found]) -> None:
     for verdict in ("different", "missing"):
         wrong = [each for each in found if each.verdict == verdict]
         roots = [each for each in wrong if not each.cause]
-        for each in roots[:NUM_NAMED]:
-            console.print(f"  {escape(each.path)}: {verdict}" + (f", {escape(each.reason)}" if each.reason else ""))
-        if len(roots) > NUM_NAMED:
-            console.print(f"  and {len(roots) - NUM_NAMED} more {verdict}")
+        lines = [f"{each.path}: {verdict}" + (f", {each.reason}" if each.reason else "") for each in roots]
+        print_lines(console, lines, verdict)
         if len(wrong) > len(roots):
             console.print(f"  {verdict} because of these: {len(wrong) - len(roots)}")

@@ -45,7 +45,7 @@ def write_reference(settings: RunSettings, seeds: Mapping[int, VerifiedFiles], o
     reference = RunReference(
         **conditions_of(notes).model_dump(),
         settings=settings,
-        records=next(records_read(settings, note) for note in histories.values()),
+        records=records_read(settings, next(iter(histories.values()))),
         summary=next((summary.name for summary in summaries.values()), None),
         scores={seed: score_of(summary) for seed, summary in summaries.items()},
     )

@@ -22,8 +22,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from tseg.files import hash_file
-from tseg.lineage import machine_name, read_note
+from tseg.lineage import Note, machine_name, read_note
 from tseg.reporting.changes import changed_keys, changes_since
+from tseg.reporting.listing import print_lines
 from tseg.reporting.reference import RunReference, first_losses, read_reference, records_read, score_of
 from tseg.settings.run_schema import RunSettings
 from tseg.settings.validation import parse, read_yaml
@@ -36,8 +37,6 @@ SCORE_TOLERANCE = 0.5
 """Largest difference of the scores of two trainings with the same losses, in points."""
 NUM_BLOCKS = 5
 WIDTH = 4.0
-NUM_NAMED = 20
-"""Most lines of a kind that are printed; the others are counted."""
 
 
 class Envelope(NamedTuple):
@@ -66,7 +65,9 @@ class Verified(NamedTuple):
     faults: list[str]
     """What is outside."""
     others: list[str]
-    """What trained it that is not the reference's, or unknown."""
+    """Settings and records that are not the reference's, and what is unknown."""
+    conditions: list[str]
+    """Libraries and processor that are not the reference's."""
 
 
 def measure(losses: NDArray[np.float64], score: float | None) -> NDArray[np.float64]:
@@ -107,7 +108,8 @@ def verify_runs(results: Path, reference: Path) -> bool:
         raise ValueError(f"{results}/runs has no finished training of a run of {reference}; `make table3` makes some")
     console = Console(highlight=False, soft_wrap=True)
     verified = [_verify(path, *references[path.parts[-3]], expected[path.parts[-3]], results) for path in known]
-    _print_conditions(console, known, references)
+    conditions = [line for each in verified for line in each.conditions]
+    _print_list(console, "Not as the reference was made", [*dict.fromkeys(conditions)])
     _print_verified(console, verified)
     if any(each.faults for each in verified):
         _print_changes(console, reference)
@@ -152,15 +154,16 @@ def _verify(
         shown = f"{score:.2f} ({max(low, 0):.2f} to {high:.2f})"
         if not low <= score <= high:
             faults.append("its score is outside")
-    return Verified(run, seed, start, course, shown, faults, _others(history, reference))
+    note = read_note(history)
+    conditions = reference.others(note.versions, machine_name(note.machine)) if note else []
+    return Verified(run, seed, start, course, shown, faults, _others(history, note, reference), conditions)
 
 
-def _others(history: Path, reference: RunReference) -> list[str]:
+def _others(history: Path, note: Note | None, reference: RunReference) -> list[str]:
     """The settings and records of a training that are not the reference's, and what is unknown of it."""
     config = history.parents[1] / "config.yaml"
     settings: RunSettings = parse(RunSettings, read_yaml(config, "make it with `tseg configure`"), str(config))
     lines = list(changed_keys(reference.settings.model_dump(mode="json"), settings.model_dump(mode="json")))
-    note = read_note(history)
     if note is None:
         return [*lines, "no note says what trained it"]
     if note.sha256 != hash_file(history):
@@ -169,17 +172,6 @@ def _others(history: Path, reference: RunReference) -> list[str]:
         lines.append("config.yaml was changed after the training")
     read = records_read(settings, note).items()
     return lines + [f"{path} had other bytes" for path, sha in read if reference.records.get(path, sha) != sha]
-
-
-def _print_conditions(
-    console: Console, histories: Sequence[Path], references: Mapping[str, tuple[RunReference, pd.DataFrame]]
-) -> None:
-    lines: dict[str, None] = {}
-    for path in histories:
-        if note := read_note(path):
-            reference, _ = references[path.parts[-3]]
-            lines |= dict.fromkeys(reference.others(note.versions, machine_name(note.machine)))
-    _print_lines(console, "Not as the reference was made", list(lines))
 
 
 def _print_verified(console: Console, verified: Sequence[Verified]) -> None:
@@ -196,7 +188,7 @@ def _print_verified(console: Console, verified: Sequence[Verified]) -> None:
         table.add_row(escape(each.run), str(each.seed), start, course, each.score, verdict)
         reasons += [f"{each.run}, seed {each.seed}: {reason}" for reason in (*each.faults, *each.others)]
     console.print(table)
-    _print_lines(console, "Reasons", reasons)
+    _print_list(console, "Reasons", reasons)
 
 
 def _print_changes(console: Console, reference: Path) -> None:
@@ -205,13 +197,10 @@ def _print_changes(console: Console, reference: Path) -> None:
         settings, files = changes_since(str(reference))
     except ValueError as error:
         settings, files = [], [f"unknown: {error}"]
-    _print_lines(console, "Changed since the reference was committed", settings + files)
+    _print_list(console, "Changed since the reference was committed", settings + files)
 
 
-def _print_lines(console: Console, title: str, lines: Sequence[str]) -> None:
+def _print_list(console: Console, title: str, lines: Sequence[str]) -> None:
     if lines:
         console.print(f"[bold]{title}[/]")
-    for line in lines[:NUM_NAMED]:
-        console.print(f"  {escape(line)}")
-    if len(lines) > NUM_NAMED:
-        console.print(f"  and {len(lines) - NUM_NAMED} more")
+    print_lines(console, lines)
