@@ -5,7 +5,7 @@ from pathlib import Path
 from tseg.settings.plan import Plan
 from tseg.settings.schema import StrictModel
 
-SEEDS = range(3)
+SEEDS = range(5)
 """Of the reference, whatever the seeds of the configuration are."""
 
 
