@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,18 @@ def test_a_store_that_is_away_for_a_moment_misses_nothing(
     with pytest.warns(UserWarning, match=r"MLflow store .*: locked; trying again"):
         train(uri, tmp_path, range(1, 4))
     assert steps(client, tmp_path) == [1, 2, 3]
+
+
+def test_of_a_damaged_store_the_reason_is_a_line_and_not_mlflow_s_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tracking, "WAITS", ())
+    tracking.create_store(address := f"sqlite:///{tmp_path}/mlflow.db", ["voc"], tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as store:
+        store.execute("ALTER TABLE runs RENAME TO walks")
+    with pytest.warns(UserWarning, match=r"MLflow store .*no such table: runs; trying again"):
+        train(address, tmp_path, range(1, 4))
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_write_of_which_only_a_part_arrived_is_completed_without_doubled_steps(

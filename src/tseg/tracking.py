@@ -6,6 +6,7 @@ after it by each evaluation of its model. One warning says so.
 
 import csv
 import json
+import logging
 import os
 import re
 import time
@@ -70,6 +71,7 @@ def _client(uri: str) -> Any:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     from mlflow import MlflowClient
 
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # a traceback of what the caller warns of
     return MlflowClient(uri)
 
 
@@ -137,7 +139,8 @@ class Tracker:
         except Exception as error:
             if not self._warned:
                 later = "trying again; at the latest, the evaluations of its model log the run"
-                reason = str(error).partition("\n")[0]  # SQLAlchemy adds its statement
+                cause = getattr(error.__cause__, "orig", error)  # SQLAlchemy adds its statement
+                reason = str(cause).partition("\n")[0]
                 warnings.warn(f"MLflow store {self.uri}: {reason}; {later}", stacklevel=2)
             self._warned = True
             self._logged = None  # a part may have been taken
