@@ -178,6 +178,22 @@ def test_a_run_that_the_store_did_not_take_is_logged_from_its_history_by_an_eval
     assert run.data.metrics["refcocoplus-val0/mIoU"] == run.data.metrics["refcocoplus-val1/mIoU"] == 0.5
 
 
+def test_a_pretraining_that_the_store_did_not_take_is_logged_by_an_evaluation_of_what_it_started(
+    uri: str, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boxes, weak = tmp_path / "voc-boxes/seed0", tmp_path / "voc-mpa/seed0"
+    for folder in (boxes, weak):
+        folder.mkdir(parents=True)
+    with pytest.warns(UserWarning, match="trying again"):
+        train("http://127.0.0.1:9", boxes, range(1, 6))
+    monkeypatch.setitem(SETTINGS, "pretraining", "voc-boxes")
+    train(uri, weak, range(1, 4))
+    assert not json.loads((boxes / "mlflow_run.json").read_text())["complete"]
+    tracking.log_evaluation(uri, weak, {"mIoU": 0.5}, prefix="voc-val/")
+    assert steps(client, boxes) == [1, 2, 3, 4, 5] and run_of(client, boxes).info.status == "FINISHED"
+    assert "voc-val/mIoU" not in run_of(client, boxes).data.metrics
+
+
 def test_a_long_parameter_is_cut_and_that_is_said(
     uri: str, client: MlflowClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -217,7 +217,8 @@ def tracked(
 def log_evaluation(uri: str | None, model_dir: Path, metrics: Mapping[str, float], *, prefix: str) -> None:
     """Add `metrics`, with `prefix` before each name, to the MLflow run that trained the model in `model_dir`.
 
-    A run that the store did not take during its training is first logged from the model's history.csv.
+    A run that the store did not take during its training is first logged from the model's history.csv; after it, that
+    of its pretraining, which has no evaluation of its own.
     """
     if uri is None:
         return
@@ -231,6 +232,10 @@ def log_evaluation(uri: str | None, model_dir: Path, metrics: Mapping[str, float
                     tracker.log({key: float(value) for key, value in row.items()}, iteration)
         tracker.log({prefix + name: value for name, value in metrics.items()})
         tracker.end(FINISHED)
+    model_dir = model_dir.absolute()
+    pretraining = model_dir.parent.parent / tracker.note.get("params", {}).get("pretraining", "None") / model_dir.name
+    if not Tracker(uri, pretraining).note.get("complete", True):
+        log_evaluation(uri, pretraining, {}, prefix="")
 
 
 def _metric_name(name: str) -> str:
