@@ -34,14 +34,14 @@ def model_provenance(**changes: Any) -> ModelProvenance:
 def predictions_provenance(**changes: Any) -> PredictionsProvenance:
     """The provenance of similarities from the model of `model_provenance`, with `changes`."""
     usual: dict[str, Any] = {"model": model_provenance(), "evaluated_on": records_provenance(split="val")}
-    usual |= {"resolution": 32, "scales": [1.0], "flip": False, "window": None, "labels": None}
+    usual |= {"resolution": 32, "scales": [1.0], "flip": False, "window": None, "precision": "float32", "labels": None}
     return PredictionsProvenance(**usual | changes)
 
 
 def masks_provenance(**changes: Any) -> MasksProvenance:
     """The provenance of masks from the similarities of `predictions_provenance`, with `changes`."""
-    usual: dict[str, Any] = {"predictions": predictions_provenance(), "crf": None, "crf_background": None}
-    usual |= {"background": 0.2, "exclusive_activations": True, "threshold": "fixed"}
+    usual: dict[str, Any] = {"predictions": predictions_provenance(), "crf": None, "crf_backend": "lattice"}
+    usual |= {"crf_background": None, "background": 0.2, "exclusive_activations": True, "threshold": "fixed"}
     return MasksProvenance(**usual | {"comparison": "foreground probability > 0.5"} | changes)
 
 

@@ -20,7 +20,7 @@ LAYERS = [
     {"model"},
     {"records", "images", "transforms", "expressions", "tracking"},
     {"parts", "lineage"},
-    {"files", "locks", "progress", "provenance", "source"},
+    {"files", "locks", "progress", "provenance", "source", "threads"},
 ]
 """The layers, topmost first; each name is a folder or a file of src/tseg."""
 

@@ -4,9 +4,10 @@ import hashlib
 import re
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +22,10 @@ T = TypeVar("T")
 
 SECONDS = 60
 """Of work that a killed command loses at most; a command that takes less writes no part."""
+ROWS_AT_ONCE = 1000
+"""Rows that are held as Python objects."""
+BYTES_HELD = 2**24
+"""Bytes of rows that are held before a part is written, even if a minute has not passed."""
 _NAME = re.compile(r"([0-9a-f]{16})-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
 """Fingerprint, first item, item after the last one, hash of the content."""
 
@@ -40,23 +45,27 @@ class Parts:
         described = f"{digest(command)} {sorted(options.items())} {' '.join(map(hash_file, files))}"
         return hashlib.sha256(described.encode()).hexdigest()[:16]
 
-    def read(self, schema: pa.Schema) -> tuple[int, list[pa.Table]]:
-        """The number of items that are done, and their rows. Removes parts of other files or options."""
-        starts: dict[int, tuple[int, bytes]] = {}
+    def find(self) -> list[tuple[Path, int, int]]:
+        """The parts of consecutive items from the first one on: file, first item, item after the last one.
+
+        Removes parts of other files or options, and damaged ones.
+        """
+        starts: dict[int, tuple[Path, int]] = {}
         for path, (fingerprint, start, stop, content) in sorted(self._files()):
-            data = path.read_bytes()
             if fingerprint != self.fingerprint:
                 path.unlink(missing_ok=True)
-            elif _hash(data) != content:
+            elif _hash(path.read_bytes()) != content:
                 warnings.warn(f"{path} is damaged, and made again", stacklevel=2)
                 path.unlink(missing_ok=True)
             else:
-                starts[int(start)] = int(stop), data
-        done, tables = 0, []
-        while done in starts:
-            done, data = starts[done]
-            tables.append(pq.read_table(pa.BufferReader(data), schema=schema))
-        return done, tables
+                starts[int(start)] = path, int(stop)
+        found: list[tuple[Path, int, int]] = []
+        start = 0
+        while start in starts:
+            path, stop = starts[start]
+            found.append((path, start, stop))
+            start = stop
+        return found
 
     def write(self, start: int, stop: int, rows: pa.Table) -> None:
         """Keep the rows of the items `start` to `stop` - 1."""
@@ -91,31 +100,44 @@ def in_parts(output: Path, command: str, *files: Path | None, **options: Any) ->
     parts.remove()
 
 
-def table_of(
+def tables_of(
     items: Iterable[T],
-    rows_of: Callable[[T], Iterable[Mapping[str, Any]]],
+    rows_of: Callable[[Iterator[T]], Iterable[Iterable[Mapping[str, Any]]]],
     schema: pa.Schema,
     *,
     what: str,
     unit: str,
     total: int,
     parts: Parts | None = None,
-) -> pa.Table:
-    """The rows of all `items`, in order, as a table of `schema`, under a progress bar: `total` of a `unit` to `what`.
+    batch_size: int = 1,
+) -> Iterator[pa.Table]:
+    """The rows of all `items`, in order, as tables of `schema`, under a progress bar: `total` of a `unit` to `what`.
 
-    With `parts`, those of an earlier call are taken, and rows are kept every minute.
+    `rows_of` maps the items, in order, to the rows of each; it may take `batch_size` of them at once, always the same
+    ones. With `parts`, those of an earlier call are taken, and rows are kept every minute. About `BYTES_HELD` of rows
+    are in memory.
     """
-    done, tables = parts.read(schema) if parts else (0, [])
+    kept = parts.find() if parts else []
+    done = kept[-1][2] if kept else 0
+    for path, _, _ in kept:
+        yield pq.ParquetFile(path).read().cast(schema)
+    waiting = islice(items, done, None)
     rows: list[Mapping[str, Any]] = []
+    tables: list[pa.Table] = []
     saved = time.monotonic()
     with progress((), what, unit, total, initial=done) as bar:
-        for number, item in enumerate(items):
-            if number < done:
-                continue
-            rows += rows_of(item)
+        for number, of_item in enumerate(rows_of(waiting), done + 1):
+            rows += of_item
             bar.update()
-            if parts and time.monotonic() - saved >= SECONDS:
+            is_due = time.monotonic() - saved >= SECONDS
+            if len(rows) >= ROWS_AT_ONCE or is_due:
                 tables.append(pa.Table.from_pylist(rows, schema))
-                parts.write(done, number + 1, tables[-1])
-                done, rows, saved = number + 1, [], time.monotonic()
-    return pa.concat_tables([*tables, pa.Table.from_pylist(rows, schema)]).combine_chunks()
+                rows = []
+                is_due |= sum(table.nbytes for table in tables) >= BYTES_HELD
+            if is_due and number % batch_size == 0:
+                table = pa.concat_tables(tables)
+                if parts:
+                    parts.write(done, number, table)
+                yield table
+                done, tables, saved = number, [], time.monotonic()
+    yield pa.concat_tables([*tables, pa.Table.from_pylist(rows, schema)])

@@ -139,6 +139,8 @@ class PredictionsProvenance(Provenance):
     flip: bool
     window: int | None
     """Side of the encoder's windows in pixels; None: the whole image."""
+    precision: str
+    """Of the encoders."""
     labels: dict[str, list[str]] | None
     """Class to its words, for a data set with classes."""
 
@@ -150,6 +152,8 @@ class MasksProvenance(Provenance):
     command = "refine"
     predictions: PredictionsProvenance
     crf: str | None
+    crf_backend: str
+    """What computed the dense CRF, if there is one."""
     crf_background: float | None
     """psa's alpha, for the label maps of poolings without masks."""
     background: float

@@ -4,7 +4,8 @@ A record is one image and one expression, with a mask or a box if the data set h
 file holds, under the key `tseg`, its `tseg.provenance.Provenance` as JSON.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 from pycocotools import mask as coco_mask
 
 from tseg.files import atomic_write, require_file
-from tseg.parts import Parts, table_of
+from tseg.parts import Parts, tables_of
 from tseg.provenance import Provenance, RecordsProvenance
 
 RECORDS = pa.schema(
@@ -77,6 +78,9 @@ CONFUSIONS = pa.schema([("image_id", pa.string()), ("confusion", pa.list_(pa.int
 ROWS_PER_GROUP = 10_000
 """Records per row group: as many are held in memory before they are written."""
 
+ROWS_HELD = 1_000
+"""Rows per row group of files whose tables are written, and read, one after the other."""
+
 BACKGROUND_LABEL = "background"
 """The label of pixels that belong to no class."""
 
@@ -88,6 +92,22 @@ def write(path: Path, table: pa.Table, provenance: Provenance) -> None:
     """Write `table` and its `provenance` to `path` atomically."""
     with atomic_write(path) as partial:
         pq.write_table(table.replace_schema_metadata({"tseg": provenance.to_json()}), partial)
+
+
+def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], provenance: Provenance) -> None:
+    """Write the rows of `tables`, one after the other, and their `provenance` to `path` atomically.
+
+    The file does not depend on how the rows are divided among the tables; only `ROWS_HELD` of them are in memory.
+    """
+    described = schema.with_metadata({"tseg": provenance.to_json()})
+    with atomic_write(path) as partial, pq.ParquetWriter(partial, described) as writer:
+        pending = schema.empty_table()
+        for table in tables:
+            pending = pa.concat_tables([pending, table])
+            while len(pending) >= ROWS_HELD:
+                writer.write_table(pending[:ROWS_HELD].combine_chunks())
+                pending = pending[ROWS_HELD:]
+        writer.write_table(pending.combine_chunks())
 
 
 def read(path: Path, kind: type[P]) -> tuple[pd.DataFrame, P]:
@@ -123,6 +143,35 @@ def read_records(path: Path) -> tuple[pd.DataFrame, RecordsProvenance]:
     if records.empty:
         raise ValueError(f"{path} holds no record; its .skipped.csv says why")
     return records, provenance
+
+
+def read_columns(path: Path, columns: Sequence[str]) -> tuple[pd.DataFrame, RecordsProvenance]:
+    """Some columns of the records in file order, and their provenance. Raises ValueError like `read_records`."""
+    provenance = read_provenance(path, RecordsProvenance)
+    if missing := [name for name in columns if name not in pq.read_schema(path).names]:
+        raise ValueError(f"{path} lacks the column {missing[0]!r}; make it again with `tseg prepare`")
+    with undamaged(path, RecordsProvenance):
+        records = pq.read_table(path, columns=list(columns)).to_pandas()
+    if records.empty:
+        raise ValueError(f"{path} holds no record; its .skipped.csv says why")
+    return records, provenance
+
+
+def read_pieces(path: Path, kind: type[Provenance], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The columns of a file, a few rows at a time."""
+    with undamaged(path, kind), pq.ParquetFile(path) as file:
+        yield from file.iter_batches(ROWS_HELD, columns=list(columns))
+
+
+@contextmanager
+def undamaged(path: Path, kind: type[Provenance]) -> Generator[None]:
+    """Raise ValueError for a file that cannot be read."""
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path} is damaged ({' '.join(str(error).split())}); make it again with `tseg {kind.command}`"
+        ) from None
 
 
 class RecordsWriter:
@@ -161,21 +210,25 @@ class ImageRecords(NamedTuple):
     """Those of the records, each once."""
 
 
-def table_of_images(
+def images_of(records: pd.DataFrame) -> Iterator[ImageRecords]:
+    """The images of the records, in the order of their first records."""
+    for name, of_image in records.groupby("file_name", sort=False):
+        expressions = list(dict.fromkeys(of_image["expression"]))
+        yield ImageRecords(str(name), of_image["image_id"].iloc[0], of_image, expressions)
+
+
+def tables_of_images(
     records: pd.DataFrame,
-    rows_of: Callable[[ImageRecords], Iterable[Mapping[str, Any]]],
+    rows_of: Callable[[Iterator[ImageRecords]], Iterable[Iterable[Mapping[str, Any]]]],
     schema: pa.Schema,
     *,
     what: str,
     parts: Parts | None = None,
-) -> pa.Table:
-    """The rows of all images of `records`; see `parts.table_of`."""
-    groups = records.groupby("file_name", sort=False)
-    images = (
-        ImageRecords(str(name), of_image["image_id"].iloc[0], of_image, list(dict.fromkeys(of_image["expression"])))
-        for name, of_image in groups
-    )
-    return table_of(images, rows_of, schema, what=what, unit="images", total=groups.ngroups, parts=parts)
+    batch_size: int = 1,
+) -> Iterator[pa.Table]:
+    """The rows of all images of `records`; see `parts.tables_of`."""
+    images, total = images_of(records), len(set(records["file_name"]))
+    return tables_of(images, rows_of, schema, what=what, unit="images", total=total, parts=parts, batch_size=batch_size)
 
 
 def encode_mask(mask: np.ndarray) -> str:

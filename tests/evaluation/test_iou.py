@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from pycocotools import mask as coco_mask
 
-from tseg.evaluation.iou import PRECISION_THRESHOLDS, intersection_and_union, score_records, summarise_records
+from tseg.evaluation.iou import PRECISION_THRESHOLDS, compare, summarise_records
 from tseg.records import encode_mask
+
+from ..tables import score_records
 
 SIZES = [(20, 31), (31, 20), (7, 7), (1, 40), (25, 25), (12, 50)]  # height, width
 
@@ -67,10 +69,11 @@ def test_ignored_pixels_do_not_change_the_iou() -> None:
 
 
 def test_an_empty_ignore_mask_changes_nothing() -> None:
-    for truth, prediction in zip(blobs(0), blobs(1), strict=True):
-        assert intersection_and_union(truth, prediction, None) == intersection_and_union(
-            truth, prediction, np.zeros_like(truth)
-        )
+    for masks in zip(blobs(0), blobs(1), strict=True):
+        pair, nothing = map(encode_mask, masks), encode_mask(np.zeros_like(masks[0]))
+        truth, prediction = pair
+        size = masks[0].shape
+        assert compare(truth, prediction, None, size) == compare(truth, prediction, nothing, size)
 
 
 def test_the_truth_scores_one_and_an_empty_prediction_scores_zero() -> None:

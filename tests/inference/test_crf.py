@@ -1,12 +1,14 @@
-"""The dense CRF against pydensecrf called directly, one fresh field per expression."""
+"""The dense CRF of both backends against pydensecrf called directly, one fresh field per expression."""
+
+from types import ModuleType
 
 import numpy as np
 import pytest
 from pydensecrf.densecrf import DenseCRF2D
 from pydensecrf.utils import unary_from_softmax
 
-from tseg.inference.crf import PRESETS, refine_labels
-from tseg.inference.crf import refine_masks as refine_each
+from tseg.inference import crf, reference_crf
+from tseg.inference.crf import EXPRESSIONS_AT_ONCE, PRESETS
 
 HEIGHT, WIDTH = 30, 44
 # name: (Gaussian sxy, compat), (bilateral sxy, srgb, compat), from the authors' repositories
@@ -18,8 +20,11 @@ PUBLISHED = {
 }
 
 
-def refine_masks(pixels: np.ndarray, foregrounds: np.ndarray, preset: str) -> np.ndarray:
-    return np.stack(list(refine_each(pixels, foregrounds, preset)))
+BACKENDS = pytest.mark.parametrize("backend", [crf, reference_crf], ids=["lattice", "pydensecrf"])
+
+
+def refine_masks(backend: ModuleType, pixels: np.ndarray, foregrounds: np.ndarray, preset: str) -> np.ndarray:
+    return np.stack(list(backend.refine_masks(pixels, foregrounds, preset)))
 
 
 def image() -> np.ndarray:
@@ -51,30 +56,49 @@ def fresh_field(labels: np.ndarray, preset: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("preset", PUBLISHED)
-def test_refinement_equals_a_fresh_field_per_expression(preset: str) -> None:
-    refined = refine_masks(image(), probabilities(), preset)
+def test_pydensecrf_is_called_as_its_authors_do(preset: str) -> None:
+    refined = refine_masks(reference_crf, image(), probabilities(), preset)
     for ours, foreground in zip(refined, probabilities(), strict=True):
         np.testing.assert_array_equal(ours, fresh_field(np.stack([1 - foreground, foreground]), preset)[1])
+    labels = reference_crf.refine_labels(image(), label_probabilities(5), preset)
+    np.testing.assert_array_equal(labels, fresh_field(label_probabilities(5), preset))
 
 
 @pytest.mark.parametrize("preset", PUBLISHED)
-def test_refinement_of_labels_equals_one_field_of_all_labels(preset: str) -> None:
-    refined = refine_labels(image(), label_probabilities(5), preset)
+def test_the_lattice_gives_the_posteriors_of_pydensecrf(preset: str) -> None:
+    refined = refine_masks(crf, image(), probabilities(), preset)
+    for ours, foreground in zip(refined, probabilities(), strict=True):
+        theirs = fresh_field(np.stack([1 - foreground, foreground]), preset)[1]
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+        assert ((ours > 0.5) == (theirs > 0.5)).mean() > 0.999
+    labels, theirs = (
+        crf.refine_labels(image(), label_probabilities(5), preset),
+        fresh_field(label_probabilities(5), preset),
+    )
+    np.testing.assert_allclose(labels, theirs, atol=1e-3)
+    assert (labels.argmax(axis=0) == theirs.argmax(axis=0)).mean() > 0.999
+
+
+@BACKENDS
+def test_labels_have_probabilities(backend: ModuleType) -> None:
+    refined = backend.refine_labels(image(), label_probabilities(5), "psa")
     assert refined.dtype == np.float32
-    np.testing.assert_array_equal(refined, fresh_field(label_probabilities(5), preset))
     np.testing.assert_allclose(refined.sum(axis=0), 1, rtol=1e-5)
 
 
-def test_one_label_and_the_background_equal_the_binary_field_bit_for_bit() -> None:
+@BACKENDS
+def test_one_label_and_the_background_equal_the_binary_field(backend: ModuleType) -> None:
     (foreground,) = probabilities(1)
-    labels = refine_labels(image(), np.stack([1 - foreground, foreground]), "psa")
-    np.testing.assert_array_equal(labels[1], refine_masks(image(), foreground[None], "psa")[0])
+    labels = backend.refine_labels(image(), np.stack([1 - foreground, foreground]), "psa")
+    masks = refine_masks(backend, image(), foreground[None], "psa")
+    np.testing.assert_allclose(labels[1], masks[0], atol=1e-4)
 
 
-def test_permuting_labels_permutes_their_posteriors() -> None:
+@BACKENDS
+def test_permuting_labels_permutes_their_posteriors(backend: ModuleType) -> None:
     order = [3, 0, 2, 1]
-    permuted = refine_labels(image(), label_probabilities(4)[order], "psa")
-    expected = refine_labels(image(), label_probabilities(4), "psa")[order]
+    permuted = backend.refine_labels(image(), label_probabilities(4)[order], "psa")
+    expected = backend.refine_labels(image(), label_probabilities(4), "psa")[order]
     np.testing.assert_allclose(permuted, expected, rtol=1e-4, atol=1e-5)
 
 
@@ -82,27 +106,32 @@ def test_only_published_presets_exist() -> None:
     assert set(PRESETS) == set(PUBLISHED)
 
 
-def test_expressions_are_refined_independently() -> None:
-    together = refine_masks(image(), probabilities(), "psa")
-    alone = [refine_masks(image(), probabilities()[j : j + 1], "psa") for j in range(3)]
-    np.testing.assert_array_equal(together, np.concatenate(alone))
+@BACKENDS
+def test_expressions_are_refined_independently(backend: ModuleType) -> None:
+    """Also those that do not pass the filters together."""
+    number = EXPRESSIONS_AT_ONCE + 2
+    together = refine_masks(backend, image(), probabilities(number), "psa")
+    alone = [refine_masks(backend, image(), probabilities(number)[j : j + 1], "psa") for j in range(number)]
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-6)  # up to the last bit of sigmoids
 
 
-def test_refinement_follows_the_images_edges() -> None:
+@BACKENDS
+def test_refinement_follows_the_images_edges(backend: ModuleType) -> None:
     """A square prediction of the disc becomes the disc."""
     disc = image()[..., 0] > 100
     guess = np.full((1, HEIGHT, WIDTH), 0.2, np.float32)
     guess[:, 7:22, 12:29] = 0.8
     before = ((guess[0] > 0.5) & disc).sum() / ((guess[0] > 0.5) | disc).sum()
-    after = refine_masks(image(), guess, "psa")[0] > 0.5
+    after = refine_masks(backend, image(), guess, "psa")[0] > 0.5
     assert (after & disc).sum() / (after | disc).sum() > max(before, 0.95)
 
 
-def test_certain_probabilities_stay_finite_and_inputs_unchanged() -> None:
+@BACKENDS
+def test_certain_probabilities_stay_finite_and_inputs_unchanged(backend: ModuleType) -> None:
     certain = np.zeros((2, HEIGHT, WIDTH), np.float32)
     certain[1] = 1
     pixels, kept = image(), certain.copy()
     pixels.flags.writeable = False
-    refined = refine_masks(pixels, certain, "psa")
+    refined = refine_masks(backend, pixels, certain, "psa")
     np.testing.assert_array_equal(certain, kept)
     np.testing.assert_array_equal(refined > 0.5, kept > 0.5)

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from tseg.images import open_image
-from tseg.inference.masks import MASKS, MaskRules, mask_records, segment_masks
-from tseg.inference.predict import PREDICTIONS, predict_records, predict_views
+from tseg.inference.masks import MaskRules, segment_masks
+from tseg.inference.predict import Seen, predict_views
 from tseg.model.tseg import TSEG
-from tseg.records import decode_mask
+from tseg.records import MASKS, PREDICTIONS, decode_mask
+
+from ..tables import mask_records, predict_records
 
 VIEWS: dict[str, Any] = {"words": None, "resolution": 48, "scales": (1.0, 1.5), "flip": True, "flip_words": "swap"}
 
@@ -42,7 +44,7 @@ def assert_predicted(predicted: Maps, model: TSEG, records: pd.DataFrame, words:
     views |= {"flip_words": "keep"} if words else {}  # names of classes keep their words
     for record in records.drop_duplicates("image_id" if words else "record_id").itertuples():
         for expression in words or [record.expression]:
-            expected = predict_views(model, open_image(record.file_name), [expression], **views)
+            expected = predict_views(model, open_image(record.file_name), [expression], Seen(**views))
             for found, view in zip(predicted[record.image_id, expression], expected, strict=True):
                 np.testing.assert_allclose(found, view.similarities[0], rtol=2**-10, atol=1e-4)  # float16
 

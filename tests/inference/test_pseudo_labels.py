@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tseg.inference.masks import MaskRules, each_probability, mask_records, similarity_maps, stack_maps
-from tseg.inference.predict import predict_records
-from tseg.inference.pseudo_labels import pseudo_label_file, pseudo_label_records
+from tseg.inference.masks import MaskRules, each_probability
+from tseg.inference.pseudo_labels import pseudo_label_file
 from tseg.records import decode_mask, encode_mask
+
+from ..tables import mask_records, predict_records, pseudo_label_records, similarities
 
 RULES = MaskRules("mpa", threshold="halfway")
 
@@ -39,7 +40,7 @@ def test_no_true_mask_is_read(records: pd.DataFrame, predictions: pd.DataFrame) 
 
 def test_pixels_near_the_threshold_are_ignored(records: pd.DataFrame, predictions: pd.DataFrame) -> None:
     row = pseudo_label_records(records, predictions, RULES, 0.1).iloc[0]
-    views = stack_maps(similarity_maps(predictions), row["image_id"], [row["expression"]])
+    views = similarities(predictions).views(row["image_id"], [row["expression"]])
     (probability,) = each_probability(views, (row["height"], row["width"]), RULES)
     ignored = decode_mask(row["ignore"], row["height"], row["width"])
     np.testing.assert_array_equal(ignored, np.abs(probability.numpy() - 0.5) < 0.1)

@@ -10,20 +10,21 @@ import torch
 from PIL import Image
 
 from tseg.images import open_image
-from tseg.inference.masks import MaskRules, mask_records, segment_masks
-from tseg.inference.predict import predict_records, predict_views
+from tseg.inference.masks import MaskRules, segment_masks
+from tseg.inference.predict import Seen, predict_views
 from tseg.inference.segmenter import Segmenter
 from tseg.model.tseg import TSEG, save_model
 from tseg.records import decode_mask
 
 from ..models import build_tseg
 from ..provenances import model_provenance
+from ..tables import mask_records, predict_records
 
 EXPRESSIONS = ["red square", "square on the left", "blue square"]
 
 
 def masks(model: TSEG, rules: MaskRules, **views: Any) -> np.ndarray:
-    predicted = predict_views(model, image(), EXPRESSIONS, flip_words="swap", **views)
+    predicted = predict_views(model, image(), EXPRESSIONS, Seen(flip_words="swap", **views))
     return np.stack(list(segment_masks([view.similarities for view in predicted], image(), rules)))
 
 

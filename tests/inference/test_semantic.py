@@ -16,15 +16,15 @@ from torch.nn.functional import interpolate
 from tseg.inference.crf import refine_labels
 from tseg.inference.masks import MaskRules, each_probability, segment_masks
 from tseg.inference.semantic import (
-    LABELS,
     LabelRules,
     confidences,
     label_probabilities,
-    label_records,
     merge_words,
     segment_labels,
 )
-from tseg.records import decode_mask
+from tseg.records import LABELS, decode_mask
+
+from ..tables import label_records
 
 HEIGHT, WIDTH = 37, 53
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8))

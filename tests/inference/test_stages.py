@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from tseg.encoding.encode import encode_images
-from tseg.inference.masks import MaskRules, comparison, mask_records
-from tseg.inference.predict import predict_records
+from tseg.inference.masks import MaskRules, comparison
 from tseg.inference.segmenter import Segmenter
 from tseg.inference.stages import predict_file, refine_file
 from tseg.model.tseg import TSEG, load_model, save_model
@@ -21,10 +20,11 @@ from tseg.records import read, read_provenance
 from tseg.settings.encodings import WholeViews
 
 from ..provenances import model_provenance, predictions_provenance, records_provenance, write_records
+from ..tables import mask_records, predict_records
 
 VIEWS: dict[str, Any] = {"resolution": 48, "scales": [1.0, 1.5], "flip": True, "window": 32}
 PLAIN: dict[str, Any] = {"background": 0.2, "exclusive_activations": True, "threshold": "fixed", "confidence": 0.5}
-PLAIN |= {"crf": None, "crf_background": None}
+PLAIN |= {"crf": None, "crf_backend": "lattice", "crf_background": None}
 CPU = torch.device("cpu")
 
 
@@ -69,8 +69,9 @@ def test_a_missing_package_of_the_crf_is_told_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tseg.inference.refinement.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="the dense CRF psa needs the package pydensecrf2; install it, or choose none"):
-        refine_file(tmp_path / "absent", tmp_path / "absent", tmp_path / "x.parquet", **PLAIN | {"crf": "psa"})
+    how = PLAIN | {"crf": "psa", "crf_backend": "pydensecrf"}
+    with pytest.raises(ValueError, match="the backend pydensecrf needs the package pydensecrf2; install it, or choose"):
+        refine_file(tmp_path / "absent", tmp_path / "absent", tmp_path / "x.parquet", **how)
 
 
 def test_without_a_dense_crf_its_package_is_not_imported() -> None:

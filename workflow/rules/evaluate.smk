@@ -57,7 +57,7 @@ rule refine:
         ),
     shell:
         "tseg refine --predictions {input.predictions:q} --records {input.records:q} "
-        "{params.options} --output {output:q} > {log:q} 2>&1"
+        "{params.options} --threads {threads} --output {output:q} > {log:q} 2>&1"
 
 
 rule evaluate:

@@ -122,4 +122,4 @@ rule pseudo_label:
         how=lambda wildcards: options(**PLAN.pseudo_label_options(wildcards.run)),
     shell:
         "tseg pseudo-label --predictions {input.predictions:q} --records {input.records:q} {params.how} "
-        "--output {output:q} > {log:q} 2>&1"
+        "--threads {threads} --output {output:q} > {log:q} 2>&1"

@@ -20,6 +20,9 @@ Background = Annotated[
 ]
 Overlapping = Annotated[bool, typer.Option("--overlapping", help="GAP and GMP: let the masks of an image overlap.")]
 Crf = Annotated[str, typer.Option("--crf", help="Refinement: none, a dense CRF (psa, irn, deeplab or afa) or pamr.")]
+CrfBackend = Annotated[
+    str, typer.Option("--crf-backend", help="What computes the dense CRF: lattice, or pydensecrf, which is slower.")
+]
 Threshold = Annotated[
     str, typer.Option("--threshold", help="Where to cut a map: fixed (s > 0), halfway, relative or otsu.")
 ]
@@ -42,14 +45,14 @@ def read_settings(schema: Any, path: Path) -> Any:
     return parse(schema, read_yaml(path, "give the path of a file that exists"), str(path))
 
 
-def preset(name: str) -> str | None:
-    """Return the refinement that --crf names, None for `none`. Raises ValueError if it is unknown or not installed."""
+def preset(name: str, backend: str = "lattice") -> str | None:
+    """Return the refinement that --crf names, None for `none`. Raises ValueError if --crf-backend cannot compute it."""
     from tseg.inference.refinement import check_refinement
     from tseg.settings.validation import prefix_errors
 
     refinement = None if name == "none" else name
     with prefix_errors("--crf"):
-        check_refinement(refinement)
+        check_refinement(refinement, backend)
     return refinement
 
 

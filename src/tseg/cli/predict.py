@@ -19,6 +19,7 @@ def predict(
     window: Annotated[
         int | None, typer.Option(min=1, help="Side of square windows in pixels. Default: the whole image at once.")
     ] = None,
+    precision: Annotated[str, typer.Option(help="Of the encoders: float32 or bfloat16.")] = "float32",
     labels: Annotated[
         str | None, typer.Option(help="JSON object: class to its words. Required for a data set with classes.")
     ] = None,
@@ -42,7 +43,9 @@ def predict(
         scales=scales or [1.0],
         flip=flip,
         window=window,
+        precision=precision,
         patches=patches,
         labels=parse_text(dict[str, list[str]], labels, "--labels") if labels else None,
         device=select_device(device, threads),
+        num_threads=threads,
     )

@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from tseg.cli.options import Background, Crf, Output, Overlapping, Records, Threshold, preset, threshold_rule
+from tseg.cli.options import (
+    Background,
+    Crf,
+    CrfBackend,
+    Output,
+    Overlapping,
+    Records,
+    Threads,
+    Threshold,
+    preset,
+    threshold_rule,
+)
 
 
 def pseudo_label(
@@ -19,6 +30,8 @@ def pseudo_label(
         float, typer.Option(min=0, max=0.5, help="Ignore pixels whose probability is closer to 0.5 than this.")
     ] = 0.0,
     crf: Crf = "none",
+    crf_backend: CrfBackend = "lattice",
+    threads: Threads = 1,
 ) -> None:
     """Turn a run's masks of its own training images into the masks of a second run.
 
@@ -26,7 +39,9 @@ def pseudo_label(
     out and counted.
     """
     from tseg.inference.pseudo_labels import pseudo_label_file
+    from tseg.model.device import select_device
 
+    select_device("cpu", 1)  # each thread computes the masks of an image
     pseudo_label_file(
         predictions,
         records,
@@ -34,6 +49,8 @@ def pseudo_label(
         background=background,
         exclusive_activations=not overlapping,
         threshold=threshold_rule(threshold),
-        crf=preset(crf),
+        crf=preset(crf, crf_backend),
+        crf_backend=crf_backend,
         ignore_band=ignore_band,
+        num_threads=threads,
     )

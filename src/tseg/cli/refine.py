@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from tseg.cli.options import Background, Crf, Output, Overlapping, Records, preset, threshold_rule
+from tseg.cli.options import (
+    Background,
+    Crf,
+    CrfBackend,
+    Output,
+    Overlapping,
+    Records,
+    Threads,
+    preset,
+    threshold_rule,
+)
 
 
 def refine(
@@ -26,10 +36,12 @@ def refine(
         ),
     ] = 0.5,
     crf: Crf = "none",
+    crf_backend: CrfBackend = "lattice",
     crf_background: Annotated[
         float | None,
         typer.Option(min=0, help="Data sets with classes, GAP and GMP: psa's alpha. Default: --background."),
     ] = None,
+    threads: Threads = 1,
 ) -> None:
     """Turn similarities into masks at image resolution; --crf refines them.
 
@@ -37,7 +49,9 @@ def refine(
     per image.
     """
     from tseg.inference.stages import refine_file
+    from tseg.model.device import select_device
 
+    select_device("cpu", 1)  # each thread computes the masks of an image
     refine_file(
         predictions,
         records,
@@ -46,6 +60,8 @@ def refine(
         exclusive_activations=not overlapping,
         threshold=threshold_rule(threshold),
         confidence=confidence,
-        crf=preset(crf),
+        crf=preset(crf, crf_backend),
+        crf_backend=crf_backend,
         crf_background=crf_background,
+        num_threads=threads,
     )

@@ -1,60 +1,113 @@
 """Intersection over union (IoU) per record, and its summary (section 4.1, "Metrics")."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+from pycocotools import mask as coco_mask
 
 from tseg.evaluation.bootstrap import interval, resample
-from tseg.parts import Parts, table_of
-from tseg.records import SCORES, decode_mask
+from tseg.progress import progress
+from tseg.records import SCORES
 
 PRECISION_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
+TRUTH = ["record_id", "image_id", "mask", "ignore", "height", "width"]
+"""The columns of records that a score needs."""
 
 
-def intersection_and_union(truth: np.ndarray, prediction: np.ndarray, ignore: np.ndarray | None) -> tuple[int, int]:
-    """Intersection and union, in pixels, of two boolean masks (H, W), without the pixels of the mask `ignore`."""
+Rows: TypeAlias = pa.Table | pa.RecordBatch
+
+
+class Overlap(NamedTuple):
+    """A true and a predicted mask compared, in pixels."""
+
+    intersection: int
+    union: int
+    predicted: int
+    """Pixels of the prediction, ignored ones included."""
+
+
+def compare(truth: str, prediction: str, ignore: str | None, size: Sequence[int]) -> Overlap:
+    """Compare two masks of `size`, height and width, without the pixels of the mask `ignore`.
+
+    Masks are run lengths, as `tseg.records.encode_mask` writes them, and are not decoded to pixels.
+    """
+    masks: list[Any] = [
+        {"counts": counts.encode("ascii"), "size": size} for counts in (truth, prediction, ignore) if counts
+    ]
+    of_truth, of_prediction, both = area = _areas(*masks[:2])
     if ignore is not None:
-        truth, prediction = truth & ~ignore, prediction & ~ignore
-    return int((truth & prediction).sum()), int((truth | prediction).sum())
+        of_truth, of_prediction, both = (
+            all_pixels - _areas(mask, masks[2])[2]
+            for all_pixels, mask in zip(area, (*masks[:2], coco_mask.merge(masks[:2], intersect=True)), strict=True)
+        )
+    return Overlap(both, of_truth + of_prediction - both, area[1])
 
 
-def score_records(records: pd.DataFrame, masks: pd.DataFrame, parts: Parts | None = None) -> pd.DataFrame:
+def _areas(one: Any, other: Any) -> list[int]:
+    """Pixels of two masks and of their intersection."""
+    masks: Any = [one, other, coco_mask.merge([one, other], intersect=True)]
+    areas: Any = coco_mask.area(masks)
+    return areas.tolist()
+
+
+def score_records(
+    records: Iterable[Rows],
+    masks: Iterable[Rows],
+    total: int | None = None,
+    excluded: frozenset[str] = frozenset(),
+) -> pd.DataFrame:
     """Score masks against records, one row per record: record_id, image_id, intersection, union, iou and empty.
 
-    Intersection and union are in pixels, without ignored ones; `empty` is True for an empty predicted mask. An empty
-    prediction of a non-empty mask scores 0; an empty union also scores 0. A record without a true mask has NaN for
-    intersection, union and iou. Raises ValueError if no record has a true mask, or if `masks` does not have exactly one
-    mask per record.
+    `records`, with the columns `TRUTH`, and `masks` come in pieces; if both have the same order, only a few of each are
+    held. `total` records are shown by a progress bar; those of the images `excluded` have no score. Intersection and
+    union are in pixels, without ignored ones; `empty` is True for an empty predicted mask. An empty prediction of a
+    non-empty mask scores 0; an empty union also scores 0. A record without a true mask has NaN for intersection, union
+    and iou. Raises ValueError if no record has a true mask, or if `masks` does not have exactly one mask per record.
     """
-    if np.all(records["mask"].isna()):
+    rows: list[tuple[Any, ...]] = []
+    with progress((), "evaluate", "records", total) as bar:
+        for number, record, prediction in _pairs(records, masks):
+            bar.update()
+            record_id, image_id, truth, ignore, *size = record
+            if image_id in excluded:
+                continue
+            # A record without a true mask is compared with its own prediction, for the number of pixels.
+            intersection, union, num_predicted = compare(truth or prediction, prediction, ignore, size)
+            of_truth = (intersection, union, intersection / max(1, union)) if truth else (None, None, None)
+            rows.append((number, record_id, image_id, *of_truth, num_predicted == 0))
+    scores = pd.DataFrame(rows, columns=["number", *SCORES.names]).sort_values("number", ignore_index=True)
+    if np.all(scores["iou"].isna()):
         raise ValueError(
-            f"none of the {len(records)} records has a mask to score against; add masks, or look at the predictions "
+            f"none of the {len(scores)} records has a mask to score against; add masks, or look at the predictions "
             "with `tseg draw expressions`"
         )
-    predicted = dict(zip(masks["record_id"], masks["mask"], strict=True))
-    scored = set(records["record_id"])
-    if len(predicted) != len(masks) or set(predicted) != scored:
+    return scores.drop(columns="number")
+
+
+def _pairs(records: Iterable[Rows], masks: Iterable[Rows]) -> Iterator[tuple[int, tuple[Any, ...], str]]:
+    """Each record, with its number, and its mask. Raises ValueError in the end unless they match one to one."""
+    waiting: dict[str, tuple[int, tuple[Any, ...]]] = {}
+    predicted: dict[str, str] = {}
+    num_records = num_masks = num_pairs = 0
+    for some, found in zip_longest(records, masks):
+        new = [] if some is None else list(zip(*(some[name].to_pylist() for name in TRUTH), strict=True))
+        waiting |= {record[0]: (num_records + number, record) for number, record in enumerate(new)}
+        num_records += len(new)
+        if found is not None:
+            predicted |= dict(zip(found["record_id"].to_pylist(), found["mask"].to_pylist(), strict=True))
+            num_masks += len(found)
+        for record_id in [record_id for record_id in waiting if record_id in predicted]:
+            num_pairs += 1
+            yield *waiting.pop(record_id), predicted.pop(record_id)
+    if not num_records == num_masks == num_pairs:
         raise ValueError(
-            f"there are {len(masks)} masks, for {len(scored & set(predicted))} of the {len(records)} records to score; "
+            f"there are {num_masks} masks, for {num_pairs} of the {num_records} records to score; "
             "predict these records again"
         )
-
-    def rows_of(record: Sequence[Any]) -> list[dict[str, Any]]:
-        record_id, image_id, mask, ignore, *size = record
-        prediction = decode_mask(predicted[record_id], *size)
-        intersection = union = iou = None
-        if pd.notna(mask):
-            ignored = decode_mask(ignore, *size) if pd.notna(ignore) else None
-            intersection, union = intersection_and_union(decode_mask(mask, *size), prediction, ignored)
-            iou = intersection / union if union else 0.0
-        row = (record_id, image_id, intersection, union, iou, not prediction.any())
-        return [dict(zip(SCORES.names, row, strict=True))]
-
-    items = records[["record_id", "image_id", "mask", "ignore", "height", "width"]].to_numpy()
-    scores = table_of(items, rows_of, SCORES, what="evaluate", unit="records", total=len(items), parts=parts)
-    return scores.to_pandas()
 
 
 def summarise_records(scores: pd.DataFrame, num_bootstrap: int, seed: int) -> dict[str, Any]:

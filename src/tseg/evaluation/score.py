@@ -1,21 +1,38 @@
 """Score masks against records: a row each, and a summary with its provenance."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from tseg.datasets.leakage import list_images, read_images, shared_images
-from tseg.evaluation.iou import score_records, summarise_records
+from tseg.datasets.leakage import read_images, read_records_images, shared_images
+from tseg.evaluation.iou import TRUTH, score_records, summarise_records
 from tseg.evaluation.subsets import summarise_subsets
 from tseg.evaluation.voc_miou import score_labels, summarise_labels
 from tseg.files import atomic_write, require_file
 from tseg.parts import Parts, in_parts
-from tseg.provenance import FrozenModel, MasksProvenance, ModelProvenance, PredictionsProvenance, ScoresProvenance
-from tseg.records import CONFUSIONS, SCORES, read, read_records, write
+from tseg.provenance import (
+    FrozenModel,
+    MasksProvenance,
+    ModelProvenance,
+    PredictionsProvenance,
+    RecordsProvenance,
+    ScoresProvenance,
+)
+from tseg.records import (
+    CONFUSIONS,
+    MASKS,
+    SCORES,
+    read,
+    read_columns,
+    read_pieces,
+    read_provenance,
+    read_records,
+    write,
+)
 from tseg.settings.validation import parse
 
 
@@ -94,55 +111,60 @@ def score_masks(
     `images` is the images.csv beside the model. It identifies, by COCO id, the images that the run has seen as part of
     another data set: they are excluded if `exclude_seen`, otherwise only counted. Raises ValueError if none remains.
     """
-    found, provenance = read(masks, MasksProvenance)
-    truth, _ = read_records(records)
-    num_seen = None
-    if images is not None:
-        seen = _seen_images(truth, provenance.predictions.evaluated_on.dataset, images)
-        num_seen = len(seen)
-        if exclude_seen:
-            truth, found = _without_images(seen, truth, found, images)
-    with in_parts(output, f"{__name__}.score_masks", masks, records, images, exclude_seen=exclude_seen) as parts:
-        rows, measured = _score(truth, found, provenance, num_bootstrap, parts)
-        result = Summary(
-            masks=provenance, num_seen=num_seen, seen_excluded=images is not None and exclude_seen, **measured
-        )
-        write(output, rows, ScoresProvenance(masks=provenance))
-        with atomic_write(summary) as partial:
-            partial.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    provenance = read_provenance(masks, MasksProvenance)
+    seen = _seen_images(records, images, exclude_seen) if images else None
+    excluded = seen if seen and exclude_seen else frozenset[str]()
+    classes = provenance.predictions.evaluated_on.classes
+    if classes is None or provenance.predictions.labels is None:
+        rows, measured = _score_records(records, masks, excluded, num_bootstrap)
+    else:
+        with in_parts(output, f"{__name__}.score_masks", masks, records, images, exclude_seen=exclude_seen) as parts:
+            rows, measured = _score_labels(records, masks, excluded, classes, num_bootstrap, parts)
+    result = Summary(
+        masks=provenance,
+        num_seen=None if seen is None else len(seen),
+        seen_excluded=seen is not None and exclude_seen,
+        **measured,
+    )
+    write(output, rows, ScoresProvenance(masks=provenance))
+    with atomic_write(summary) as partial:
+        partial.write_text(result.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return result
 
 
-def _score(
-    truth: pd.DataFrame, found: pd.DataFrame, provenance: MasksProvenance, num_bootstrap: int, parts: Parts
+def _score_records(
+    records: Path, masks: Path, excluded: frozenset[str], num_bootstrap: int
 ) -> tuple[pa.Table, dict[str, Any]]:
-    """The rows, of records or (for a data set with classes) of images, and the measured fields of the summary."""
-    classes = provenance.predictions.evaluated_on.classes
-    if classes is None or provenance.predictions.labels is None:
-        scores = score_records(truth, found, parts)
-        measured = summarise_records(scores, num_bootstrap, seed=0) | {"subsets": summarise_subsets(scores, truth)}
-        return pa.Table.from_pandas(scores, SCORES, preserve_index=False), measured
+    """The rows of records, and the measured fields of the summary."""
+    truth = read_pieces(records, RecordsProvenance, TRUTH)
+    found = read_pieces(masks, MasksProvenance, MASKS.names)
+    scores = score_records(truth, found, pq.read_metadata(records).num_rows, excluded)
+    tags, _ = read_columns(records, ["record_id", "tags"])
+    measured = summarise_records(scores, num_bootstrap, seed=0) | {"subsets": summarise_subsets(scores, tags)}
+    return pa.Table.from_pandas(scores, SCORES, preserve_index=False), measured
+
+
+def _score_labels(
+    records: Path, masks: Path, excluded: frozenset[str], classes: Sequence[str], num_bootstrap: int, parts: Parts
+) -> tuple[pa.Table, dict[str, Any]]:
+    """The rows of images, and the measured fields of the summary."""
+    (truth, _), (found, _) = read_records(records), read(masks, MasksProvenance)
+    truth, found = (table.loc[~table["image_id"].isin(list(excluded))] for table in (truth, found))
     scores = score_labels(truth, found, classes, parts)
     measured = summarise_labels(scores, classes, num_bootstrap, seed=0)
     return pa.Table.from_pandas(scores, CONFUSIONS, preserve_index=False), measured
 
 
-def _seen_images(records: pd.DataFrame, dataset: str, images: Path) -> frozenset[str]:
-    """The image_ids of `records` that the run has seen as part of a data set other than `dataset`."""
-    seen = read_images(images)
-    return shared_images(seen.loc[seen["dataset"] != dataset], list_images(records, dataset))
+def _seen_images(records: Path, images: Path, exclude: bool) -> frozenset[str]:
+    """The image_ids of `records` that the run has seen as part of another data set.
 
-
-def _without_images(
-    image_ids: frozenset[str], records: pd.DataFrame, masks: pd.DataFrame, images: Path
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The records and masks of all images but `image_ids`. Raises ValueError if none is left."""
-    excluded = records["image_id"].isin(list(image_ids))
-    if np.all(excluded):
+    Raises ValueError if these are all, and to be excluded.
+    """
+    evaluated, trained = read_records_images(records), read_images(images)
+    seen = shared_images(trained.loc[~trained["dataset"].isin(evaluated["dataset"])], evaluated)
+    if exclude and len(seen) == len(evaluated):
         raise ValueError(
-            f"{images}: the run was trained on all {len(image_ids)} images to score; evaluate it on others, or pass "
+            f"{images}: the run was trained on all {len(seen)} images to score; evaluate it on others, or pass "
             "--keep-seen"
         )
-    key = "image_id" if "image_id" in masks else "record_id"  # a label map belongs to an image
-    excluded_masks = masks[key].isin(list(records.loc[excluded, key]))
-    return records.loc[~excluded].reset_index(drop=True), masks.loc[~excluded_masks].reset_index(drop=True)
+    return seen

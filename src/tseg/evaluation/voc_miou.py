@@ -1,14 +1,16 @@
 """mIoU of label maps from one confusion matrix of all images, as Pascal VOC defines it (section 4.1, "Metrics")."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from tseg.evaluation.bootstrap import interval, resample
 from tseg.parts import Parts
-from tseg.records import BACKGROUND_LABEL, CONFUSIONS, ImageRecords, decode_mask, table_of_images
+from tseg.records import BACKGROUND_LABEL, CONFUSIONS, ImageRecords, decode_mask, tables_of_images
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int, counted: np.ndarray) -> np.ndarray:
@@ -47,7 +49,8 @@ def score_labels(
         confusion = confusion_matrix(truth, prediction, len(classes) + 1, counted)
         return [{"image_id": image.image_id, "confusion": confusion.ravel()}]
 
-    return table_of_images(records, rows_of, CONFUSIONS, what="evaluate", parts=parts).to_pandas()
+    tables = tables_of_images(records, partial(map, rows_of), CONFUSIONS, what="evaluate", parts=parts)
+    return pa.concat_tables(tables).to_pandas()
 
 
 def summarise_labels(scores: pd.DataFrame, classes: Sequence[str], num_bootstrap: int, seed: int) -> dict[str, Any]:

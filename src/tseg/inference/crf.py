@@ -1,9 +1,19 @@
-"""Dense CRF of Krähenbühl and Koltun: refines masks (section 4.5, "TSEG (CRF)") and label maps (section 4.3)."""
+"""Dense CRF of Krähenbühl and Koltun (2011): refines masks (section 4.5, "TSEG (CRF)") and label maps (section 4.3).
 
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+Mean-field inference, whose filters are those of `lattice`: all expressions of an image pass one filter together.
+`reference_crf` does the same with pydensecrf.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from tseg.inference.lattice import Lattice, build_lattice
 
 
 class Preset(NamedTuple):
@@ -25,46 +35,87 @@ PRESETS = {
 }
 NUM_ITERATIONS = 10
 SMALLEST_PROBABILITY = 1e-5
+EXPRESSIONS_AT_ONCE = 16
+"""Fields that are filtered together, so that memory does not grow with the number of expressions."""
 
 
+@torch.inference_mode()
 def refine_masks(image: np.ndarray, probabilities: Iterable[np.ndarray], preset: str) -> Iterator[np.ndarray]:
     """Posterior foreground probabilities, float32 (H, W), one binary field per expression, one by one.
 
-    `image` is uint8 (H, W, 3), each of the `probabilities` float32 (H, W) in [0, 1]. The lattice depends only on the
-    image, so it is built once for all fields.
+    `image` is uint8 (H, W, 3), each of the `probabilities` float32 (H, W) in [0, 1].
     """
-    field = _field(image, 2, preset)
-    for foreground in probabilities:
-        yield _posterior(field, np.stack([1 - foreground, foreground]))[1]
+    # What speaks for the foreground, with the probability q, less what speaks for the background, with 1 - q.
+    terms = _terms(image, preset, factor=2)
+    everywhere = _message(terms, torch.ones(image.shape[0] * image.shape[1], 1)) / 2
+    waiting = iter(probabilities)
+    while some := list(islice(waiting, EXPRESSIONS_AT_ONCE)):
+        foreground = _pixels(np.stack(some))
+        log_odds = _log(foreground) - _log(1 - foreground)
+        yield from _mean_field(log_odds, log_odds - everywhere, terms, torch.sigmoid_, image)
 
 
+@torch.inference_mode()
 def refine_labels(image: np.ndarray, probabilities: np.ndarray, preset: str) -> np.ndarray:
     """Posterior label probabilities, float32 (K + 1, H, W), of one field with mutually exclusive labels.
 
     `image` is uint8 (H, W, 3), `probabilities` float32 (K + 1, H, W) in [0, 1]; those of a pixel need not sum to 1.
     """
-    return _posterior(_field(image, len(probabilities), preset), probabilities)
+    unary = _log(_pixels(probabilities))
+    return _mean_field(unary, unary, _terms(image, preset), partial(torch.softmax, dim=1), image)
 
 
-def _field(image: np.ndarray, num_labels: int, preset: str) -> Any:
-    """A DenseCRF2D with the pairwise terms of `preset` on an image, before any unary energy is set."""
-    from pydensecrf.densecrf import DenseCRF2D  # compiled; imported only where it is used
+def _mean_field(
+    start: Tensor,
+    unary: Tensor,
+    terms: Sequence[Lattice],
+    normalise: Callable[[Tensor], Tensor],
+    image: np.ndarray,
+) -> np.ndarray:
+    """Probabilities, float32 (C, H, W), after mean-field inference.
 
-    terms = PRESETS[preset]
+    `start` and `unary` are log-probabilities or log-odds (N, C), `normalise` turns them into probabilities. In each
+    iteration the messages of all other pixels are added to `unary`.
+    """
+    probabilities = normalise(start.clone())
+    for _ in range(NUM_ITERATIONS):
+        probabilities = normalise(_message(terms, probabilities).add_(unary))
+    return probabilities.T.contiguous().numpy().reshape(-1, *image.shape[:2])
+
+
+def _message(terms: Sequence[Lattice], probabilities: Tensor) -> Tensor:
+    """What the probabilities (N, C) of all pixels say to each pixel: the sum of the pairwise terms."""
+    gaussian, bilateral = terms
+    return gaussian.filter(probabilities).add_(bilateral.filter(probabilities))
+
+
+def _terms(image: np.ndarray, preset: str, factor: float = 1) -> tuple[Lattice, Lattice]:
+    """The pairwise terms of `preset` on an image, times `factor`: a Gaussian and a bilateral filter, normalised."""
     height, width, _ = image.shape
-    field = DenseCRF2D(width, height, num_labels)
-    field.addPairwiseGaussian(sxy=terms.gaussian_sxy, compat=terms.gaussian_compat)
-    field.addPairwiseBilateral(
-        sxy=terms.bilateral_sxy,
-        srgb=terms.bilateral_srgb,
-        rgbim=image.copy(order="C"),  # pydensecrf needs a writable array
-        compat=terms.bilateral_compat,
+    chosen = PRESETS[preset]
+    colours = image.reshape(-1, 3).T / np.float32(chosen.bilateral_srgb)
+    bilateral = build_lattice(np.concatenate([_positions(height, width, chosen.bilateral_sxy), colours]))
+    return (
+        _gaussian(height, width, chosen.gaussian_sxy, factor * chosen.gaussian_compat),
+        bilateral.normalised(factor * chosen.bilateral_compat),
     )
-    return field
 
 
-def _posterior(field: Any, probabilities: np.ndarray) -> np.ndarray:
-    """Label probabilities after mean-field inference, given those of the unary term; both float32 (labels, H, W)."""
-    unary = -np.log(probabilities.reshape(len(probabilities), -1).clip(SMALLEST_PROBABILITY, 1))
-    field.setUnaryEnergy(unary.astype(np.float32, order="C"))
-    return np.array(field.inference(NUM_ITERATIONS)).reshape(probabilities.shape)
+@lru_cache(maxsize=1)  # many images of a data set have one size
+def _gaussian(height: int, width: int, sxy: float, factor: float) -> Lattice:
+    return build_lattice(_positions(height, width, sxy)).normalised(factor)
+
+
+def _positions(height: int, width: int, sxy: float) -> np.ndarray:
+    """The columns and rows of all pixels in units of `sxy`, float32 (2, N)."""
+    rows, columns = np.indices((height, width), np.float32).reshape(2, -1)
+    return np.stack([columns, rows]) / np.float32(sxy)
+
+
+def _pixels(maps: np.ndarray) -> Tensor:
+    """Maps, float32 (C, H, W), as values (N, C) of N pixels."""
+    return torch.from_numpy(maps).flatten(1).T.contiguous()
+
+
+def _log(probabilities: Tensor) -> Tensor:
+    return probabilities.clamp(SMALLEST_PROBABILITY, 1).log()

@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from tseg.images import open_image
-from tseg.inference.refinement import refine_masks
+from tseg.inference.refinement import LATTICE, refine_masks
+from tseg.inference.similarities import Similarities
 from tseg.inference.thresholds import FIXED, ORACLE, RULES, cut_at_area
 from tseg.model.pooling import POOLINGS, mpa_masks, spa_masks
 from tseg.parts import Parts
-from tseg.records import MASKS, ImageRecords, decode_mask, encode_mask, table_of_images
+from tseg.records import MASKS, ImageRecords, decode_mask, encode_mask, tables_of_images
 
 FOREGROUND = 0.5
 """A pixel belongs to the mask if its foreground probability is strictly above this."""
@@ -42,6 +43,8 @@ class MaskRules(NamedTuple):
     """A rule of `thresholds`."""
     crf: str | None = None
     """A name in `refinement.REFINEMENTS`; None for no refinement."""
+    crf_backend: str = LATTICE
+    """A name in `refinement.BACKENDS`."""
 
     @property
     def exclusive(self) -> bool:
@@ -76,37 +79,35 @@ def rule_in_words(threshold: str) -> str:
 
 
 def mask_records(
-    records: pd.DataFrame, predictions: pd.DataFrame, rules: MaskRules, parts: Parts | None = None
-) -> pa.Table:
-    """Compute the mask of every record from the rows of `predict_records`: a table of `MASKS`.
+    records: pd.DataFrame,
+    similarities: Similarities,
+    rules: MaskRules,
+    parts: Parts | None = None,
+    num_threads: int = 1,
+) -> Iterator[pa.Table]:
+    """Compute the mask of every record from the similarities of `predict_records`: tables of `MASKS`.
 
     With the rule oracle, a record without a true mask has an empty mask; it has no score either. Raises ValueError if a
     record has no prediction, or the oracle finds no true mask at all.
     """
-    maps = similarity_maps(predictions)
-    check_predicted(records, maps)
+    check_predicted(records, similarities)
     if rules.threshold == ORACLE and np.all(records["mask"].isna()):
         raise ValueError(f"none of the {len(records)} records has a true mask, which the threshold oracle needs")
 
-    def rows_of(image: ImageRecords) -> Iterator[dict[str, str]]:
-        masks = segment_masks(
-            stack_maps(maps, image.image_id, image.expressions),
-            open_image(image.file_name),
-            rules,
-            areas=_true_areas(image.records, image.expressions) if rules.threshold == ORACLE else None,
-        )
-        encoded = dict(zip(image.expressions, map(encode_mask, masks), strict=True))
-        for record_id, expression in zip(image.records["record_id"], image.records["expression"], strict=True):
-            yield {"record_id": record_id, "mask": encoded[expression]}
+    def rows_of(image: ImageRecords, views: list[Tensor]) -> list[dict[str, str]]:
+        areas = _true_areas(image.records, image.expressions) if rules.threshold == ORACLE else None
+        masks = map(encode_mask, segment_masks(views, open_image(image.file_name), rules, areas=areas))
+        encoded = dict(zip(image.expressions, masks, strict=True))
+        columns = image.records["record_id"], image.records["expression"]
+        return [{"record_id": record_id, "mask": encoded[name]} for record_id, name in zip(*columns, strict=True)]
 
-    return table_of_images(records, rows_of, MASKS, what="refine", parts=parts)
+    return tables_of_images(records, similarities.mapped(rows_of, num_threads), MASKS, what="refine", parts=parts)
 
 
-def check_predicted(records: pd.DataFrame, maps: "Maps") -> None:
-    """Raise ValueError unless `maps` has the image and expression of every record."""
-    questions = zip(records["record_id"], records["image_id"], records["expression"], strict=True)
-    missing = [record_id for record_id, *question in questions if tuple(question) not in maps]
-    if missing:
+def check_predicted(records: pd.DataFrame, similarities: Similarities) -> None:
+    """Raise ValueError unless there is a prediction for the image and expression of every record."""
+    missing = records.loc[similarities.unanswered(records), "record_id"]
+    if len(missing):
         raise ValueError(
             f"{len(missing)} of {len(records)} records have no prediction, {min(missing)} for one; "
             "predict these records again"
@@ -120,29 +121,6 @@ def _true_areas(of_image: pd.DataFrame, expressions: Sequence[str]) -> list[int]
     for expression, mask, height, width in columns:
         union[expression] = decode_mask(mask, height, width) | union.get(expression, np.zeros((height, width), bool))
     return [int(union[expression].sum()) if expression in union else 0 for expression in expressions]
-
-
-Maps = dict[tuple[str, str], dict[tuple[float, bool], np.ndarray]]
-"""(image_id, expression) to (scale, flipped) to the similarities, float16 (h, w)."""
-
-
-def similarity_maps(predictions: pd.DataFrame) -> Maps:
-    """Index the rows of `predict_records` by image and expression, then by view."""
-    names = ["image_id", "expression", "scale", "flipped", "grid_height", "grid_width", "similarities"]
-    maps: Maps = {}
-    for image_id, expression, scale, flipped, *grid, values in predictions[names].to_numpy():
-        maps.setdefault((image_id, expression), {})[scale, flipped] = values.reshape(grid)
-    return maps
-
-
-def stack_maps(maps: Maps, image_id: str, expressions: Sequence[str]) -> list[Tensor]:
-    """The similarities of L expressions in one image: float32 (L, h, w) for each view."""
-    of_views = [maps[image_id, expression] for expression in expressions]
-    assert all(of_view.keys() == of_views[0].keys() for of_view in of_views), "expressions have different views"
-    return [
-        torch.from_numpy(np.stack([of_view[view] for of_view in of_views]).astype(np.float32))
-        for view in sorted(of_views[0])
-    ]
 
 
 def segment_masks(
@@ -160,7 +138,8 @@ def refined_probabilities(
 ) -> Iterator[np.ndarray]:
     """The probabilities of `each_probability` in an RGB image of W x H pixels, (H, W), after the refinement."""
     probabilities = each_probability(views, (image.height, image.width), rules, areas)
-    return refine_masks(np.asarray(image), (probability.numpy() for probability in probabilities), rules.crf)
+    arrays = (probability.numpy() for probability in probabilities)
+    return refine_masks(np.asarray(image), arrays, rules.crf, rules.crf_backend)
 
 
 def each_probability(

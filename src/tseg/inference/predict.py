@@ -1,7 +1,10 @@
-"""Patch-level similarities of images and their expressions (section 3.3, "Inference")."""
+"""Patch-level similarities of images and their expressions (section 3.3, "Inference").
+
+Images of one size pass the encoder together, and each expression is encoded once for all images.
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import product
+from itertools import islice, product
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,11 +15,33 @@ from PIL import Image
 from torch import Tensor
 
 from tseg.encoding.tokens import Tokens
-from tseg.images import normalised, open_image
+from tseg.images import open_image
 from tseg.model.tseg import TSEG
 from tseg.parts import Parts
-from tseg.records import PREDICTIONS, ImageRecords, table_of_images
+from tseg.records import PREDICTIONS, ImageRecords, tables_of_images
+from tseg.threads import in_order
 from tseg.transforms import each_view, mirror_words, whole_view
+
+IMAGES_AT_ONCE = 32
+"""Images whose views are sorted by size; as many are in memory."""
+VIEWS_AT_ONCE, VIEWS_AT_ONCE_ON_CPU = 32, 4
+"""Views of one size that an encoder sees at once; a processor is no faster with more."""
+EXPRESSIONS_AT_ONCE = 256
+
+
+class Seen(NamedTuple):
+    """How a model sees an image: the views, their windows, and the encoders' precision."""
+
+    resolution: int
+    """Pixels of an image's shorter side at scale 1."""
+    scales: Sequence[float] = (1.0,)
+    flip: bool = False
+    """Whether the mirror image is a view too, at every scale."""
+    flip_words: Literal["swap", "keep"] = "keep"
+    """Whether expressions swap left and right for a mirror image."""
+    window: int | None = None
+    """Pixels of the side of the windows that the encoder sees one by one, as Segmenter's; None: the image at once."""
+    precision: torch.dtype = torch.float32
 
 
 class View(NamedTuple):
@@ -28,100 +53,166 @@ class View(NamedTuple):
     """s_ij, float32 (L, h, w), in the orientation of the image."""
 
 
+class Texts:
+    """Embedded expressions."""
+
+    def __init__(self, model: TSEG, expressions: Iterable[str], seen: Seen):
+        """Encode each distinct one of the `expressions`, those of about one length together, and its mirror image.
+
+        Raises ValueError for an expression that is not a class of a model with class encoding.
+        """
+        self.swaps = seen.flip and seen.flip_words == "swap"
+        known = dict.fromkeys(expressions)
+        if self.swaps:
+            known |= dict.fromkeys(map(mirror_words, known))
+        ordered = sorted(known, key=len)
+        self.rows = {expression: row for row, expression in enumerate(ordered)}
+        some = (ordered[start : start + EXPRESSIONS_AT_ONCE] for start in range(0, len(ordered), EXPRESSIONS_AT_ONCE))
+        with torch.inference_mode(), _autocast(model, seen):
+            self.embedded = torch.cat([model.embed_expressions(expressions) for expressions in some])
+
+    def __call__(self, expressions: Sequence[str], flipped: bool) -> Tensor:
+        """Unit vectors y, float32 (L, D), of L expressions, or of what they say of the mirror image."""
+        if flipped and self.swaps:
+            expressions = [mirror_words(expression) for expression in expressions]
+        return self.embedded[[self.rows[expression] for expression in expressions]]
+
+
 def predict_records(
     model: TSEG,
     records: pd.DataFrame,
+    seen: Seen,
     *,
     words: Sequence[str] | None,
-    resolution: int,
-    scales: Sequence[float],
-    flip: bool,
-    flip_words: Literal["swap", "keep"],
-    window: int | None = None,
     patches: Tokens | None = None,
     parts: Parts | None = None,
-) -> pa.Table:
-    """The similarities of every image to each of its expressions, as a table of `PREDICTIONS`.
+    num_threads: int = 1,
+) -> Iterator[pa.Table]:
+    """The similarities of every image to each of its expressions, as tables of `PREDICTIONS`, the images in order.
 
     With `words`, every image is compared to all of them instead; as in training with classes, a flip leaves them
-    unchanged. `patches` holds the tokens of all views of every image, `parts` the rows of images that are done. For the
-    other arguments see `predict_views`.
-    Raises ValueError for an image that cannot be read, and for an expression that is not a class of a model with class
-    encoding.
+    unchanged. `patches` holds the tokens of all views of every image, `parts` the rows of images that are done. Images
+    are read in `num_threads` threads. Raises ValueError for an image that cannot be read, and for an expression that is
+    not a class of a model with class encoding.
     """
+    if words is not None:
+        words, seen = list(dict.fromkeys(words)), seen._replace(flip_words="keep")
+    texts = Texts(model, words or records["expression"].unique(), seen)
 
-    def rows_of(image: ImageRecords) -> Iterator[dict[str, Any]]:
-        expressions = image.expressions if words is None else list(dict.fromkeys(words))
-        views = predict_views(
-            model,
-            open_image(image.file_name) if patches is None else patches.views(image.image_id),
-            expressions,
-            resolution=resolution,
-            scales=scales,
-            flip=flip,
-            flip_words=flip_words if words is None else "keep",
-            window=window,
-        )
-        for scale, flipped, maps in views:
-            for expression, similarities in zip(expressions, maps, strict=True):
-                values = similarities.numpy().astype(np.float16).ravel()
-                row = (image.image_id, expression, scale, flipped, *similarities.shape, values)
-                yield dict(zip(PREDICTIONS.names, row, strict=True))
+    def read(image: ImageRecords) -> list[np.ndarray]:
+        return patches.views(image.image_id) if patches else view_pixels(model, open_image(image.file_name), seen)
 
-    return table_of_images(records, rows_of, PREDICTIONS, what="predict", parts=parts)
+    def rows_of(images: Iterator[ImageRecords]) -> Iterator[Iterator[dict[str, Any]]]:
+        reading = in_order(lambda image: (image, read(image)), images, num_threads, ahead=IMAGES_AT_ONCE)
+        while some := list(islice(reading, IMAGES_AT_ONCE)):
+            questions = [words or image.expressions for image, _ in some]
+            answers = _predict(model, [views for _, views in some], questions, texts, seen)
+            for (image, _), expressions, views in zip(some, questions, answers, strict=True):
+                yield _rows(image.image_id, expressions, views)
+
+    return tables_of_images(records, rows_of, PREDICTIONS, what="predict", parts=parts, batch_size=IMAGES_AT_ONCE)
 
 
-@torch.inference_mode()
+def _rows(image_id: str, expressions: Sequence[str], views: Sequence[View]) -> Iterator[dict[str, Any]]:
+    """The rows of one image: those of a view after those of another."""
+    for scale, flipped, maps in views:
+        for expression, values in zip(expressions, maps.half().numpy(), strict=True):
+            row = (image_id, expression, scale, flipped, *values.shape, values.ravel())
+            yield dict(zip(PREDICTIONS.names, row, strict=True))
+
+
 def predict_views(
-    model: TSEG,
-    image: Image.Image | Sequence[np.ndarray],
-    expressions: list[str],
-    *,
-    resolution: int,
-    scales: Sequence[float],
-    flip: bool,
-    flip_words: Literal["swap", "keep"],
-    window: int | None = None,
+    model: TSEG, image: Image.Image | Sequence[np.ndarray], expressions: list[str], seen: Seen
 ) -> list[View]:
-    """The similarities of one image to L expressions at all `scales` and, with `flip`, those of its mirror images.
+    """The similarities of one image to L expressions in all views: each scale and, with `flip`, its mirror image.
 
-    `image` is an RGB image, or the tokens (h, w, D_I) of its views in order: each scale, and then its mirror image.
-    At scale 1, the image's shorter side has `resolution` pixels. With `flip_words` "swap", expressions swap left and
-    right for a mirror image. `window`: pixels of the side of the windows that the encoder sees one by one, as
-    Segmenter's; None for the whole image at once.
+    `image` is an RGB image, or the tokens (h, w, D_I) of its views in order.
     """
-    views: list[View] = []
-    for number, (scale, flipped) in enumerate(each_view(scales, flip)):
-        swapped = flipped and flip_words == "swap"
-        texts = [mirror_words(expression) for expression in expressions] if swapped else expressions
-        if isinstance(image, Image.Image):
-            size = resolution * scale
-            view = whole_view(*image.size, resolution=size, patch_size=model.patch_size, flipped=flipped)
-            similarities = _similarities(model, view(image), texts, window)
-        else:
-            tokens = torch.tensor(image[number], device=model.log_tau.device)
-            similarities = model(tokens.flatten(0, 1)[None], texts)[0].T.unflatten(1, tokens.shape[:2]).float().cpu()
-        views.append(View(scale, flipped, similarities.flip(-1) if flipped else similarities))
+    views = view_pixels(model, image, seen) if isinstance(image, Image.Image) else image
+    return _predict(model, [views], [expressions], Texts(model, expressions, seen), seen)[0]
+
+
+def view_pixels(model: TSEG, image: Image.Image, seen: Seen) -> list[np.ndarray]:
+    """What the encoder sees of an RGB image in each view: uint8 (H, W, 3), its sides multiples of the patch size."""
+    views: list[np.ndarray] = []
+    for scale in seen.scales:
+        size = seen.resolution * scale
+        view = whole_view(*image.size, resolution=size, patch_size=model.patch_size, flipped=False)
+        pixels = np.asarray(view(image))
+        views += [pixels, pixels[:, ::-1]] if seen.flip else [pixels]
     return views
 
 
-def _similarities(model: TSEG, image: Image.Image, expressions: list[str], window: int | None) -> Tensor:
-    """S of one image, whose sides are multiples of the patch size: float32 (L, h, w) on the CPU.
+@torch.inference_mode()
+def _predict(
+    model: TSEG,
+    images: Sequence[Sequence[np.ndarray]],
+    questions: Sequence[Sequence[str]],
+    texts: Texts,
+    seen: Seen,
+) -> list[list[View]]:
+    """The similarities of each image, given as the pixels or tokens of its views, to its own expressions."""
+    views: list[list[View]] = [[] for _ in images]
+    for number, (scale, flipped) in enumerate(each_view(seen.scales, seen.flip)):
+        for batch in _alike(model, [of_image[number].shape for of_image in images]):
+            patches = _embed(model, np.stack([images[index][number] for index in batch]), seen)
+            compared = [
+                model.compare(of_image.flatten(0, 1), texts(questions[index], flipped)).T.flatten()
+                for index, of_image in zip(batch, patches, strict=True)
+            ]
+            # One transfer from a GPU.
+            found = torch.cat(compared).cpu().split([len(each) for each in compared])
+            for index, values in zip(batch, found, strict=True):
+                maps = values.unflatten(0, (-1, *patches.shape[1:3]))
+                views[index].append(View(scale, flipped, maps.flip(-1) if flipped else maps))
+    return views
 
-    Where windows overlap, the similarities of a patch are averaged.
+
+def _alike(model: TSEG, shapes: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
+    """The indices of the shapes, those of equal ones together in batches."""
+    size = VIEWS_AT_ONCE_ON_CPU if model.log_tau.device.type == "cpu" else VIEWS_AT_ONCE
+    for shape in dict.fromkeys(shapes):
+        indices = [index for index, other in enumerate(shapes) if other == shape]
+        yield from (indices[start : start + size] for start in range(0, len(indices), size))
+
+
+def _embed(model: TSEG, views: np.ndarray, seen: Seen) -> Tensor:
+    """Patches x, float32 (B, h, w, D), of the pixels, uint8 (B, H, W, 3), or tokens, float16 (B, h, w, D_I), of views.
+
+    Where windows overlap, the embeddings of a patch, and thus its similarities, are averaged.
     """
-    grid = image.height // model.patch_size, image.width // model.patch_size
-    values = normalised(image, model.image_encoder.mean, model.image_encoder.std)
-    images = torch.from_numpy(values)[None].to(model.log_tau.device)
-    side = max(1, round(window / model.patch_size)) if window else max(grid)
-    total, count = torch.zeros(len(expressions), *grid), torch.zeros(grid)
-    for rows, columns in product(*(_windows(length, side) for length in grid)):
-        pixels = (slice(part.start * model.patch_size, part.stop * model.patch_size) for part in (rows, columns))
-        inside = images[:, :, *pixels]
-        shape = rows.stop - rows.start, columns.stop - columns.start
-        total[:, rows, columns] += model(inside, expressions)[0].T.unflatten(1, shape).float().cpu()
-        count[rows, columns] += 1
-    return total / count
+    batch = torch.from_numpy(views).to(model.log_tau.device)
+    with _autocast(model, seen):
+        if batch.dtype != torch.uint8:
+            return model.embed_patches(batch.flatten(1, 2)).unflatten(1, batch.shape[1:3])
+        images = _normalised(model, batch)
+        if seen.window is None:
+            return _embed_images(model, images)
+        grid = [length // model.patch_size for length in images.shape[2:]]
+        side = max(1, round(seen.window / model.patch_size))
+        total = images.new_zeros(len(images), *grid, model.project_expressions.out_features)
+        count = images.new_zeros(*grid, 1)
+        for rows, columns in product(*(_windows(length, side) for length in grid)):
+            pixels = (slice(part.start * model.patch_size, part.stop * model.patch_size) for part in (rows, columns))
+            total[:, rows, columns] += _embed_images(model, images[:, :, *pixels])
+            count[rows, columns] += 1
+        return total / count
+
+
+def _embed_images(model: TSEG, images: Tensor) -> Tensor:
+    """Patches x, float32 (B, h, w, D), of normalised images (B, 3, H, W)."""
+    return model.embed_patches(images).unflatten(1, (images.shape[2] // model.patch_size, -1))
+
+
+def _normalised(model: TSEG, pixels: Tensor) -> Tensor:
+    """Pixels, uint8 (B, H, W, 3), as the image encoder expects them: float32 (B, 3, H, W)."""
+    values, encoder = pixels.permute(0, 3, 1, 2).float(), model.image_encoder
+    mean, std = (values.new_tensor(channels)[:, None, None] for channels in (encoder.mean, encoder.std))
+    return (values / 255 - mean) / std
+
+
+def _autocast(model: TSEG, seen: Seen) -> torch.autocast:
+    return torch.autocast(model.log_tau.device.type, seen.precision, enabled=seen.precision != torch.float32)
 
 
 def _windows(length: int, side: int) -> Iterable[slice]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from torch import Tensor
 
 from tseg.datasets.readers.annotations import mask_box
 from tseg.images import open_image
@@ -15,13 +16,13 @@ from tseg.inference.masks import (
     MaskRules,
     check_predicted,
     refined_probabilities,
-    similarity_maps,
-    stack_maps,
 )
+from tseg.inference.refinement import LATTICE, check_refinement
+from tseg.inference.similarities import Similarities
 from tseg.inference.thresholds import FIXED, RULES
 from tseg.parts import Parts, in_parts
 from tseg.provenance import PredictionsProvenance
-from tseg.records import RECORDS, ImageRecords, encode_mask, read, read_records, table_of_images, write
+from tseg.records import RECORDS, ImageRecords, encode_mask, read_provenance, read_records, tables_of_images, write
 from tseg.settings.validation import check_known
 
 _LABELLED = ["mask", "box", "ignore"]
@@ -37,7 +38,9 @@ def pseudo_label_file(
     exclusive_activations: bool,
     threshold: str,
     crf: str | None,
+    crf_backend: str = LATTICE,
     ignore_band: float,
+    num_threads: int = 1,
 ) -> None:
     """Write `records` with the teacher's masks in place of their own; leave out, and count, those with an empty mask.
 
@@ -46,13 +49,14 @@ def pseudo_label_file(
     Raises ValueError for the oracle, if a record has no prediction, and if no record is left.
     """
     check_known(threshold, [FIXED, *RULES], "threshold: there is no label-free rule")
-    similarities, predicted = read(predictions, PredictionsProvenance)
+    check_refinement(crf, crf_backend)
+    predicted = read_provenance(predictions, PredictionsProvenance)
     rows, provenance = read_records(records)
-    rules = MaskRules(predicted.model.pooling, background, exclusive_activations, threshold, crf)
+    rules = MaskRules(predicted.model.pooling, background, exclusive_activations, threshold, crf, crf_backend)
     with in_parts(
         output, f"{__name__}.pseudo_label_file", predictions, records, rules=rules, ignore_band=ignore_band
     ) as parts:
-        labelled = pseudo_label_records(rows, similarities, rules, ignore_band, parts)
+        labelled = pseudo_label_records(rows, Similarities(predictions), rules, ignore_band, parts, num_threads)
         num_empty = len(rows) - len(labelled)
         print(f"{predicted.model.run}: {len(labelled):,} masks; {num_empty:,} records left out because theirs is empty")
         if labelled.empty:
@@ -71,21 +75,20 @@ def pseudo_label_file(
 
 def pseudo_label_records(
     records: pd.DataFrame,
-    predictions: pd.DataFrame,
+    similarities: Similarities,
     rules: MaskRules,
     ignore_band: float,
     parts: Parts | None = None,
+    num_threads: int = 1,
 ) -> pd.DataFrame:
     """The records whose predicted mask is not empty, with that mask, its box, and the pixels to ignore.
 
     Ignored are pixels whose probability, after the refinement, is closer to 1/2 than `ignore_band`.
     """
-    maps = similarity_maps(predictions)
-    check_predicted(records, maps)
+    check_predicted(records, similarities)
 
-    def rows_of(image: ImageRecords) -> Iterator[dict[str, Any]]:
-        maps_of_image = stack_maps(maps, image.image_id, image.expressions)
-        probabilities = refined_probabilities(maps_of_image, open_image(image.file_name), rules)
+    def rows_of(image: ImageRecords, views: list[Tensor]) -> Iterator[dict[str, Any]]:
+        probabilities = refined_probabilities(views, open_image(image.file_name), rules)
         for expression, probability in zip(image.expressions, probabilities, strict=True):
             mask, unsure = probability > FOREGROUND, np.abs(probability - FOREGROUND) < ignore_band
             if mask.any():
@@ -99,6 +102,8 @@ def pseudo_label_records(
                 }
 
     schema = pa.schema(RECORDS.field(name) for name in ("image_id", "expression", *_LABELLED))
-    found = table_of_images(records, rows_of, schema, what="pseudo-label", parts=parts).to_pandas()
+    of_all = similarities.mapped(lambda image, views: list(rows_of(image, views)), num_threads)
+    tables = tables_of_images(records, of_all, schema, what="pseudo-label", parts=parts)
+    found = pa.concat_tables(tables).to_pandas()
     labelled = records.drop(columns=_LABELLED).merge(found, on=["image_id", "expression"])
     return labelled.reindex(columns=records.columns)

@@ -5,7 +5,8 @@ from importlib.util import find_spec
 
 import numpy as np
 
-from tseg.inference import crf, pamr
+from tseg.inference import crf, pamr, reference_crf
+from tseg.settings.validation import check_known
 
 PAMR = "pamr"
 
@@ -13,28 +14,39 @@ REFINEMENTS = (*crf.PRESETS, PAMR)
 """Names of refinements: the presets of the dense CRF, and PAMR."""
 
 
-def check_refinement(name: str | None) -> None:
-    """Raise ValueError unless `name` is a refinement that can be computed here; None is always one."""
+LATTICE, PYDENSECRF = "lattice", "pydensecrf"
+BACKENDS = {
+    LATTICE: (crf.refine_masks, crf.refine_labels),
+    PYDENSECRF: (reference_crf.refine_masks, reference_crf.refine_labels),
+}
+"""What computes the dense CRF of masks and of label maps."""
+
+
+def check_refinement(name: str | None, backend: str = LATTICE) -> None:
+    """Raise ValueError unless `name` is a refinement that `backend` can compute here; None is always one."""
+    check_known(backend, BACKENDS, "there is no backend")
     if name is None:
         return
     if name not in REFINEMENTS:
         raise ValueError(f"there is no preset {name!r}; choose none, {', '.join(REFINEMENTS)}")
-    if name != PAMR and find_spec("pydensecrf") is None:
-        raise ValueError(f"the dense CRF {name} needs the package pydensecrf2; install it, or choose none or {PAMR}")
+    if name != PAMR and backend == PYDENSECRF and find_spec(PYDENSECRF) is None:
+        raise ValueError(f"the backend {PYDENSECRF} needs the package pydensecrf2; install it, or choose {LATTICE}")
 
 
-def refine_masks(image: np.ndarray, probabilities: Iterable[np.ndarray], name: str | None) -> Iterator[np.ndarray]:
+def refine_masks(
+    image: np.ndarray, probabilities: Iterable[np.ndarray], name: str | None, backend: str = LATTICE
+) -> Iterator[np.ndarray]:
     """Refine foreground probabilities, float32 (H, W), one by one. None leaves them unchanged."""
     if name is None:
         yield from probabilities
     elif name == PAMR:
         yield from pamr.refine_maps(image, probabilities)
     else:
-        yield from crf.refine_masks(image, probabilities, name)
+        yield from BACKENDS[backend][0](image, probabilities, name)
 
 
-def refine_labels(image: np.ndarray, probabilities: np.ndarray, name: str) -> np.ndarray:
+def refine_labels(image: np.ndarray, probabilities: np.ndarray, name: str, backend: str = LATTICE) -> np.ndarray:
     """Refine the probabilities, float32 (K + 1, H, W), of mutually exclusive labels."""
     if name == PAMR:
         return np.stack(list(pamr.refine_maps(image, probabilities)))
-    return crf.refine_labels(image, probabilities, name)
+    return BACKENDS[backend][1](image, probabilities, name)

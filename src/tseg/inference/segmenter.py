@@ -9,7 +9,7 @@ from PIL import Image
 
 from tseg.expressions import clean_expression
 from tseg.inference.masks import MaskRules, segment_masks
-from tseg.inference.predict import predict_views
+from tseg.inference.predict import Seen, predict_views
 from tseg.inference.refinement import check_refinement
 from tseg.inference.thresholds import FIXED, RULES
 from tseg.model.tseg import TSEG, load_model
@@ -85,16 +85,8 @@ class Segmenter:
         expressions = [clean_expression(expression) for expression in expressions]
         if not all(expressions):
             raise ValueError("an expression is empty; name what to look for")
-        views = predict_views(
-            self.model,
-            image,
-            expressions,
-            resolution=self.resolution,
-            scales=scales,
-            flip=flip,
-            flip_words=self.flip_words,
-            window=self.window,
-        )
+        seen = Seen(self.resolution, scales, flip, self.flip_words, self.window)
+        views = predict_views(self.model, image, expressions, seen)
         masks = np.zeros((len(expressions), image.height, image.width), bool)
         for j, mask in enumerate(segment_masks([view.similarities for view in views], image, self.rules)):
             masks[j] = mask

@@ -1,6 +1,7 @@
 """Label maps, one class per pixel, from the similarities of all class names to an image's patches (section 4.6)."""
 
 from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from tseg.images import open_image
 from tseg.inference.masks import (
-    Maps,
     MaskRules,
     activation,
     each_probability,
@@ -20,14 +20,13 @@ from tseg.inference.masks import (
     patch_masks,
     rule_in_words,
     shifted,
-    similarity_maps,
-    stack_maps,
 )
 from tseg.inference.refinement import refine_labels
+from tseg.inference.similarities import Similarities
 from tseg.inference.thresholds import ORACLE
 from tseg.model.pooling import POOLINGS
 from tseg.parts import Parts
-from tseg.records import BACKGROUND_LABEL, LABELS, ImageRecords, encode_mask, table_of_images
+from tseg.records import BACKGROUND_LABEL, LABELS, ImageRecords, encode_mask, tables_of_images
 
 
 class LabelRules(NamedTuple):
@@ -56,32 +55,34 @@ def comparison(confidence: float, threshold: str) -> str:
 
 def label_records(
     records: pd.DataFrame,
-    predictions: pd.DataFrame,
+    similarities: Similarities,
     *,
     labels: dict[str, list[str]],
     rules: LabelRules,
     parts: Parts | None = None,
-) -> pa.Table:
-    """Compute the label map of every image from the rows of `predict_records` for all words: a table of `LABELS`.
+    num_threads: int = 1,
+) -> Iterator[pa.Table]:
+    """Compute the label map of every image from its similarities to all words: tables of `LABELS`.
 
     `labels` maps a class to its words: its own name, or several words (label engineering). Raises ValueError if an
     image lacks the prediction of a word, a word belongs to two classes, or the rule for thresholds is the oracle.
     """
     if rules.masks.threshold == ORACLE:
         raise ValueError("the threshold oracle cuts the masks of records; a data set with classes has label maps")
-    maps = similarity_maps(predictions)
     numbers = _class_of_each_word(labels)
-    _check_predicted(set(records["image_id"]), maps, list(numbers))
+    _check_predicted(list(set(records["image_id"])), similarities, list(numbers))
     names = [BACKGROUND_LABEL, *labels]
 
-    def rows_of(image: ImageRecords) -> Iterator[dict[str, str]]:
-        views = stack_maps(maps, image.image_id, list(numbers))
+    def rows_of(image: ImageRecords, views: list[Tensor]) -> list[dict[str, str]]:
         found = segment_labels(views, open_image(image.file_name), list(numbers.values()), rules)
         # Always write the background, so that an image in which nothing was found differs from one left out.
-        for number in sorted({0, *np.unique(found)}):
-            yield {"image_id": image.image_id, "label": names[number], "mask": encode_mask(found == number)}
+        return [
+            {"image_id": image.image_id, "label": names[number], "mask": encode_mask(found == number)}
+            for number in sorted({0, *np.unique(found)})
+        ]
 
-    return table_of_images(records, rows_of, LABELS, what="refine", parts=parts)
+    of_all = similarities.mapped(rows_of, num_threads, words=list(numbers))
+    return tables_of_images(records, of_all, LABELS, what="refine", parts=parts)
 
 
 def segment_labels(
@@ -110,7 +111,7 @@ def segment_labels(
     if masks.crf is None:
         return classes[probabilities.argmax(dim=0)].numpy()
     # ASSUME: the CRF has the remaining labels only, and takes their probabilities as its unary.
-    refined = refine_labels(np.asarray(image), probabilities.float().numpy(), masks.crf)
+    refined = refine_labels(np.asarray(image), probabilities.float().numpy(), masks.crf, masks.crf_backend)
     return classes.numpy()[refined.argmax(axis=0)]
 
 
@@ -173,9 +174,10 @@ def _class_of_each_word(labels: dict[str, list[str]]) -> dict[str, int]:
     return numbers
 
 
-def _check_predicted(images: set[str], maps: Maps, words: Sequence[str]) -> None:
-    """Raise ValueError unless `maps` has every word for every image."""
-    missing = {image_id for image_id in images if any((image_id, word) not in maps for word in words)}
+def _check_predicted(images: Sequence[str], similarities: Similarities, words: Sequence[str]) -> None:
+    """Raise ValueError unless there is a prediction of every word for every image."""
+    questions = pd.DataFrame(product(images, words), columns=["image_id", "expression"])
+    missing = set(questions.loc[similarities.unanswered(questions), "image_id"])
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(images)} images lack the prediction of a word, {min(missing)} for one; "

@@ -41,7 +41,14 @@ ONLY_FOR: Mapping[str, Mapping[str, set[str]]] = {
         "tseg.model.language_model": {"language_model"},
         "tseg.model.text_encoder.ClassEncoder": {"classes"},
     },
-    "crf": {"tseg.inference.crf": {"crf"}, "tseg.inference.pamr": {"pamr"}},
+    "crf": {
+        "tseg.inference.crf": {"lattice", "pydensecrf"},
+        "tseg.inference.crf.refine_masks": {"lattice"},
+        "tseg.inference.crf.refine_labels": {"lattice"},
+        "tseg.inference.lattice": {"lattice"},
+        "tseg.inference.reference_crf": {"pydensecrf"},
+        "tseg.inference.pamr": {"pamr"},
+    },
     "truth": {
         "tseg.inference.semantic": {"classes"},
         "tseg.evaluation.voc_miou": {"classes"},
@@ -87,11 +94,13 @@ def predict_code(run: RunSettings) -> str:
     return code_of("predict", _encoders(run))
 
 
-def mask_code(command: str, run: RunSettings, *, threshold: str, crf: str | None, has_classes: bool) -> str:
+def mask_code(
+    command: str, run: RunSettings, *, threshold: str, crf: str | None, crf_backend: str, has_classes: bool
+) -> str:
     """The code of `refine` or `pseudo_label`, which make masks from the predictions of a run."""
     rule = threshold.upper() if threshold in ("fixed", "oracle") else threshold
     choices = {
-        "crf": "pamr" if crf == "pamr" else "crf" if crf and crf != "none" else "none",
+        "crf": "none" if crf is None else crf if crf in ("none", "pamr") else crf_backend,
         "truth": "classes" if has_classes else "records",
     }
     return code_of(command, choices, {_pooling(run), f"tseg.inference.thresholds.{rule}"})

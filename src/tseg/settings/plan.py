@@ -205,7 +205,8 @@ class Plan:
         assert settings is not None, "make_run gives every student its pseudo labels"
         teacher = self.runs[run].teacher
         assert teacher is not None
-        return self._activation_options(teacher) | settings.model_dump() | {"crf": settings.crf or "none"}
+        options = self._activation_options(teacher) | settings.model_dump() | {"crf": settings.crf or "none"}
+        return options | self._backend_option(settings.crf)
 
     def seed_dir(self, run: str, seed: int | str) -> str:
         """The folder of a trained model."""
@@ -238,10 +239,12 @@ class Plan:
         return WholeViews(resolution=resolution, scales=inference.multiscale if several else [1.0], flip=several)
 
     def views(self, run: str, evaluation: str) -> dict[str, Any]:
-        """The options `resolution`, `scales`, `flip` and `window` of a prediction, without those that do not apply."""
+        """The options that say how a prediction sees images, without those that do not apply."""
         views, window = self._whole_views(run, evaluation), self.settings.inference.window
         options: dict[str, Any] = {"resolution": views.resolution, "scales": views.scales}
-        return options | ({"flip": True} if views.flip else {}) | ({"window": window} if window else {})
+        options |= ({"flip": True} if views.flip else {}) | ({"window": window} if window else {})
+        precision = self.settings.inference.precision
+        return options | ({} if precision == "float32" else {"precision": precision})
 
     def labels(self, evaluation: str) -> dict[str, Any]:
         """The option `labels`, class to words, for a data set with classes; empty for another."""
@@ -257,7 +260,12 @@ class Plan:
         if classes:
             options["confidence"] = inference.confidence
         crf = inference.crf if how.crf == "crf" else how.crf or "none"
-        return options | {"threshold": how.threshold, "crf": crf}
+        return options | {"threshold": how.threshold, "crf": crf} | self._backend_option(crf)
+
+    def _backend_option(self, crf: str | None) -> dict[str, str]:
+        """The option `crf_backend`, if it applies to the refinement `crf`."""
+        backend = self.settings.inference.crf_backend
+        return {} if backend == "lattice" or crf in (None, "none", "pamr") else {"crf_backend": backend}
 
     def _activation_options(self, run: str) -> dict[str, Any]:
         """The options `background` and `overlapping` of a pooling without masks; empty for another."""
@@ -291,7 +299,12 @@ class Plan:
         options = self.mask_options(run, evaluation, refinement)
         has_classes = bool(self.labels(evaluation))
         return mask_code(
-            "refine", self.runs[run], threshold=options["threshold"], crf=options["crf"], has_classes=has_classes
+            "refine",
+            self.runs[run],
+            threshold=options["threshold"],
+            crf=options["crf"],
+            crf_backend=self.settings.inference.crf_backend,
+            has_classes=has_classes,
         )
 
     def pseudo_label_code(self, run: str) -> str:
@@ -300,7 +313,14 @@ class Plan:
         assert settings is not None, "make_run gives every student its pseudo labels"
         assert teacher is not None
         of_teacher = self.runs[teacher]
-        return mask_code("pseudo_label", of_teacher, threshold=settings.threshold, crf=settings.crf, has_classes=False)
+        return mask_code(
+            "pseudo_label",
+            of_teacher,
+            threshold=settings.threshold,
+            crf=settings.crf,
+            crf_backend=self.settings.inference.crf_backend,
+            has_classes=False,
+        )
 
     def score_code(self, evaluation: str) -> str:
         """The code that scores masks."""

@@ -7,13 +7,14 @@ import pytest
 from PIL import Image
 
 from tseg.datasets.prepare import prepare_split
-from tseg.inference.masks import MaskRules, mask_records
-from tseg.inference.predict import predict_records
+from tseg.inference.masks import MaskRules
 from tseg.inference.segmenter import Segmenter
 from tseg.model.tseg import TSEG
 from tseg.records import decode_mask, read_records
 from tseg.reporting.figures.segmentation import write_segmentation
 from tseg.settings.schema import DatasetSettings
+
+from ...tables import mask_records, predict_records
 
 
 @pytest.mark.parametrize("orientation", [3, 6])

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from tseg.evaluation.iou import intersection_and_union
+from tseg.evaluation.iou import compare
 from tseg.images import open_image
-from tseg.records import decode_mask
+from tseg.records import decode_mask, encode_mask
 from tseg.reporting.figures.overlay import LOOKS, PREDICTION, TRUTH, Look, overlay, pale, working_mask, working_size
 from tseg.reporting.figures.panels import Panel, PanelRow, write_panels
 
@@ -108,11 +108,11 @@ def _truth_panel(image: Image.Image, records: list[Any], looks: list[Look]) -> P
 
 def _iou(record: Any, prediction: np.ndarray) -> str:
     """Format the IoU; '' if the record has no mask."""
-    truth = _decoded(record, "mask")
-    if truth is None:
+    if pd.isna(record.mask):
         return ""
-    intersection, union = intersection_and_union(truth, prediction, _decoded(record, "ignore"))
-    return f"IoU {intersection / max(1, union):.2f}"
+    ignore = None if pd.isna(record.ignore) else record.ignore
+    found = compare(record.mask, encode_mask(prediction), ignore, (record.height, record.width))
+    return f"IoU {found.intersection / max(1, found.union):.2f}"
 
 
 def _decoded(record: Any, column: Literal["mask", "ignore"]) -> np.ndarray | None:

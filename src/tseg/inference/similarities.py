@@ -1,0 +1,94 @@
+"""The similarities that `tseg predict` wrote, read image by image: memory does not grow with their number."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from tseg.records import PREDICTIONS, ImageRecords
+from tseg.threads import in_order
+
+R = TypeVar("R")
+
+Maps = dict[str, dict[tuple[float, bool], np.ndarray]]
+"""Expression to (scale, flipped) to the similarities, float16 (h, w), of one image."""
+
+
+class Similarities:
+    """An index of the rows of each image. Images are read fast in the order of the file, slowly in another."""
+
+    def __init__(self, source: Path | pa.BufferReader):
+        """Index a file of `PREDICTIONS`."""
+        self.file = pq.ParquetFile(source)
+        questions: pd.DataFrame = self.file.read(["image_id", "expression"]).to_pandas()
+        self.questions = _hashed(questions)
+        codes, images = pd.factorize(questions["image_id"])
+        self.numbers = {str(image_id): number for number, image_id in enumerate(images)}
+        self.rows = codes.argsort(kind="stable")
+        self.ends = np.bincount(codes, minlength=len(images)).cumsum()
+        sizes = [self.file.metadata.row_group(index).num_rows for index in range(self.file.num_row_groups)]
+        self.groups = np.cumsum([0, *sizes])
+        self.read: dict[int, pd.DataFrame] = {}
+        """The two row groups that were read last."""
+
+    def unanswered(self, questions: pd.DataFrame) -> np.ndarray:
+        """Whether an image and its expression, the columns of `questions`, lack a prediction: bool (number of rows)."""
+        return ~np.isin(_hashed(questions[["image_id", "expression"]]), self.questions)
+
+    def views(self, image_id: str, expressions: Sequence[str]) -> list[Tensor]:
+        """The similarities of L expressions in one image: float32 (L, h, w) for each view."""
+        maps = self._maps(image_id)
+        of_views = [maps[expression] for expression in expressions]
+        assert all(of_view.keys() == of_views[0].keys() for of_view in of_views), "expressions have different views"
+        return [
+            torch.from_numpy(np.stack([of_view[view] for of_view in of_views]).astype(np.float32))
+            for view in sorted(of_views[0])
+        ]
+
+    def mapped(
+        self,
+        rows_of: Callable[[ImageRecords, list[Tensor]], R],
+        num_threads: int,
+        words: Sequence[str] | None = None,
+    ) -> Callable[[Iterator[ImageRecords]], Iterator[R]]:
+        """A function that maps images, in threads, to `rows_of` each image and its `views`.
+
+        Each image is compared to its own expressions or to all `words`.
+        """
+
+        def of_all(images: Iterator[ImageRecords]) -> Iterator[R]:
+            # This thread alone reads the file.
+            questions = ((image, self.views(image.image_id, words or image.expressions)) for image in images)
+            return in_order(lambda question: rows_of(*question), questions, num_threads)
+
+        return of_all
+
+    def _maps(self, image_id: str) -> Maps:
+        number = self.numbers[image_id]
+        rows = self.rows[self.ends[number - 1] if number else 0 : self.ends[number]]
+        groups = np.searchsorted(self.groups, rows, side="right") - 1
+        maps: Maps = {}
+        for group in np.unique(groups).tolist():
+            of_image = self._group(group).iloc[rows[groups == group] - self.groups[group]]
+            for _, expression, scale, flipped, *grid, values in of_image.itertuples(index=False):
+                maps.setdefault(expression, {})[scale, flipped] = values.reshape(grid)
+        return maps
+
+    def _group(self, index: int) -> pd.DataFrame:
+        if index not in self.read:
+            while len(self.read) > 1:
+                del self.read[min(self.read)]
+            self.read[index] = self.file.read_row_group(index, PREDICTIONS.names).to_pandas()
+        return self.read[index]
+
+
+def _hashed(questions: Any) -> np.ndarray:
+    """A hash, uint64, of the image and the expression of each row."""
+    types_lack: Any = pd
+    return types_lack.util.hash_pandas_object(questions, index=False).to_numpy()
