@@ -43,8 +43,9 @@ reference: $(READY)  ## Make what `tseg verify` compares with, from the last com
 slurm-test: $(READY)  ## Run the workflow through a SLURM of this machine; needs root and the packages slurm-wlm and munge.
 	pytest -rs tests/slurm
 
-bench: $(READY)  ## Time the costly steps, and estimate the cost at the paper's scale.
-	python bench/steps.py
+bench: $(READY)  ## Time every stage against the plain way to do it, measure memory, and estimate the paper's cost.
+	python bench/run.py
+	python bench/memory.py
 	python bench/cost.py
 
 docs: $(READY)  ## Regenerate config/schema, and docs/rulegraph.svg (needs Graphviz's dot).

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 from cost import EXPRESSION, without_weights
+from inputs import noise
 
 from tseg.settings.plan import Plan
 from tseg.settings.run_schema import RunSettings
 from tseg.settings.schema import LanguageModelSettings
-from tseg.training.batches import Batch
 from tseg.training.loop import training_step
 from tseg.training.run import build_model, build_objective, build_optimizer
 
@@ -61,7 +61,7 @@ def seconds_of_step(run: RunSettings) -> float:
         expressions = text_encoder.classes
     model = build_model(run.model, expressions).cuda().train()
     objective, optimizer = build_objective(run, expressions), build_optimizer(settings, model)
-    batch = noise(expressions, settings.batch_size, settings.resolution)
+    batch = noise(expressions, settings.batch_size, settings.resolution, "cuda")
     seconds = []
     torch.cuda.reset_peak_memory_stats()
     for _ in range(NUM_WARMUPS + NUM_TIMED):
@@ -78,23 +78,6 @@ def seconds_of_step(run: RunSettings) -> float:
         f"{settings.resolution} pixels, {len(expressions)} expressions: {1000 * median:.0f} ms, {memory:.1f} GiB"
     )
     return median
-
-
-def noise(expressions: list[str], batch_size: int, resolution: int) -> Batch:
-    """Noise images on the GPU with the expressions distributed among them; each pair's mask is the upper half."""
-    per_image = max(1, len(expressions) // batch_size)
-    pairs = torch.tensor([(i // per_image, i) for i in range(batch_size * per_image)])
-    pairs %= torch.tensor([batch_size, len(expressions)])
-    masks = torch.zeros(len(pairs), resolution, resolution, dtype=torch.bool)
-    masks[:, : resolution // 2] = True
-    return Batch(
-        torch.randn(batch_size, 3, resolution, resolution).cuda(),
-        expressions,
-        [frozenset(expressions[i * per_image : (i + 1) * per_image]) for i in range(batch_size)],
-        pairs,
-        masks,
-        torch.ones_like(masks),
-    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The functions of inference, from whole tables to whole tables."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
@@ -38,11 +40,11 @@ def score_records(records: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFram
 
 
 def similarities(predictions: pd.DataFrame) -> Similarities:
-    """The rows of `predict_records`, as a file in memory has them."""
-    buffer = pa.BufferOutputStream()
+    """The rows of `predict_records` in a file."""
     table = pa.Table.from_pandas(predictions[PREDICTIONS.names], PREDICTIONS, preserve_index=False)
-    pq.write_table(table, buffer, row_group_size=PIECE)
-    return Similarities(pa.BufferReader(buffer.getvalue()))
+    with TemporaryDirectory() as folder:  # a file that is open can be removed
+        pq.write_table(table, Path(folder, "found.parquet"), row_group_size=PIECE)
+        return Similarities(Path(folder, "found.parquet"))
 
 
 def pieces(frame: pd.DataFrame) -> list[pa.RecordBatch]:

@@ -67,7 +67,7 @@ def test_a_killed_command_goes_on_after_any_item(
         def rows_or_death(waiting: Iterator[Any]) -> Iterator[list[Any]]:
             nonlocal made
             for rows in rows_of(waiting):
-                if made == options["batch_size"]:
+                if made == num_lived:
                     raise Killed
                 made += 1
                 yield list(rows)
@@ -77,16 +77,18 @@ def test_a_killed_command_goes_on_after_any_item(
     monkeypatch.setattr(parts, "SECONDS", 0)  # a part for each item
     monkeypatch.setattr(predict, "IMAGES_AT_ONCE", 2)
     monkeypatch.setattr("tseg.records.tables_of", dying)
-    num_killed = 0
+    num_killed = num_lived = 0
     while True:
-        made = 0
+        made, num_lived = 0, num_lived % 3 + 1
         try:
             make(output)
             break
         except Killed:
             num_killed += 1
             assert not output.exists()
-    assert num_killed >= (1 if command == "predict" else 3)
+            found = [path.name.split("-") for path in output.with_suffix(".parts").glob("*.parquet")]
+            assert all(int(stop) % (2 if command == "predict" else 1) == 0 for _, _, stop, _ in found)
+    assert num_killed >= 2
     assert output.read_bytes() == whole.read_bytes()
     assert not output.with_suffix(".parts").exists()
 

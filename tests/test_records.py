@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,9 +17,12 @@ from tseg.records import (
     decode_mask,
     encode_mask,
     read,
+    read_columns,
+    read_pieces,
     read_provenance,
     read_records,
     write,
+    write_tables,
 )
 
 from .provenances import masks_provenance, model_provenance, predictions_provenance, records_provenance, write_records
@@ -153,5 +157,45 @@ def test_a_file_with_a_damaged_page_is_refused_by_name(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4:60] = bytes(56)
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"records\.parquet is damaged \(.*\); make it again with `tseg prepare`"):
+    damaged = pytest.raises(ValueError, match=r"records\.parquet is damaged \(.*\); make it again with `tseg prepare`")
+    with damaged:
         read_records(path)
+    with damaged:
+        read_columns(path, ["record_id"])
+    with damaged:
+        list(read_pieces(path, RecordsProvenance, ["record_id"]))
+
+
+@pytest.mark.parametrize("at_a_time", [1, 7, 20, 47])
+def test_a_file_written_in_tables_does_not_depend_on_their_sizes_and_is_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_a_time: int
+) -> None:
+    monkeypatch.setattr("tseg.records.ROWS_HELD", 20)
+    rows = [row(number) for number in range(47)]
+    tables = [pa.Table.from_pylist(rows[start : start + at_a_time], RECORDS) for start in range(0, 47, at_a_time)]
+    write_tables(tmp_path / "parts.parquet", RECORDS, iter(tables), records_provenance())
+    write_tables(tmp_path / "whole.parquet", RECORDS, [pa.Table.from_pylist(rows, RECORDS)], records_provenance())
+    assert (tmp_path / "parts.parquet").read_bytes() == (tmp_path / "whole.parquet").read_bytes()
+    pieces = list(read_pieces(tmp_path / "parts.parquet", RecordsProvenance, RECORDS.names))
+    assert max(map(len, pieces)) <= 20
+    assert [found for piece in pieces for found in piece.to_pylist()] == rows
+    assert read_provenance(tmp_path / "parts.parquet", RecordsProvenance) == records_provenance()
+
+
+def test_a_file_without_rows_can_be_written_and_read(tmp_path: Path) -> None:
+    write_tables(tmp_path / "empty.parquet", RECORDS, [], records_provenance())
+    assert read(tmp_path / "empty.parquet", RecordsProvenance)[0].columns.tolist() == RECORDS.names
+
+
+def test_columns_are_those_of_the_records(tmp_path: Path) -> None:
+    path = tmp_path / "records.parquet"
+    write_records(path, [row(number) for number in range(5)])
+    found, provenance = read_columns(path, ["image_id", "height"])
+    expected, same = read_records(path)
+    pd.testing.assert_frame_equal(found, expected[["image_id", "height"]])
+    assert provenance == same
+    with pytest.raises(ValueError, match=r"records\.parquet lacks the column 'heights'; make it again with `tseg prep"):
+        read_columns(path, ["heights"])
+    write_records(path, [])
+    with pytest.raises(ValueError, match=r"records\.parquet holds no record"):
+        read_columns(path, ["image_id"])

@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src/tseg"
 
 def forget() -> None:
     """Empty the caches of the sources that were read."""
-    for function in (source._find, source._read, source._uses, source._text):
+    for function in (source._find, source._read, source._uses, source._text, source._digest):
         function.cache_clear()
 
 

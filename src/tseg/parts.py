@@ -21,11 +21,11 @@ from tseg.source import digest
 T = TypeVar("T")
 
 SECONDS = 60
-"""Of work that a killed command loses at most; a command that takes less writes no part."""
+"""Of work that a killed command loses at most."""
 ROWS_AT_ONCE = 1000
 """Rows that are held as Python objects."""
 BYTES_HELD = 2**24
-"""Bytes of rows that are held before a part is written, even if a minute has not passed."""
+"""Bytes of rows that are held before a part is written; a command with fewer that takes a minute writes no part."""
 _NAME = re.compile(r"([0-9a-f]{16})-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
 """Fingerprint, first item, item after the last one, hash of the content."""
 
@@ -129,15 +129,14 @@ def tables_of(
         for number, of_item in enumerate(rows_of(waiting), done + 1):
             rows += of_item
             bar.update()
-            is_due = time.monotonic() - saved >= SECONDS
-            if len(rows) >= ROWS_AT_ONCE or is_due:
+            if len(rows) >= ROWS_AT_ONCE:
                 tables.append(pa.Table.from_pylist(rows, schema))
                 rows = []
-                is_due |= sum(table.nbytes for table in tables) >= BYTES_HELD
+            is_due = time.monotonic() - saved >= SECONDS or sum(table.nbytes for table in tables) >= BYTES_HELD
             if is_due and number % batch_size == 0:
-                table = pa.concat_tables(tables)
+                table = pa.concat_tables([*tables, pa.Table.from_pylist(rows, schema)])
                 if parts:
                     parts.write(done, number, table)
                 yield table
-                done, tables, saved = number, [], time.monotonic()
+                done, rows, tables, saved = number, [], [], time.monotonic()
     yield pa.concat_tables([*tables, pa.Table.from_pylist(rows, schema)])

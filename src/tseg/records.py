@@ -59,7 +59,8 @@ TOKENS = pa.schema(
         ("start", pa.int64()),  # row in the shard
     ]
 )
-MASKS = pa.schema([("record_id", pa.string()), ("mask", pa.string())])  # RLE at the image's own resolution
+# RLE at the image's own resolution, and that resolution
+MASKS = pa.schema([("record_id", pa.string()), ("mask", pa.string()), ("height", pa.int32()), ("width", pa.int32())])
 # One row per image and class found in it, and one for its background, whose mask may be empty.
 LABELS = pa.schema([("image_id", pa.string()), ("label", pa.string()), ("mask", pa.string())])
 SCORES = pa.schema(
@@ -97,17 +98,26 @@ def write(path: Path, table: pa.Table, provenance: Provenance) -> None:
 def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], provenance: Provenance) -> None:
     """Write the rows of `tables`, one after the other, and their `provenance` to `path` atomically.
 
-    The file does not depend on how the rows are divided among the tables; only `ROWS_HELD` of them are in memory.
+    The file does not depend on how the rows are divided among the tables; only a few of these are in memory.
     """
     described = schema.with_metadata({"tseg": provenance.to_json()})
-    with atomic_write(path) as partial, pq.ParquetWriter(partial, described) as writer:
+    with atomic_write(path) as partial, pq.ParquetWriter(partial, described, write_page_checksum=True) as writer:
         pending = schema.empty_table()
-        for table in tables:
+        for table in _computed(tables):
             pending = pa.concat_tables([pending, table])
             while len(pending) >= ROWS_HELD:
                 writer.write_table(pending[:ROWS_HELD].combine_chunks())
                 pending = pending[ROWS_HELD:]
-        writer.write_table(pending.combine_chunks())
+        if len(pending):
+            writer.write_table(pending.combine_chunks())
+
+
+def _computed(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The tables; what the system refuses while they are computed is no error of the file that is written."""
+    try:
+        yield from tables
+    except OSError as error:
+        raise ValueError(str(error)) from error
 
 
 def read(path: Path, kind: type[P]) -> tuple[pd.DataFrame, P]:
@@ -148,24 +158,32 @@ def read_records(path: Path) -> tuple[pd.DataFrame, RecordsProvenance]:
 def read_columns(path: Path, columns: Sequence[str]) -> tuple[pd.DataFrame, RecordsProvenance]:
     """Some columns of the records in file order, and their provenance. Raises ValueError like `read_records`."""
     provenance = read_provenance(path, RecordsProvenance)
-    if missing := [name for name in columns if name not in pq.read_schema(path).names]:
-        raise ValueError(f"{path} lacks the column {missing[0]!r}; make it again with `tseg prepare`")
+    check_columns(path, RecordsProvenance, columns)
     with undamaged(path, RecordsProvenance):
-        records = pq.read_table(path, columns=list(columns)).to_pandas()
-    if records.empty:
-        raise ValueError(f"{path} holds no record; its .skipped.csv says why")
-    return records, provenance
+        return pq.read_table(path, columns=list(columns)).to_pandas(), provenance
 
 
 def read_pieces(path: Path, kind: type[Provenance], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     """The columns of a file, a few rows at a time."""
-    with undamaged(path, kind), pq.ParquetFile(path) as file:
+    with undamaged(path, kind), pq.ParquetFile(path, page_checksum_verification=True) as file:
         yield from file.iter_batches(ROWS_HELD, columns=list(columns))
+
+
+def check_columns(path: Path, kind: type[Provenance], columns: Sequence[str]) -> int:
+    """The number of rows of a file. Raises ValueError if there are none, or if one of the columns is missing."""
+    file = pq.read_metadata(path)
+    missing = [name for name in columns if name not in file.schema.to_arrow_schema().names]
+    if missing:
+        raise ValueError(f"{path} lacks the column {missing[0]!r}; make it again with `tseg {kind.command}`")
+    if file.num_rows == 0:
+        why = "its .skipped.csv says why" if kind is RecordsProvenance else f"make it again with `tseg {kind.command}`"
+        raise ValueError(f"{path} holds no {'record' if kind is RecordsProvenance else 'row'}; {why}")
+    return file.num_rows
 
 
 @contextmanager
 def undamaged(path: Path, kind: type[Provenance]) -> Generator[None]:
-    """Raise ValueError for a file that cannot be read."""
+    """Turn the errors of a damaged file into a ValueError that names it and the command that makes it again."""
     try:
         yield
     except (pa.ArrowException, OSError) as error:

@@ -38,6 +38,11 @@ def digest(entry: str, *, without: Set[str] = frozenset(), chosen: Set[str] = fr
     `without` names modules and definitions that do not count, nor does what only they use. `chosen` names definitions
     that a decorator registers: no other one of their modules counts. Raises ValueError if a name is unknown.
     """
+    return _digest(entry, frozenset(without), frozenset(chosen))
+
+
+@cache  # hundreds of jobs of a workflow run the same code
+def _digest(entry: str, without: frozenset[str], chosen: frozenset[str]) -> str:
     texts = (f"{each.module} {_text(each)}" for each in sorted(used(entry, without=without, chosen=chosen)))
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:16]
 

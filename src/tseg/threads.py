@@ -9,8 +9,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_order(function: Callable[[T], R], items: Iterable[T], num_threads: int, ahead: int = 1) -> Iterator[R]:
-    """`map` in `num_threads` threads, each of which is at most `ahead` items beyond the one that is asked for.
+def in_order(function: Callable[[T], R], items: Iterable[T], num_threads: int, ahead: int | None = None) -> Iterator[R]:
+    """`map` in `num_threads` threads, at most `ahead` items (default: one per thread) beyond the one asked for.
 
     One thread is this one: nothing is computed ahead.
     """
@@ -22,7 +22,7 @@ def in_order(function: Callable[[T], R], items: Iterable[T], num_threads: int, a
         try:
             for item in items:
                 running.append(pool.submit(function, item))
-                if len(running) > num_threads * ahead:
+                if len(running) > (ahead or num_threads):
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()

@@ -43,7 +43,7 @@ def scores_of(ious: list[float], image_ids: list[str]) -> pd.DataFrame:
 
 def test_iou_is_that_of_pycocotools() -> None:
     truths, predictions = table(blobs(0)), table(blobs(1))
-    scores = score_records(truths, predictions[["record_id", "mask"]])
+    scores = score_records(truths, predictions[["record_id", "mask", "height", "width"]])
     for truth, prediction, iou in zip(blobs(0), blobs(1), scores["iou"], strict=True):
         theirs: Any = [coco_mask.encode(np.asfortranarray(mask, np.uint8)) for mask in (prediction, truth)]
         assert iou == pytest.approx(coco_mask.iou(theirs[:1], theirs[1:], [0]).item(), rel=1e-12)
@@ -119,7 +119,7 @@ def test_records_without_any_mask_are_refused() -> None:
 
 @pytest.mark.parametrize("wrong", ["missing", "unknown", "twice"])
 def test_masks_that_do_not_match_the_records_one_to_one_are_refused(wrong: str) -> None:
-    masks = table(blobs(1))[["record_id", "mask"]]
+    masks = table(blobs(1))[["record_id", "mask", "height", "width"]]
     if wrong == "missing":
         masks = masks.iloc[1:]
     elif wrong == "unknown":
@@ -127,6 +127,13 @@ def test_masks_that_do_not_match_the_records_one_to_one_are_refused(wrong: str) 
     else:
         masks = pd.concat([masks, masks.iloc[:1]])
     with pytest.raises(ValueError, match="predict these records again"):
+        score_records(table(blobs(0)), masks)
+
+
+def test_a_mask_of_another_size_is_refused() -> None:
+    """pycocotools would compare run lengths of different sizes for ever."""
+    masks = table(blobs(1)).replace({"height": {31: 30}})
+    with pytest.raises(ValueError, match="the mask of the record r1 has 30 x 20 pixels, and its image now has 31 x 20"):
         score_records(table(blobs(0)), masks)
 
 

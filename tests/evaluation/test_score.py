@@ -45,7 +45,8 @@ class Evaluated:
         return ids | size | named | {"mask": encode_mask(mask), "box": [0, 0, 1, 1], "ignore": None}
 
     def prediction(self, name: str, mask: np.ndarray) -> dict[str, Any]:
-        whose = {"image_id": name[0], "label": CLASSES[int(name[1])]} if self.classes else {"record_id": name}
+        size = dict(zip(("height", "width"), SIZE, strict=True))
+        whose = {"image_id": name[0], "label": CLASSES[int(name[1])]} if self.classes else {"record_id": name} | size
         return whose | {"mask": encode_mask(mask)}
 
     def __call__(self, *seen: tuple[str, str, str | None], **options: Any) -> tuple[pd.DataFrame, Summary]:

@@ -65,6 +65,63 @@ def test_masks_are_those_of_the_similarities_and_say_how_they_were_made(
     assert provenance == MasksProvenance(predictions=predicted, comparison=comparison(threshold), **how)
 
 
+def test_threads_change_no_byte(trained: Path, records_path: Path, tmp_path: Path) -> None:
+    for threads in (1, 3):
+        found, masks = tmp_path / f"found{threads}.parquet", tmp_path / f"masks{threads}.parquet"
+        predict_file(trained, records_path, found, labels=None, device=CPU, num_threads=threads, **VIEWS)
+        refine_file(tmp_path / "found1.parquet", records_path, masks, num_threads=threads, **PLAIN | {"crf": "psa"})
+    for name in ("found", "masks"):
+        assert (tmp_path / f"{name}1.parquet").read_bytes() == (tmp_path / f"{name}3.parquet").read_bytes()
+
+
+def test_an_image_that_cannot_be_read_is_named_whatever_the_number_of_threads(
+    trained: Path, records_path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "c.png").write_bytes((tmp_path / "c.png").read_bytes()[:60])
+    for threads in (1, 3):
+        with pytest.raises(ValueError, match=r"c\.png cannot be read as an image"):
+            predict_file(
+                trained, records_path, tmp_path / "x.parquet", labels=None, device=CPU, num_threads=threads, **VIEWS
+            )
+    assert not (tmp_path / "x.parquet").exists()
+
+
+def test_bfloat16_is_close_to_float32_and_says_so(trained: Path, records_path: Path, tmp_path: Path) -> None:
+    found: dict[str, np.ndarray] = {}
+    for precision in ("float32", "bfloat16"):
+        path = tmp_path / f"{precision}.parquet"
+        predict_file(trained, records_path, path, labels=None, device=CPU, precision=precision, **VIEWS)
+        table, provenance = read(path, PredictionsProvenance)
+        found[precision] = np.concatenate(table["similarities"].to_list()).astype(np.float32)
+        assert provenance.precision == precision
+    error = np.abs(found["bfloat16"] - found["float32"])
+    assert 0 < error.mean() < 0.02 * np.abs(found["float32"]).mean()
+    with pytest.raises(ValueError, match="precision: there is no 'float16'"):
+        predict_file(trained, records_path, tmp_path / "x", labels=None, device=CPU, precision="float16", **VIEWS)
+
+
+def test_both_backends_of_the_crf_give_the_same_masks(trained: Path, records_path: Path, tmp_path: Path) -> None:
+    predict_file(trained, records_path, tmp_path / "found.parquet", labels=None, device=CPU, **VIEWS)
+    masks: list[pd.DataFrame] = []
+    for backend in ("lattice", "pydensecrf"):
+        path, how = tmp_path / f"{backend}.parquet", PLAIN | {"crf": "psa", "crf_backend": backend}
+        refine_file(tmp_path / "found.parquet", records_path, path, **how)
+        table, provenance = read(path, MasksProvenance)
+        masks.append(table)
+        assert (provenance.crf, provenance.crf_backend) == ("psa", backend)
+    pd.testing.assert_frame_equal(*masks)
+
+
+def test_damaged_predictions_are_named(trained: Path, records_path: Path, tmp_path: Path) -> None:
+    found = tmp_path / "found.parquet"
+    predict_file(trained, records_path, found, labels=None, device=CPU, **VIEWS)
+    content = found.read_bytes()
+    for start in range(4, 400, 60):
+        found.write_bytes(content[:start] + bytes(60) + content[start + 60 :])
+        with pytest.raises(ValueError, match=r"found\.parquet is damaged \(.*\); make it again with `tseg predict`"):
+            refine_file(found, records_path, tmp_path / "x.parquet", **PLAIN)
+
+
 def test_a_missing_package_of_the_crf_is_told_before_anything_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ TEXTS: dict[str, Any] = {"title": "Masks", "caption": "What is seen."}
 @pytest.fixture
 def masks_path(records: pd.DataFrame, tmp_path: Path) -> Path:
     """The true masks, as if a model had found them."""
-    table = pa.Table.from_pandas(records[["record_id", "mask"]], MASKS, preserve_index=False)
+    table = pa.Table.from_pandas(records[MASKS.names], MASKS, preserve_index=False)
     write(tmp_path / "masks.parquet", table, masks_provenance())
     return tmp_path / "masks.parquet"
 

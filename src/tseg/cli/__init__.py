@@ -4,6 +4,7 @@ A sub-command turns its options into the arguments of one library call. It impor
 that help is instant.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -31,6 +32,9 @@ from tseg.cli.tabulate import tabulate
 from tseg.cli.track import track
 from tseg.cli.train import train
 from tseg.cli.verify import verify
+
+# Arrow's own allocator keeps most of what is freed: 60 MB after reading 15,000 records.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 app = typer.Typer(
     help="Learn to segment from images and phrases alone, then segment any phrase in any image.\n\n"

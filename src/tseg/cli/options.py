@@ -27,6 +27,7 @@ Threshold = Annotated[
     str, typer.Option("--threshold", help="Where to cut a map: fixed (s > 0), halfway, relative or otsu.")
 ]
 Threads = Annotated[int, typer.Option("--threads", min=1, help="Number of CPU threads.")]
+ImageThreads = Annotated[int, typer.Option("--threads", min=1, help="Images at once; each takes memory of its own.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:1; auto uses a GPU if available.")]
 
 
@@ -47,9 +48,10 @@ def read_settings(schema: Any, path: Path) -> Any:
 
 def preset(name: str, backend: str = "lattice") -> str | None:
     """Return the refinement that --crf names, None for `none`. Raises ValueError if --crf-backend cannot compute it."""
-    from tseg.inference.refinement import check_refinement
-    from tseg.settings.validation import prefix_errors
+    from tseg.inference.refinement import BACKENDS, check_refinement
+    from tseg.settings.validation import check_known, prefix_errors
 
+    check_known(backend, BACKENDS, "--crf-backend: there is no backend")
     refinement = None if name == "none" else name
     with prefix_errors("--crf"):
         check_refinement(refinement, backend)

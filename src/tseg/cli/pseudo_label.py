@@ -9,10 +9,10 @@ from tseg.cli.options import (
     Background,
     Crf,
     CrfBackend,
+    ImageThreads,
     Output,
     Overlapping,
     Records,
-    Threads,
     Threshold,
     preset,
     threshold_rule,
@@ -31,7 +31,7 @@ def pseudo_label(
     ] = 0.0,
     crf: Crf = "none",
     crf_backend: CrfBackend = "lattice",
-    threads: Threads = 1,
+    threads: ImageThreads = 1,
 ) -> None:
     """Turn a run's masks of its own training images into the masks of a second run.
 

@@ -9,10 +9,10 @@ from tseg.cli.options import (
     Background,
     Crf,
     CrfBackend,
+    ImageThreads,
     Output,
     Overlapping,
     Records,
-    Threads,
     preset,
     threshold_rule,
 )
@@ -41,7 +41,7 @@ def refine(
         float | None,
         typer.Option(min=0, help="Data sets with classes, GAP and GMP: psa's alpha. Default: --background."),
     ] = None,
-    threads: Threads = 1,
+    threads: ImageThreads = 1,
 ) -> None:
     """Turn similarities into masks at image resolution; --crf refines them.
 

@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from tseg.evaluation.bootstrap import interval, resample
 from tseg.progress import progress
-from tseg.records import SCORES
+from tseg.records import MASKS, SCORES
 
 PRECISION_THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9)
 TRUTH = ["record_id", "image_id", "mask", "ignore", "height", "width"]
@@ -33,7 +33,8 @@ class Overlap(NamedTuple):
 def compare(truth: str, prediction: str, ignore: str | None, size: Sequence[int]) -> Overlap:
     """Compare two masks of `size`, height and width, without the pixels of the mask `ignore`.
 
-    Masks are run lengths, as `tseg.records.encode_mask` writes them, and are not decoded to pixels.
+    Masks are run lengths, as `tseg.records.encode_mask` writes them, and are not decoded to pixels. All must be of this
+    size: pycocotools never returns if they are not.
     """
     masks: list[Any] = [
         {"counts": counts.encode("ascii"), "size": size} for counts in (truth, prediction, ignore) if counts
@@ -91,18 +92,25 @@ def score_records(
 def _pairs(records: Iterable[Rows], masks: Iterable[Rows]) -> Iterator[tuple[int, tuple[Any, ...], str]]:
     """Each record, with its number, and its mask. Raises ValueError in the end unless they match one to one."""
     waiting: dict[str, tuple[int, tuple[Any, ...]]] = {}
-    predicted: dict[str, str] = {}
+    predicted: dict[str, list[Any]] = {}
     num_records = num_masks = num_pairs = 0
     for some, found in zip_longest(records, masks):
         new = [] if some is None else list(zip(*(some[name].to_pylist() for name in TRUTH), strict=True))
         waiting |= {record[0]: (num_records + number, record) for number, record in enumerate(new)}
         num_records += len(new)
         if found is not None:
-            predicted |= dict(zip(found["record_id"].to_pylist(), found["mask"].to_pylist(), strict=True))
+            columns = (found[name].to_pylist() for name in MASKS.names)
+            predicted |= {record_id: mask for record_id, *mask in zip(*columns, strict=True)}
             num_masks += len(found)
         for record_id in [record_id for record_id in waiting if record_id in predicted]:
             num_pairs += 1
-            yield *waiting.pop(record_id), predicted.pop(record_id)
+            (number, record), (mask, *size) = waiting.pop(record_id), predicted.pop(record_id)
+            if size != list(record[-2:]):
+                raise ValueError(
+                    f"the mask of the record {record_id} has {size[0]} x {size[1]} pixels, and its image now has "
+                    f"{record[-2]} x {record[-1]}; predict these records again"
+                )
+            yield number, record, mask
     if not num_records == num_masks == num_pairs:
         raise ValueError(
             f"there are {num_masks} masks, for {num_pairs} of the {num_records} records to score; "

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tseg.datasets.leakage import read_images, read_records_images, shared_images
 from tseg.evaluation.iou import TRUTH, score_records, summarise_records
@@ -26,6 +25,7 @@ from tseg.records import (
     CONFUSIONS,
     MASKS,
     SCORES,
+    check_columns,
     read,
     read_columns,
     read_pieces,
@@ -112,6 +112,7 @@ def score_masks(
     another data set: they are excluded if `exclude_seen`, otherwise only counted. Raises ValueError if none remains.
     """
     provenance = read_provenance(masks, MasksProvenance)
+    read_provenance(records, RecordsProvenance)
     seen = _seen_images(records, images, exclude_seen) if images else None
     excluded = seen if seen and exclude_seen else frozenset[str]()
     classes = provenance.predictions.evaluated_on.classes
@@ -136,9 +137,11 @@ def _score_records(
     records: Path, masks: Path, excluded: frozenset[str], num_bootstrap: int
 ) -> tuple[pa.Table, dict[str, Any]]:
     """The rows of records, and the measured fields of the summary."""
+    num_records = check_columns(records, RecordsProvenance, [*TRUTH, "tags"])
+    check_columns(masks, MasksProvenance, MASKS.names)
     truth = read_pieces(records, RecordsProvenance, TRUTH)
     found = read_pieces(masks, MasksProvenance, MASKS.names)
-    scores = score_records(truth, found, pq.read_metadata(records).num_rows, excluded)
+    scores = score_records(truth, found, num_records, excluded)
     tags, _ = read_columns(records, ["record_id", "tags"])
     measured = summarise_records(scores, num_bootstrap, seed=0) | {"subsets": summarise_subsets(scores, tags)}
     return pa.Table.from_pandas(scores, SCORES, preserve_index=False), measured

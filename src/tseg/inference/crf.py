@@ -5,7 +5,7 @@ Mean-field inference, whose filters are those of `lattice`: all expressions of a
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
 
@@ -35,8 +35,8 @@ PRESETS = {
 }
 NUM_ITERATIONS = 10
 SMALLEST_PROBABILITY = 1e-5
-EXPRESSIONS_AT_ONCE = 16
-"""Fields that are filtered together, so that memory does not grow with the number of expressions."""
+VALUES_AT_ONCE = 2**22
+"""Values, pixels times fields, that are filtered together: memory does not grow with the number of expressions."""
 
 
 @torch.inference_mode()
@@ -48,8 +48,8 @@ def refine_masks(image: np.ndarray, probabilities: Iterable[np.ndarray], preset:
     # What speaks for the foreground, with the probability q, less what speaks for the background, with 1 - q.
     terms = _terms(image, preset, factor=2)
     everywhere = _message(terms, torch.ones(image.shape[0] * image.shape[1], 1)) / 2
-    waiting = iter(probabilities)
-    while some := list(islice(waiting, EXPRESSIONS_AT_ONCE)):
+    waiting, fields_at_once = iter(probabilities), max(1, VALUES_AT_ONCE // len(everywhere))
+    while some := list(islice(waiting, fields_at_once)):
         foreground = _pixels(np.stack(some))
         log_odds = _log(foreground) - _log(1 - foreground)
         yield from _mean_field(log_odds, log_odds - everywhere, terms, torch.sigmoid_, image)
@@ -95,15 +95,11 @@ def _terms(image: np.ndarray, preset: str, factor: float = 1) -> tuple[Lattice, 
     chosen = PRESETS[preset]
     colours = image.reshape(-1, 3).T / np.float32(chosen.bilateral_srgb)
     bilateral = build_lattice(np.concatenate([_positions(height, width, chosen.bilateral_sxy), colours]))
+    gaussian = build_lattice(_positions(height, width, chosen.gaussian_sxy))
     return (
-        _gaussian(height, width, chosen.gaussian_sxy, factor * chosen.gaussian_compat),
+        gaussian.normalised(factor * chosen.gaussian_compat),
         bilateral.normalised(factor * chosen.bilateral_compat),
     )
-
-
-@lru_cache(maxsize=1)  # many images of a data set have one size
-def _gaussian(height: int, width: int, sxy: float, factor: float) -> Lattice:
-    return build_lattice(_positions(height, width, sxy)).normalised(factor)
 
 
 def _positions(height: int, width: int, sxy: float) -> np.ndarray:

@@ -100,15 +100,15 @@ def _simplices(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
     lowest = corner.min() - num_axes
     base = int(corner.max() - lowest) + num_axes + 1
-    if base ** len(features) >= 2**63:
-        raise ValueError("the image is too large for the dense CRF's lattice; scale it down, or choose pamr")
+    assert base ** len(features) < 2**63, "images are not that large"
     radix = np.array([*(base**axis for axis in range(len(features))), 0], np.int64)
-    digits = _ordered(np.broadcast_to(radix[:, None], rank.shape), order)
+    axes = _ordered(np.broadcast_to(np.arange(num_axes, dtype=np.int8)[:, None], rank.shape), order)
     corners = np.empty((num_pixels, num_axes), np.int64)
-    corners[:, 0] = radix @ (corner - lowest).astype(np.int64)
+    corners[:, 0] = sum(value * (row - lowest).astype(np.int64) for value, row in zip(radix, corner, strict=True))
     # From one corner to the next: one step along all axes, less d + 1 along that of the next lower rank.
+    steps = radix.sum() - num_axes * radix
     for k in range(1, num_axes):
-        corners[:, k] = corners[:, k - 1] + radix.sum() - num_axes * digits[-k]
+        corners[:, k] = corners[:, k - 1] + steps[axes[-k]]
     return corners, weights, radix
 
 

@@ -8,7 +8,7 @@ that memory does not grow with their number.
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import repeat
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -94,12 +94,16 @@ def mask_records(
     if rules.threshold == ORACLE and np.all(records["mask"].isna()):
         raise ValueError(f"none of the {len(records)} records has a true mask, which the threshold oracle needs")
 
-    def rows_of(image: ImageRecords, views: list[Tensor]) -> list[dict[str, str]]:
+    def rows_of(image: ImageRecords, views: list[Tensor]) -> list[dict[str, Any]]:
         areas = _true_areas(image.records, image.expressions) if rules.threshold == ORACLE else None
-        masks = map(encode_mask, segment_masks(views, open_image(image.file_name), rules, areas=areas))
+        pixels = open_image(image.file_name)
+        masks = map(encode_mask, segment_masks(views, pixels, rules, areas=areas))
         encoded = dict(zip(image.expressions, masks, strict=True))
         columns = image.records["record_id"], image.records["expression"]
-        return [{"record_id": record_id, "mask": encoded[name]} for record_id, name in zip(*columns, strict=True)]
+        size = {"height": pixels.height, "width": pixels.width}
+        return [
+            {"record_id": name, "mask": encoded[expression]} | size for name, expression in zip(*columns, strict=True)
+        ]
 
     return tables_of_images(records, similarities.mapped(rows_of, num_threads), MASKS, what="refine", parts=parts)
 

@@ -1,10 +1,10 @@
 """Patch-level similarities of images and their expressions (section 3.3, "Inference").
 
-Images of one size pass the encoder together, and each expression is encoded once for all images.
+Images of one size pass the encoder together, and so do the expressions of all these images.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, product
+from itertools import chain, islice, product
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,9 +23,9 @@ from tseg.threads import in_order
 from tseg.transforms import each_view, mirror_words, whole_view
 
 IMAGES_AT_ONCE = 32
-"""Images whose views are sorted by size; as many are in memory."""
-VIEWS_AT_ONCE, VIEWS_AT_ONCE_ON_CPU = 32, 4
-"""Views of one size that an encoder sees at once; a processor is no faster with more."""
+"""Images whose views are sorted by size, and whose expressions are encoded together."""
+PATCHES_AT_ONCE, PATCHES_AT_ONCE_ON_CPU = 32 * 768, 4 * 768
+"""Patches, of views of one size, that an encoder sees at once; a processor is no faster with more."""
 EXPRESSIONS_AT_ONCE = 256
 
 
@@ -95,9 +95,9 @@ def predict_records(
     are read in `num_threads` threads. Raises ValueError for an image that cannot be read, and for an expression that is
     not a class of a model with class encoding.
     """
-    if words is not None:
-        words, seen = list(dict.fromkeys(words)), seen._replace(flip_words="keep")
-    texts = Texts(model, words or records["expression"].unique(), seen)
+    same = None if words is None else list(dict.fromkeys(words))
+    seen = seen if same is None else seen._replace(flip_words="keep")
+    of_all = None if same is None else Texts(model, same, seen)
 
     def read(image: ImageRecords) -> list[np.ndarray]:
         return patches.views(image.image_id) if patches else view_pixels(model, open_image(image.file_name), seen)
@@ -105,7 +105,8 @@ def predict_records(
     def rows_of(images: Iterator[ImageRecords]) -> Iterator[Iterator[dict[str, Any]]]:
         reading = in_order(lambda image: (image, read(image)), images, num_threads, ahead=IMAGES_AT_ONCE)
         while some := list(islice(reading, IMAGES_AT_ONCE)):
-            questions = [words or image.expressions for image, _ in some]
+            questions = [image.expressions if same is None else same for image, _ in some]
+            texts = of_all or Texts(model, chain(*questions), seen)
             answers = _predict(model, [views for _, views in some], questions, texts, seen)
             for (image, _), expressions, views in zip(some, questions, answers, strict=True):
                 yield _rows(image.image_id, expressions, views)
@@ -154,7 +155,7 @@ def _predict(
     """The similarities of each image, given as the pixels or tokens of its views, to its own expressions."""
     views: list[list[View]] = [[] for _ in images]
     for number, (scale, flipped) in enumerate(each_view(seen.scales, seen.flip)):
-        for batch in _alike(model, [of_image[number].shape for of_image in images]):
+        for batch in _alike(model, [of_image[number] for of_image in images]):
             patches = _embed(model, np.stack([images[index][number] for index in batch]), seen)
             compared = [
                 model.compare(of_image.flatten(0, 1), texts(questions[index], flipped)).T.flatten()
@@ -168,11 +169,13 @@ def _predict(
     return views
 
 
-def _alike(model: TSEG, shapes: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
-    """The indices of the shapes, those of equal ones together in batches."""
-    size = VIEWS_AT_ONCE_ON_CPU if model.log_tau.device.type == "cpu" else VIEWS_AT_ONCE
-    for shape in dict.fromkeys(shapes):
-        indices = [index for index, other in enumerate(shapes) if other == shape]
+def _alike(model: TSEG, views: Sequence[np.ndarray]) -> Iterator[list[int]]:
+    """The indices of the views, those of equal shapes together in batches of a limited number of patches."""
+    most = PATCHES_AT_ONCE_ON_CPU if model.log_tau.device.type == "cpu" else PATCHES_AT_ONCE
+    for shape in dict.fromkeys(view.shape for view in views):
+        indices = [index for index, view in enumerate(views) if view.shape == shape]
+        is_image = views[indices[0]].dtype == np.uint8
+        size = max(1, most // (shape[0] * shape[1] // (model.patch_size**2 if is_image else 1)))
         yield from (indices[start : start + size] for start in range(0, len(indices), size))
 
 

@@ -1,7 +1,6 @@
 """Label maps, one class per pixel, from the similarities of all class names to an image's patches (section 4.6)."""
 
 from collections.abc import Iterator, Sequence
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -176,8 +175,12 @@ def _class_of_each_word(labels: dict[str, list[str]]) -> dict[str, int]:
 
 def _check_predicted(images: Sequence[str], similarities: Similarities, words: Sequence[str]) -> None:
     """Raise ValueError unless there is a prediction of every word for every image."""
-    questions = pd.DataFrame(product(images, words), columns=["image_id", "expression"])
-    missing = set(questions.loc[similarities.unanswered(questions), "image_id"])
+    questions = pd.DataFrame({"image_id": images})
+    missing = {
+        image_id
+        for word in words
+        for image_id in questions.loc[similarities.unanswered(questions.assign(expression=word)), "image_id"]
+    }
     if missing:
         raise ValueError(
             f"{len(missing)} of {len(images)} images lack the prediction of a word, {min(missing)} for one; "

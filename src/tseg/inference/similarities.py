@@ -1,4 +1,4 @@
-"""The similarities that `tseg predict` wrote, read image by image: memory does not grow with their number."""
+"""The similarities that `tseg predict` wrote, read image by image: only an index of their rows is in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from tseg.records import PREDICTIONS, ImageRecords
+from tseg.provenance import PredictionsProvenance
+from tseg.records import PREDICTIONS, ImageRecords, undamaged
 from tseg.threads import in_order
 
 R = TypeVar("R")
@@ -23,10 +23,12 @@ Maps = dict[str, dict[tuple[float, bool], np.ndarray]]
 class Similarities:
     """An index of the rows of each image. Images are read fast in the order of the file, slowly in another."""
 
-    def __init__(self, source: Path | pa.BufferReader):
-        """Index a file of `PREDICTIONS`."""
-        self.file = pq.ParquetFile(source)
-        questions: pd.DataFrame = self.file.read(["image_id", "expression"]).to_pandas()
+    def __init__(self, path: Path):
+        """Index a file of `PREDICTIONS`. Raises ValueError, like the methods, if it is damaged."""
+        self.path = path
+        with undamaged(path, PredictionsProvenance):
+            self.file = pq.ParquetFile(path, page_checksum_verification=True)
+            questions: pd.DataFrame = self.file.read(["image_id", "expression"]).to_pandas()
         self.questions = _hashed(questions)
         codes, images = pd.factorize(questions["image_id"])
         self.numbers = {str(image_id): number for number, image_id in enumerate(images)}
@@ -35,7 +37,7 @@ class Similarities:
         sizes = [self.file.metadata.row_group(index).num_rows for index in range(self.file.num_row_groups)]
         self.groups = np.cumsum([0, *sizes])
         self.read: dict[int, pd.DataFrame] = {}
-        """The two row groups that were read last."""
+        """The two row groups that were needed last."""
 
     def unanswered(self, questions: pd.DataFrame) -> np.ndarray:
         """Whether an image and its expression, the columns of `questions`, lack a prediction: bool (number of rows)."""
@@ -64,7 +66,9 @@ class Similarities:
 
         def of_all(images: Iterator[ImageRecords]) -> Iterator[R]:
             # This thread alone reads the file.
-            questions = ((image, self.views(image.image_id, words or image.expressions)) for image in images)
+            questions = (
+                (image, self.views(image.image_id, image.expressions if words is None else words)) for image in images
+            )
             return in_order(lambda question: rows_of(*question), questions, num_threads)
 
         return of_all
@@ -81,11 +85,14 @@ class Similarities:
         return maps
 
     def _group(self, index: int) -> pd.DataFrame:
-        if index not in self.read:
-            while len(self.read) > 1:
-                del self.read[min(self.read)]
-            self.read[index] = self.file.read_row_group(index, PREDICTIONS.names).to_pandas()
-        return self.read[index]
+        group = self.read.pop(index, None)
+        if group is None:
+            with undamaged(self.path, PredictionsProvenance):
+                group = self.file.read_row_group(index, PREDICTIONS.names).to_pandas()
+        while len(self.read) > 1:
+            del self.read[next(iter(self.read))]
+        self.read[index] = group
+        return group
 
 
 def _hashed(questions: Any) -> np.ndarray:

@@ -49,6 +49,8 @@ def predict_file(
     check_known(precision, PRECISIONS, "precision: there is no")
     loaded, trained = load_model(model)
     rows, evaluated_on = read_columns(records, ["image_id", "file_name", "expression"])
+    if labels == {}:
+        raise ValueError("--labels names no class; name each with its words, or leave --labels out")
     if labels is not None and evaluated_on.classes is None:
         raise ValueError(f"{records}: the data set has no classes; leave out --labels")
     views = WholeViews(resolution=resolution, scales=list(scales), flip=flip)

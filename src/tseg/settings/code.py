@@ -14,6 +14,7 @@ NEUTRAL = {
     "tseg.settings.code",
     "tseg.settings.validation",
     "tseg.source",
+    "tseg.threads",
     "tseg.tracking",
     "tseg.training.checkpoint",
     "tseg.training.interruption",
