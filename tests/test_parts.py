@@ -13,8 +13,9 @@ import torch
 from tseg import parts
 from tseg.evaluation.score import score_masks
 from tseg.inference import predict
+from tseg.inference.predict_file import predict_file
 from tseg.inference.pseudo_labels import pseudo_label_file
-from tseg.inference.stages import predict_file, refine_file
+from tseg.inference.refine_file import refine_file
 from tseg.model.tseg import TSEG, save_model
 from tseg.parts import Parts, tables_of
 

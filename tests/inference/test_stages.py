@@ -12,8 +12,9 @@ import torch
 
 from tseg.encoding.encode import encode_images
 from tseg.inference.masks import MaskRules, comparison
+from tseg.inference.predict_file import predict_file
+from tseg.inference.refine_file import refine_file
 from tseg.inference.segmenter import Segmenter
-from tseg.inference.stages import predict_file, refine_file
 from tseg.model.tseg import TSEG, load_model, save_model
 from tseg.provenance import MasksProvenance, PredictionsProvenance
 from tseg.records import read, read_provenance
@@ -132,7 +133,7 @@ def test_a_missing_package_of_the_crf_is_told_before_anything_is_read(
 
 
 def test_without_a_dense_crf_its_package_is_not_imported() -> None:
-    code = "import sys, tseg.inference.stages, tseg.inference.segmenter; print('pydensecrf' in sys.modules)"
+    code = "import sys, tseg.inference.refine_file, tseg.inference.segmenter; print('pydensecrf' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
 

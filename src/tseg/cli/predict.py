@@ -32,7 +32,7 @@ def predict(
     Each image is compared with its own expressions or, for a data set with
     classes, with all words of --labels.
     """
-    from tseg.inference.stages import predict_file
+    from tseg.inference.predict_file import predict_file
     from tseg.model.device import select_device
 
     predict_file(

@@ -48,7 +48,7 @@ def refine(
     Writes one mask per record or, for a data set with classes, one label map
     per image.
     """
-    from tseg.inference.stages import refine_file
+    from tseg.inference.refine_file import refine_file
     from tseg.model.device import select_device
 
     select_device("cpu", 1)  # each thread computes the masks of an image
