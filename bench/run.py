@@ -23,6 +23,8 @@ def main() -> None:
     parser.add_argument("stages", nargs="*", metavar="STAGE", help="Default: all")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
+    if unknown := [name for name in arguments.stages if name not in STAGES]:
+        parser.error(f"there is no stage {unknown[0]!r}; choose from {', '.join(STAGES)}")
     threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
     torch.manual_seed(0)

@@ -139,9 +139,9 @@ def _ranks(offset: np.ndarray) -> np.ndarray:
 
 def _ordered(values: np.ndarray, order: np.ndarray) -> np.ndarray:
     """The values (d + 1, N) of each pixel in the order of their ranks."""
-    ordered = np.empty_like(values)
-    ordered.ravel()[order] = values
-    return ordered
+    ordered = np.empty(values.size, values.dtype)
+    ordered[order] = values
+    return ordered.reshape(values.shape)
 
 
 def _blurs(codes: np.ndarray, radix: np.ndarray) -> list[csr_array]:
