@@ -1,4 +1,4 @@
-"""The benchmarks run. What they measure is for people to look at."""
+"""The quickest benchmark runs. What it measures is for people to look at."""
 
 import subprocess
 import sys

@@ -142,3 +142,17 @@ def test_a_damaged_part_is_named_and_made_again(tmp_path: Path, monkeypatch: pyt
             assert numbers(kept, counted) == expected
         assert made[0] == 2, position
         assert not third.exists() or third.read_bytes() == intact
+
+
+@pytest.mark.parametrize(("batch_size", "at_once"), [(1, 1), (1, 7), (4, 1), (4, 50)])
+def test_rows_are_passed_on_before_they_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch, batch_size: int, at_once: int
+) -> None:
+    monkeypatch.setattr(parts, "BYTES_HELD", 1)
+    monkeypatch.setattr(parts, "ROWS_AT_ONCE", at_once)
+    options: dict[str, Any] = {"what": "count", "unit": "numbers", "total": 20, "batch_size": batch_size}
+    tables = list(tables_of(range(20), partial(map, lambda number: [{"number": number}]), SCHEMA, **options))
+    assert pa.concat_tables(tables)["number"].to_pylist() == list(range(20))
+    assert all(len(table) % batch_size == 0 for table in tables)
+    assert max(map(len, tables)) <= max(at_once, batch_size) + batch_size - 1
+    assert (len(tables) > 2) == (at_once < 20)

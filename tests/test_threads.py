@@ -52,5 +52,7 @@ def test_an_error_is_raised_in_its_turn_and_nothing_more_is_taken(num_threads: i
     results = in_order(fails, (taken.append(number) or number for number in range(1000)), num_threads)
     found: list[int] = []
     with pytest.raises(ValueError, match="three"):
-        found.extend(iter(results.__next__, None))
+        for result in results:
+            found.append(result)
+    assert found == [0, 1, 2]
     assert len(taken) < 10

@@ -21,11 +21,11 @@ from tseg.source import digest
 T = TypeVar("T")
 
 SECONDS = 60
-"""Of work that a killed command loses at most."""
+"""A killed command loses the work of about so many seconds, and of one batch."""
 ROWS_AT_ONCE = 1000
 """Rows that are held as Python objects."""
 BYTES_HELD = 2**24
-"""Bytes of rows that are held before a part is written; a command with fewer that takes a minute writes no part."""
+"""A part is written earlier if its rows have more bytes. A command with fewer, of less than a minute, writes none."""
 _NAME = re.compile(r"([0-9a-f]{16})-(\d+)-(\d+)-([0-9a-f]{16})\.parquet")
 """Fingerprint, first item, item after the last one, hash of the content."""
 
@@ -114,8 +114,8 @@ def tables_of(
     """The rows of all `items`, in order, as tables of `schema`, under a progress bar: `total` of a `unit` to `what`.
 
     `rows_of` maps the items, in order, to the rows of each; it may take `batch_size` of them at once, always the same
-    ones. With `parts`, those of an earlier call are taken, and rows are kept every minute. About `BYTES_HELD` of rows
-    are in memory.
+    ones. With `parts`, those of an earlier call are taken, and rows are kept every minute. About `BYTES_HELD` of rows,
+    and those of one batch, are in memory.
     """
     kept = parts.find() if parts else []
     done = kept[-1][2] if kept else 0

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tseg.images import open_image
+from tseg.inference import predict
 from tseg.inference.masks import MaskRules, segment_masks
 from tseg.inference.predict import Seen, predict_views
 from tseg.model.tseg import TSEG
@@ -144,3 +145,22 @@ def test_a_missing_image_is_an_error_and_is_never_replaced_by_another(model: TSE
     gone = records.assign(file_name=[f"{name}.gone" for name in records["file_name"]])
     with pytest.raises(ValueError, match=r"\.png\.gone cannot be read"):
         predict_records(model, gone, **VIEWS)
+
+
+@pytest.mark.parametrize("name", ["PATCHES_AT_ONCE_ON_CPU", "EXPRESSIONS_AT_ONCE", "IMAGES_AT_ONCE"])
+def test_predictions_do_not_depend_on_what_is_computed_together(
+    model: TSEG, records: pd.DataFrame, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    expected = maps(predict_records(model, records, **VIEWS))
+    monkeypatch.setattr(predict, name, 1)
+    seen: list[int] = []
+    for encode in ("embed_patches", "embed_expressions"):
+        original = getattr(model, encode)
+        count = lambda batch, original=original: seen.append(len(batch)) or original(batch)  # noqa: E731
+        monkeypatch.setattr(model, encode, count)
+    found = maps(predict_records(model, records, **VIEWS))
+    assert found.keys() == expected.keys()
+    for question, views in found.items():
+        for ours, theirs in zip(views, expected[question], strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=2**-9, atol=1e-4)
+    assert seen.count(1) >= 4  # images, or expressions, alone

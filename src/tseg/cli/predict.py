@@ -19,7 +19,7 @@ def predict(
     window: Annotated[
         int | None, typer.Option(min=1, help="Side of square windows in pixels. Default: the whole image at once.")
     ] = None,
-    precision: Annotated[str, typer.Option(help="Of the encoders: float32 or bfloat16.")] = "float32",
+    precision: Annotated[str, typer.Option(help="What the encoders compute in: float32 or bfloat16.")] = "float32",
     labels: Annotated[
         str | None, typer.Option(help="JSON object: class to its words. Required for a data set with classes.")
     ] = None,

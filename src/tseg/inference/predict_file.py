@@ -15,7 +15,7 @@ from tseg.settings.encodings import WholeViews
 from tseg.settings.validation import check_known
 
 PRECISIONS = ("float32", "bfloat16")
-"""In which encoders can compute."""
+"""What encoders can compute in."""
 
 
 def predict_file(
@@ -37,8 +37,8 @@ def predict_file(
 
     `labels` maps each class to its words; None for a data set without classes, and to ask each image for its own
     classes alone. `patches` are the tokens of the images, if the image encoder is frozen. For `resolution`, `scales`,
-    `flip`, `window` and `precision` see `predict.Seen`. Raises ValueError if the precision is unknown, if the data set
-    has no classes to label, or if the tokens belong to another encoder or other views.
+    `flip`, `window` and `precision` see `predict.Seen`. Raises ValueError if the precision is unknown, if `labels` is
+    empty or the data set has no classes to label, or if the tokens belong to another encoder or other views.
     """
     check_known(precision, PRECISIONS, "precision: there is no")
     loaded, trained = load_model(model)

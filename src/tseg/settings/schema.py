@@ -299,7 +299,7 @@ class InferenceSettings(StrictModel):
     window: PositiveInt | None = None
     """Side in pixels of the square windows that the encoder sees, as Segmenter's; null: the whole image at once."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the encoders; similarities are float32. bfloat16 is faster on GPUs, and on processors that compute in it."""
+    """What the encoders compute in; similarities are float32. bfloat16 is faster where the hardware computes in it."""
     multiscale: Annotated[list[PositiveFloat], Field(min_length=1)]
     """Factors of the resolution for multi-scale inference; each scale is also flipped."""
     background: Annotated[float, Field(gt=0, lt=1)]
@@ -314,7 +314,8 @@ class InferenceSettings(StrictModel):
     crf: RefinementName
     """The refinement of cells with `crf: true`: a preset of the dense CRF, or pamr."""
     crf_backend: Literal["lattice", "pydensecrf"] = "lattice"
-    """What computes the dense CRF: TSEG's own filters, or pydensecrf, which gives the same masks and takes longer."""
+    """What computes the dense CRF: TSEG's own filters, or pydensecrf, whose masks differ in a pixel or two of an image
+    and which takes longer."""
     crf_background: PositiveFloat | None = 4.0
     """Data sets with classes and poolings without masks: alpha of psa's background (1 - max activation)^alpha in the
     refinement; null: the constant `background`."""
