@@ -1,5 +1,7 @@
 """Tables of predictions and masks against results computed one image at a time."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -154,10 +156,13 @@ def test_predictions_do_not_depend_on_what_is_computed_together(
     expected = maps(predict_records(model, records, **VIEWS))
     monkeypatch.setattr(predict, name, 1)
     seen: list[int] = []
+
+    def counting(encode: Callable[[Any], Any], batch: Any) -> Any:
+        seen.append(len(batch))
+        return encode(batch)
+
     for encode in ("embed_patches", "embed_expressions"):
-        original = getattr(model, encode)
-        count = lambda batch, original=original: seen.append(len(batch)) or original(batch)  # noqa: E731
-        monkeypatch.setattr(model, encode, count)
+        monkeypatch.setattr(model, encode, partial(counting, getattr(model, encode)))
     found = maps(predict_records(model, records, **VIEWS))
     assert found.keys() == expected.keys()
     for question, views in found.items():
