@@ -54,7 +54,7 @@ def noise(expressions: list[str], batch_size: int, resolution: int, device: str 
     masks = torch.zeros(len(pairs), resolution, resolution, dtype=torch.bool)
     masks[:, : resolution // 2] = True
     return Batch(
-        torch.randn(batch_size, 3, resolution, resolution).to(device),
+        torch.randint(256, (batch_size, resolution, resolution, 3), dtype=torch.uint8).to(device),
         expressions,
         [frozenset(expressions[i * per_image : (i + 1) * per_image]) for i in range(batch_size)],
         pairs=pairs,

@@ -6,7 +6,6 @@ Both ways are given the same work. Ours is the product's own: `tseg.training.run
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,13 +45,14 @@ def training(folder: Path, threads: int) -> Stage:
     run, generator = paper_run(), np.random.default_rng(0)
     expressions = list(dict.fromkeys(f"{phrase(generator)} {number}" for number in range(24)))
     batch = noise(expressions, 8, run.training.resolution)
+    images = (batch.images.permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
     models = [build_model(run.model, expressions).train() for _ in range(2)]
     objective, optimizer = build_objective(run, expressions), build_optimizer(run.training, models[1])
     plain_optimizer = torch.optim.SGD(models[0].parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4, foreach=False)
     targets = torch.tensor([[float(each in own) for each in expressions] for own in batch.positives])
 
     def plain() -> None:
-        similarities = models[0](batch.images, expressions)
+        similarities = models[0](images, expressions)
         loss = multilabel_soft_margin_loss(POOLINGS["mpa"].score(similarities), targets)
         plain_optimizer.zero_grad()
         loss.backward()
@@ -67,11 +67,13 @@ def training(folder: Path, threads: int) -> Stage:
 
 
 def loading(folder: Path, threads: int) -> Stage:
-    """From JPEG files of 640 x 480 pixels to a batch of random crops of 384, on one core."""
+    """From JPEG files of 640 x 480 pixels to a batch of random crops of 384, on one core.
+
+    The plain way also normalises them; we do that on the model's device.
+    """
     run, paths = paper_run(), save_photographs(folder, 16)
     table = records_of(paths, {path.stem: ["a cat"] for path in paths})
-    model: Any = type("Model", (), {"image_encoder": type("Encoder", (), {"mean": (0.5,) * 3, "std": (0.5,) * 3})})
-    batches = build_batches(run, 0, table.to_pandas(), None, model)
+    batches = build_batches(run, 0, table.to_pandas(), None)
     side = run.training.resolution
 
     def plain() -> torch.Tensor:

@@ -14,8 +14,6 @@ def sampling(**changed: Any) -> Sampling:
         "scale": (0.8, 1.25),
         "flip": True,
         "flip_words": "swap",
-        "mean": (0.5, 0.5, 0.5),
-        "std": (0.5, 0.5, 0.5),
         "seed": 0,
     }
     return Sampling(**(settings | changed))

@@ -72,7 +72,7 @@ REFINEMENTS = {name for name in RESULTS if name.startswith("refine")}
 NEUTRAL_EDITS = [
     ("model/pooling.py", "s_bg, the background's constant similarity", "another docstring"),
     ("model/pooling.py", "# Without the clamp", "# Another comment"),
-    ("training/loop.py", "the loss is {value}", "another error with {value}"),
+    ("training/loop.py", "the loss is {loss}", "another error with {loss}"),
     ("cli/train.py", "Seed of initial weights", "Another help of seeds"),
     ("tracking.py", "SECONDS_AFTER_FAILURE = 60", "SECONDS_AFTER_FAILURE = 61"),
     ("fetching/download.py", "import", "import typing as _\nimport"),

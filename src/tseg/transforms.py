@@ -70,8 +70,10 @@ class Crop:
         rows = _visible(self.top, self.resolution, self.height, image.height)
         window = image.crop((columns.window[0], rows.window[0], columns.window[1], rows.window[1]))
         box = (columns.box[0], rows.box[0], columns.box[1], rows.box[1])
-        canvas = Image.new(image.mode, (self.resolution, self.resolution), 0 if is_mask else (PADDING,) * 3)
-        canvas.paste(window.resize((columns.length, rows.length), filtering, box), (columns.start, rows.start))
+        canvas = window.resize((columns.length, rows.length), filtering, box)
+        if canvas.size != self.size:
+            visible, canvas = canvas, Image.new(image.mode, self.size, 0 if is_mask else (PADDING,) * 3)
+            canvas.paste(visible, (columns.start, rows.start))
         return canvas.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if self.flipped else canvas
 
 

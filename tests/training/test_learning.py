@@ -94,8 +94,6 @@ def learn(
         scale=(1.0, 1.0),
         flip=False,
         flip_words="keep",
-        mean=model.image_encoder.mean,
-        std=model.image_encoder.std,
         seed=seed,
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)

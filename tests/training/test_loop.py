@@ -69,8 +69,6 @@ class Training:
             scale=(0.9, 1.2),
             flip=True,
             flip_words="swap",
-            mean=self.model.image_encoder.mean,
-            std=self.model.image_encoder.std,
             seed=seed,
         )
         self.batches = {

@@ -188,30 +188,22 @@ def _embed(model: TSEG, views: np.ndarray, seen: Seen) -> Tensor:
     with _autocast(model, seen):
         if batch.dtype != torch.uint8:
             return model.embed_patches(batch.flatten(1, 2)).unflatten(1, batch.shape[1:3])
-        images = _normalised(model, batch)
         if seen.window is None:
-            return _embed_images(model, images)
-        grid = [length // model.patch_size for length in images.shape[2:]]
+            return _embed_pixels(model, batch)
+        grid = [length // model.patch_size for length in batch.shape[1:3]]
         side = max(1, round(seen.window / model.patch_size))
-        total = images.new_zeros(len(images), *grid, model.project_expressions.out_features)
-        count = images.new_zeros(*grid, 1)
+        total = model.log_tau.new_zeros(len(batch), *grid, model.project_expressions.out_features)
+        count = total.new_zeros(*grid, 1)
         for rows, columns in product(*(_windows(length, side) for length in grid)):
             pixels = (slice(part.start * model.patch_size, part.stop * model.patch_size) for part in (rows, columns))
-            total[:, rows, columns] += _embed_images(model, images[:, :, *pixels])
+            total[:, rows, columns] += _embed_pixels(model, batch[:, *pixels])
             count[rows, columns] += 1
         return total / count
 
 
-def _embed_images(model: TSEG, images: Tensor) -> Tensor:
-    """Patches x, float32 (B, h, w, D), of normalised images (B, 3, H, W)."""
-    return model.embed_patches(images).unflatten(1, (images.shape[2] // model.patch_size, -1))
-
-
-def _normalised(model: TSEG, pixels: Tensor) -> Tensor:
-    """Pixels, uint8 (B, H, W, 3), as the image encoder expects them: float32 (B, 3, H, W)."""
-    values, encoder = pixels.permute(0, 3, 1, 2).float(), model.image_encoder
-    mean, std = (values.new_tensor(channels)[:, None, None] for channels in (encoder.mean, encoder.std))
-    return (values / 255 - mean) / std
+def _embed_pixels(model: TSEG, pixels: Tensor) -> Tensor:
+    """Patches x, float32 (B, h, w, D), of pixels, uint8 (B, H, W, 3)."""
+    return model.embed_patches(pixels).unflatten(1, (pixels.shape[1] // model.patch_size, -1))
 
 
 def _autocast(model: TSEG, seen: Seen) -> torch.autocast:

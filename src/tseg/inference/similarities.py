@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -36,7 +37,7 @@ class Similarities:
         self.ends = np.bincount(codes, minlength=len(images)).cumsum()
         sizes = [self.file.metadata.row_group(index).num_rows for index in range(self.file.num_row_groups)]
         self.groups = np.cumsum([0, *sizes])
-        self.read: dict[int, pd.DataFrame] = {}
+        self.read: dict[int, pa.Table] = {}
         """The two row groups that were needed last."""
 
     def unanswered(self, questions: pd.DataFrame) -> np.ndarray:
@@ -79,16 +80,19 @@ class Similarities:
         groups = np.searchsorted(self.groups, rows, side="right") - 1
         maps: Maps = {}
         for group in np.unique(groups).tolist():
-            of_image = self._group(group).iloc[rows[groups == group] - self.groups[group]]
-            for _, expression, scale, flipped, *grid, values in of_image.itertuples(index=False):
-                maps.setdefault(expression, {})[scale, flipped] = values.reshape(grid)
+            of_image = self._group(group).take(rows[groups == group] - self.groups[group]).combine_chunks()
+            lists = of_image["similarities"].chunk(0)
+            values = np.split(lists.flatten().to_numpy(), lists.offsets.to_numpy()[1:-1])
+            named = (of_image[name].to_pylist() for name in PREDICTIONS.names[1:-1])
+            for expression, scale, flipped, *grid, of_view in zip(*named, values, strict=True):
+                maps.setdefault(expression, {})[scale, flipped] = of_view.reshape(grid)
         return maps
 
-    def _group(self, index: int) -> pd.DataFrame:
+    def _group(self, index: int) -> pa.Table:
         group = self.read.pop(index, None)
         if group is None:
             with undamaged(self.path, PredictionsProvenance):
-                group = self.file.read_row_group(index, PREDICTIONS.names).to_pandas()
+                group = self.file.read_row_group(index, PREDICTIONS.names)
         while len(self.read) > 1:
             del self.read[next(iter(self.read))]
         self.read[index] = group

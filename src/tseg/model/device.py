@@ -3,6 +3,7 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -28,6 +29,18 @@ def select_device(name: str, num_threads: int) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
+
+
+def compute_in(precision: str) -> torch.dtype:
+    """Let float32 products be exact, or with "tf32" those of a GPU's tensor cores; return what encoders compute in.
+
+    That is bfloat16 for "bfloat16", else float32.
+    """
+    backends: Any = torch.backends  # the types lack cudnn.conv
+    backends.cuda.matmul.fp32_precision = backends.cudnn.conv.fp32_precision = (
+        "tf32" if precision == "tf32" else "ieee"
+    )
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
 def claim_gpus(number: int) -> None:

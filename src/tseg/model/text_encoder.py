@@ -58,11 +58,12 @@ class TextEncoder(Encoder):
 
         SigLIP was trained on expressions padded to one length, whose padding is attended to.
         """
-        encodings = self.tokenizer.encode_batch(expressions)
-        ids = tensor([encoding.ids for encoding in encodings], device=self.transformer.device)
+        encodings, device = self.tokenizer.encode_batch(expressions), self.transformer.device
+        ids = tensor([encoding.ids for encoding in encodings])
+        mask = tensor([encoding.attention_mask for encoding in encodings])
         if attends_padding(self.transformer):
-            return ids, torch.ones_like(ids)
-        return ids, tensor([encoding.attention_mask for encoding in encodings], device=ids.device)
+            mask = torch.ones_like(ids)
+        return ids.to(device, non_blocking=True), mask.to(device, non_blocking=True)
 
     def forward(self, expressions: list[str]) -> Tensor:
         """Expression tokens (L, D_T)."""
@@ -125,8 +126,8 @@ class ClassEncoder(Encoder):
         for expression in expressions:
             if expression not in self.indices:
                 raise ValueError(f"{expression!r} is not a class of this model; choose from {list(self.indices)}")
-        indices = tensor([self.indices[expression] for expression in expressions], device=self.embedding.weight.device)
-        return self.embedding(indices)
+        indices = tensor([self.indices[expression] for expression in expressions])
+        return self.embedding(indices.to(self.embedding.weight.device, non_blocking=True))
 
 
 def build_text_encoder(arguments: dict[str, Any], learnt: Tokenizer | None) -> TextEncoder | ClassEncoder:

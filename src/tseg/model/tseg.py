@@ -49,10 +49,32 @@ class TSEG(nn.Module):
         """The temperature, a positive scalar; similarities lie in [-tau, tau]."""
         return self.log_tau.exp()
 
+    def compile_encoders(self) -> None:
+        """Let torch compile both encoders when they first run."""
+        self.image_encoder.compile()
+        if isinstance(self.text_encoder, TextEncoder):
+            self.text_encoder.transformer.compile(dynamic=True)  # expressions differ in number and length
+
     def embed_patches(self, images: Tensor) -> Tensor:
-        """Unit vectors x, float32 (B, N, D), of normalised images (B, 3, H, W) or their tokens (B, N, D_I)."""
-        tokens = images.float() if images.ndim == 3 else self.image_encoder(images)
+        """Unit vectors x, float32 (B, N, D), of B images.
+
+        They are given as pixels, uint8 (B, H, W, 3), as normalised values (B, 3, H, W), or as tokens (B, N, D_I).
+        """
+        if images.ndim == 3:
+            tokens = images.float()
+        else:
+            tokens = self.image_encoder(self._normalised(images) if images.dtype == torch.uint8 else images)
         return normalize(self.project_patches(tokens).float(), dim=-1)
+
+    def _normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels, uint8 (B, H, W, 3), as the image encoder expects them: float32 (B, 3, H, W)."""
+        values = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+        encoder = self.image_encoder
+        mean, std = (
+            torch.tensor(channels)[:, None, None].to(values.device, non_blocking=True)
+            for channels in (encoder.mean, encoder.std)
+        )
+        return (values / 255 - mean) / std
 
     def embed_expressions(self, expressions: list[str] | Tensor) -> Tensor:
         """Unit vectors y, float32 (L, D), of L expressions or their tokens (L, D_T)."""

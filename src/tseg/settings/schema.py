@@ -232,7 +232,11 @@ class TrainingSettings(StrictModel):
     flip: bool
     flip_words: Literal["swap", "keep"]
     """Whether a flip swaps left and right in the expressions."""
-    precision: Literal["float32", "bfloat16"]
+    precision: Literal["float32", "tf32", "bfloat16"]
+    """What the encoders compute in; similarities and weights are float32. tf32: float32 whose products have 10 bits of
+    mantissa, on GPUs that have such units; elsewhere the same as float32."""
+    compile: bool = False
+    """Whether torch.compile makes kernels for the encoders: faster iterations, after a start of a minute or more."""
 
 
 class WeakTrainingSettings(TrainingSettings):

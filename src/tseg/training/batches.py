@@ -1,14 +1,14 @@
 """Batches of images and expressions (section 3.3)."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from itertools import chain, combinations, repeat
-from pathlib import Path
-from typing import Generic, Literal, NamedTuple, TypeVar
+from itertools import chain, combinations
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
 from PIL import Image
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tseg.encoding.tokens import Tokens
 from tseg.encoding.views import fixed_crop
-from tseg.images import normalised, open_image
+from tseg.images import open_image
 from tseg.records import decode_mask
 from tseg.settings.encodings import CropViews
 from tseg.training.interruption import ignore_signals
@@ -31,7 +31,7 @@ class Batch:
     """B images, L distinct expressions and, for supervision by pixels, P pairs of the two."""
 
     images: Tensor
-    """float32 (B, 3, resolution, resolution), normalised; or, from a frozen encoder, their tokens (B, N, D_I).
+    """Pixels, uint8 (B, resolution, resolution, 3); or, from a frozen encoder, their tokens (B, N, D_I).
 
     Of a training on several GPUs, those of this rank alone; all other fields are of the whole batch.
     """
@@ -50,6 +50,18 @@ class Batch:
     apart: Tensor | None = None
     """int64 (Q, 3): an image and two of its expressions that describe different regions, for every such pair."""
 
+    def pin_memory(self) -> "Batch":
+        """The batch in memory from which a GPU copies while it computes. PyTorch's loader calls this."""
+        return self._each(Tensor.pin_memory)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device; pinned tensors are copied meanwhile."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        tensors = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return replace(self, **{name: change(value) for name, value in tensors if isinstance(value, Tensor)})
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -65,8 +77,6 @@ class Sampling:
     scale: tuple[float, float]
     flip: bool
     flip_words: Literal["swap", "keep"]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
     seed: int
     views: CropViews | None = None
     """The fixed crops of each image. Default: a new crop each time."""
@@ -82,11 +92,11 @@ class Sampling:
         return np.random.default_rng([self.seed, iteration])
 
     def crops(
-        self, images: "Sequence[ImageItems[T]]", iteration: int, generator: np.random.Generator
-    ) -> "Iterator[tuple[ImageItems[T], Crop, list[np.ndarray]]]":
-        """Yield each image of a batch with its items (expressions or records), its crop, and what the model sees.
+        self, images: "ImageTable", iteration: int, generator: np.random.Generator
+    ) -> "Iterator[tuple[ImageItems, Crop, list[np.ndarray]]]":
+        """Yield each image of a batch with its records, its crop, and what the model sees.
 
-        That is the normalised pixels (3, R, R) or, with `patches`, the tokens (N, D_I); nothing for an image of another
+        That is the pixels, uint8 (R, R, 3), or, with `patches`, the tokens (N, D_I); nothing for an image of another
         rank.
         """
         own = range(self.batch_size)[self.ranks.share(self.batch_size)]
@@ -102,7 +112,9 @@ class Sampling:
             if index not in own:
                 yield image, crop, []
             elif self.patches is None:
-                yield image, crop, [normalised(crop(open_image(image.path)), self.mean, self.std)]
+                # Fixed crops are seen as `tseg encode` sees them.
+                shorter_side = None if self.views else min(crop.width, crop.height)
+                yield image, crop, [np.asarray(crop(open_image(image.path, shorter_side)))]
             else:
                 tokens = self.patches[image.image_id, view]
                 yield image, crop, [tokens.reshape(-1, tokens.shape[-1])]
@@ -149,9 +161,7 @@ class WeakBatches(Dataset[Batch]):
         classes: Sequence[str] | None = None,
         apart: bool = False,
     ):
-        groups: Iterable[str] = records["group_id"] if apart else repeat("", len(records))
-        items = zip(records["expression"], groups, strict=True)
-        self.images = [image._replace(items=list(dict.fromkeys(image.items))) for image in _by_image(records, items)]
+        self.images = ImageTable(records, ["expression", "group_id"] if apart else ["expression"])
         self.sampling = sampling if classes is None else replace(sampling, flip_words="keep")
         self.classes = classes
         self.apart = apart
@@ -163,8 +173,8 @@ class WeakBatches(Dataset[Batch]):
         for image, crop, seen in sampling.crops(self.images, iteration, generator):
             images += seen
             regions.append({})
-            for expression, group in image.items:
-                regions[-1].setdefault(sampling.as_seen(expression, crop), set()).add(group)
+            for item in image.items:
+                regions[-1].setdefault(sampling.as_seen(item["expression"], crop), set()).add(item.get("group_id", ""))
         drawn = chain(*sampling.draw(generator, [list(own) for own in regions]))
         expressions = list(self.classes or dict.fromkeys(drawn))
         apart = _different_regions(regions, expressions) if self.apart else None
@@ -195,10 +205,8 @@ class PixelBatches(Dataset[Batch]):
                 f"{num_without} of the {len(records)} records to train on have no {region}; give every record a mask "
                 "and prepare them again, or choose weak supervision, which needs none"
             )
-        columns = (records[name] for name in ("expression", "height", "width", region, "ignore"))
-        self.images = _by_image(records, map(_Record, *columns))
-        named = (records if known is None else known)[["image_id", "expression"]].drop_duplicates()
-        self.expressions: dict[str, list[str]] = named.groupby("image_id")["expression"].agg(list).to_dict()
+        self.images = ImageTable(records, ["expression", "height", "width", region, "ignore"])
+        self.known = ImageTable(records if known is None else known, ["expression"])
         self.sampling = sampling
 
     def __getitem__(self, iteration: int) -> Batch:
@@ -212,16 +220,17 @@ class PixelBatches(Dataset[Batch]):
         views = list(sampling.crops(self.images, iteration, generator))
         drawn = sampling.draw(generator, [image.items for image, _, _ in views])
         for (image, crop, seen), chosen in zip(views, drawn, strict=True):
-            for record in chosen:
+            for record in (_Record(*item.values()) for item in chosen):
                 expression = sampling.as_seen(record.expression, crop)
                 pairs.append((len(positives), indices.setdefault(expression, len(indices))))
                 masks.append(_cropped(record.mask(), crop))
                 # ASSUME: padding around the image counts as background: the encoder sees it, and no expression refers
                 # to it.
-                counted.append(~_cropped(record.ignored(), crop))
+                ignored = record.ignored()
+                counted.append(np.ones_like(masks[-1]) if ignored is None else ~_cropped(ignored, crop))
             images += seen
-            own = self.expressions[image.image_id]
-            positives.append(frozenset(sampling.as_seen(expression, crop) for expression in own))
+            own = self.known.of_path(image.path)
+            positives.append(frozenset(sampling.as_seen(item["expression"], crop) for item in own))
         pixels, *of_pairs = (torch.from_numpy(np.stack(arrays)) for arrays in (images, pairs, masks, counted))
         return Batch(pixels, list(indices), positives, sampling.text_tokens(indices), *of_pairs)
 
@@ -232,27 +241,28 @@ class _Record(NamedTuple):
     expression: str
     height: int
     width: int
-    region: str | np.ndarray
+    region: str | list[float]
     ignore: str | None
 
     def mask(self) -> np.ndarray:
         if isinstance(self.region, str):
             return decode_mask(self.region, self.height, self.width)
-        return filled_box(self.region, self.height, self.width)
+        return filled_box(np.array(self.region, np.float32), self.height, self.width)
 
-    def ignored(self) -> np.ndarray:
-        if isinstance(self.ignore, str):
-            return decode_mask(self.ignore, self.height, self.width)
-        return np.zeros((self.height, self.width), bool)
+    def ignored(self) -> np.ndarray | None:
+        return None if self.ignore is None else decode_mask(self.ignore, self.height, self.width)
 
 
-def load_batches(batches: Dataset[Batch], start: int, stop: int, num_workers: int) -> DataLoader[Batch]:
+def load_batches(
+    batches: Dataset[Batch], start: int, stop: int, num_workers: int, pin_memory: bool = False
+) -> DataLoader[Batch]:
     """Load the batches `start` to `stop` - 1, in order, in `num_workers` processes (0: in this one)."""
     return DataLoader(
         batches,
         batch_size=None,
         sampler=range(start, stop),
         num_workers=num_workers,
+        pin_memory=pin_memory,
         # A fork would copy torch's threads in an unknown state.
         multiprocessing_context="spawn" if num_workers else None,
         worker_init_fn=ignore_signals,
@@ -272,24 +282,51 @@ def share_of(records: pd.DataFrame, share: float, seed: int = 0) -> pd.DataFrame
     return records.loc[records["file_name"].isin(chosen)].reset_index(drop=True)
 
 
-class ImageItems(NamedTuple, Generic[T]):
-    """A training image and its expressions or records."""
+class ImageItems(NamedTuple):
+    """A training image and its records."""
 
-    path: Path
+    path: str
     image_id: str
     width: int
     height: int
-    items: list[T]
+    items: list[dict[str, Any]]
+    """Columns of its records."""
 
 
-def _by_image(records: pd.DataFrame, items: Iterable[T]) -> list[ImageItems[T]]:
-    """Group the `items`, one per record, by image, in the order of the images' first records."""
-    images: dict[str, ImageItems[T]] = {}
-    columns = (records[name] for name in ("file_name", "image_id", "width", "height"))
-    for file_name, image_id, width, height, item in zip(*columns, items, strict=True):
-        image = images.setdefault(file_name, ImageItems(Path(file_name), image_id, int(width), int(height), []))
-        image.items.append(item)
-    return list(images.values())
+class ImageTable:
+    """Records by image, in the order of the images' first records.
+
+    Arrow holds them: a worker process is sent a few buffers, and not an object for each value.
+    """
+
+    def __init__(self, records: pd.DataFrame, columns: Sequence[str]):
+        """`columns`: what `ImageItems.items` has."""
+        codes, paths = pd.factorize(records["file_name"])
+        counts = np.bincount(codes)
+        by_image, self.ends = codes.argsort(kind="stable"), counts.cumsum()
+        firsts = by_image[self.ends - counts]
+        self.images = _arrow(records[["file_name", "image_id", "width", "height"]].iloc[firsts])
+        self.items = _arrow(records[list(columns)].iloc[by_image])
+        self.rows = pd.Index(paths)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, index: int) -> ImageItems:
+        path, image_id, width, height = self.images.slice(index, 1).to_pylist()[0].values()
+        return ImageItems(path, image_id, width, height, self._items(index))
+
+    def of_path(self, path: str) -> list[dict[str, Any]]:
+        """The items of an image."""
+        return self._items(int(self.rows.get_indexer([path])[0]))
+
+    def _items(self, index: int) -> list[dict[str, Any]]:
+        start = self.ends[index - 1] if index else 0
+        return self.items.slice(start, self.ends[index] - start).to_pylist()
+
+
+def _arrow(table: pd.DataFrame) -> pa.Table:
+    return pa.Table.from_pandas(table, preserve_index=False).combine_chunks()
 
 
 def _different_regions(regions: Sequence[Mapping[str, Set[str]]], expressions: Sequence[str]) -> Tensor:

@@ -4,9 +4,10 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +17,6 @@ from torch.utils.data import Dataset
 
 from tseg.model.tseg import TSEG
 from tseg.progress import progress
-from tseg.settings.validation import prefix_errors
 from tseg.training.batches import Batch, load_batches
 from tseg.training.checkpoint import History, Progress, load_checkpoint, save_checkpoint
 from tseg.training.interruption import Interrupted, Requested
@@ -62,44 +62,47 @@ def optimise(
     it is written every `checkpoint_seconds`, every `LOGGED_PER_CHECKPOINT` rows, and once `stop` returns the name of a
     signal: then raises Interrupted. Of several `ranks`, the first one writes it. Returns about `NUM_LOGGED` rows and
     passes each to `log`: iteration (from 1), loss (mean since the last row), learning_rate, tau, foreground and empty
-    (`coverage`; all of this iteration). Warns once if nearly all masks stay empty. Raises ValueError at the first loss
-    that is not finite.
+    (`coverage`; all of this iteration). Warns once if nearly all masks stay empty. Raises ValueError, before the next
+    row or checkpoint, for the first loss that is not finite.
     """
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     start, history, losses = load_checkpoint(checkpoint, fingerprint, parts)
+    device = model.log_tau.device
+    steps: list[_Step] = []
+    """Those since the last row or checkpoint. Reading a loss earlier would wait for the step on a GPU."""
     log_every = max(1, iterations // NUM_LOGGED)
     saved = time.monotonic()
-    covered: dict[str, float] = {}
     warned = False
     model.train()
-    loader = load_batches(batches, start, iterations, num_workers)
+    loader = load_batches(batches, start, iterations, num_workers, pin_memory=device.type == "cuda")
     bar = progress(loader, "train", "iterations", iterations, initial=start, disable=not ranks.is_first)
     for iteration, batch in enumerate(bar, start + 1):
         # Drop path and dropout draw from this generator; a seed per iteration lets a resumed run draw the same numbers.
         torch.manual_seed((seed * 1_000_003 + iteration) * ranks.number + ranks.rank)
-        # Reading tau here would wait for the previous step on a GPU.
         learning_rate, tau = float(schedule.get_last_lr()[0]), model.tau.detach()
-        with prefix_errors(f"iteration {iteration}, learning rate {learning_rate:.2g}"):
-            loss, similarities = training_step(model, batch, objective, optimizer, precision, ranks)
-        losses.append(loss)
+        loss, similarities = training_step(model, batch, objective, optimizer, precision, ranks)
+        steps.append(_Step(iteration, learning_rate, tau, loss))
         schedule.step()
 
-        shown = {"loss": f"{loss:.4f}", "rate": f"{learning_rate:.1e}"}
-        shown |= {name: f"{share:.0%}" for name, share in covered.items()}
-        bar.set_postfix(shown, refresh=False)
         due = time.monotonic() - saved >= checkpoint_seconds
-        if iteration % log_every == 0 or iteration == iterations:
+        signal = ranks.any(stop(), device) if iteration % ranks.iterations_per_message == 0 else None
+        is_row = iteration % log_every == 0 or iteration == iterations
+        if is_row or due or signal:
+            losses += _finite_losses(steps)
+            steps.clear()
+        if is_row:
             row = {"iteration": iteration, "loss": fmean(losses), "learning_rate": learning_rate, "tau": float(tau)}
-            covered = coverage(similarities, batch)
-            row |= covered
+            row |= coverage(similarities, batch)
             losses.clear()
             history.append(row)
             log(row)
+            shown = {"loss": f"{row['loss']:.4f}", "rate": f"{learning_rate:.1e}"}
+            shown |= {name: f"{row[name]:.0%}" for name in ("foreground", "empty")}
+            bar.set_postfix(shown, refresh=False)
             if not warned and _stays_empty(history):
                 warned = True
                 warnings.warn(f"iteration {iteration}: {EMPTY_MASKS}", stacklevel=2)
             due |= len(history) % LOGGED_PER_CHECKPOINT == 0
-        signal = ranks.any(stop(), model.log_tau.device)
         if ranks.is_first and (due or signal):
             save_checkpoint(checkpoint, fingerprint, parts, Progress(iteration, history, losses))
             saved = time.monotonic()
@@ -110,6 +113,27 @@ def optimise(
             ranks.wait()  # torchrun gives those that are left 30 seconds
             raise Interrupted
     return history
+
+
+class _Step(NamedTuple):
+    """What is known of an iteration before its loss is read."""
+
+    iteration: int
+    learning_rate: float
+    tau: Tensor
+    loss: Tensor
+
+
+def _finite_losses(steps: Sequence[_Step]) -> list[float]:
+    """The losses of the steps. Raises ValueError for the first one that is not finite."""
+    losses: list[float] = torch.stack([step.loss for step in steps]).tolist()
+    for step, loss in zip(steps, losses, strict=True):
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"iteration {step.iteration}, learning rate {step.learning_rate:.2g}: the loss is {loss} (tau "
+                f"{float(step.tau):.3g}); lower the optimizer's learning_rate or train in float32"
+            )
+    return losses
 
 
 def _stays_empty(history: History) -> bool:
@@ -125,24 +149,19 @@ def training_step(
     optimizer: Optimizer,
     precision: torch.dtype,
     ranks: Ranks = ALONE,
-) -> tuple[float, Tensor]:
-    """Update the weights by one batch, with the encoders in `precision`; return its loss and its S (B, N, L).
+) -> tuple[Tensor, Tensor]:
+    """Update the weights by one batch, with the encoders in `precision`; return its loss, a scalar, and S (B, N, L).
 
-    Raises ValueError if the loss is not finite, and then leaves the weights unchanged.
+    Both are on the model's device, for which nothing here waits.
     """
     device = model.log_tau.device
+    batch = batch.to(device)
     with torch.autocast(device.type, precision, enabled=precision != torch.float32):
-        texts = batch.expressions if batch.texts is None else batch.texts.to(device)
-        similarities = ranks.similarities(model, batch.images.to(device), texts, len(batch.positives))
+        texts = batch.expressions if batch.texts is None else batch.texts
+        similarities = ranks.similarities(model, batch.images, texts, len(batch.positives))
     loss = objective(similarities, batch)
-    value = float(loss.item())
-    if not math.isfinite(value):
-        raise ValueError(
-            f"the loss is {value} (tau {model.tau.item():.3g}, similarities between {similarities.min():.3g} and "
-            f"{similarities.max():.3g}); lower the optimizer's learning_rate or train in float32"
-        )
     optimizer.zero_grad()
     (loss / ranks.number).backward()
     ranks.sum_gradients(model)
     optimizer.step()
-    return value, similarities.detach()
+    return loss.detach(), similarities.detach()

@@ -31,7 +31,7 @@ def weak(
     `score` maps S to z (B, L), `targets` gives zbar, and `counted` is 0 for pairs that the loss leaves out.
     """
     zbar, *counts = (
-        of_pairs(batch.positives, batch.expressions).to(similarities.device)
+        of_pairs(batch.positives, batch.expressions).to(similarities.device, non_blocking=True)
         for of_pairs in (targets, counted)
         if of_pairs is not None
     )
@@ -62,8 +62,9 @@ def pseudo(similarities: Tensor, batch: Batch, *, absent_weight: float) -> Tenso
 
     Without the second term, a student that sees only expressions of its images finds every expression everywhere.
     """
-    absent = identity_targets(batch.positives, batch.expressions).to(similarities.device) == 0
-    return full(similarities, batch) + absent_weight * absence_loss(similarities.transpose(1, 2)[absent])
+    absent = (identity_targets(batch.positives, batch.expressions) == 0).nonzero()
+    image, expression = absent.to(similarities.device, non_blocking=True).unbind(dim=1)
+    return full(similarities, batch) + absent_weight * absence_loss(similarities[image, :, expression])
 
 
 def boxes(similarities: Tensor, batch: Batch) -> Tensor:

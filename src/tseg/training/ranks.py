@@ -29,6 +29,11 @@ class Ranks:
     number: int = 1
 
     @property
+    def iterations_per_message(self) -> int:
+        """Iterations after which the ranks tell each other of signals, for which all wait."""
+        return 1 if self.number == 1 else 10
+
+    @property
     def is_first(self) -> bool:
         """Whether this rank writes the files and logs the rows."""
         return self.rank == 0

@@ -22,6 +22,7 @@ from tseg.encoding.encode import open_tokens
 from tseg.encoding.tokens import Tokens
 from tseg.files import atomic_write, warn
 from tseg.locks import exclusive
+from tseg.model.device import compute_in
 from tseg.model.image_encoder import build_image_encoder
 from tseg.model.language_model import learn_wordpiece
 from tseg.model.pooling import POOLINGS
@@ -210,7 +211,7 @@ def build_optimizer(settings: RunTrainingSettings, model: TSEG) -> Optimizer:
     groups = [{"params": []}, *_parameter_groups(settings.optimizer, model)]
     match settings.optimizer.name:
         case "sgd":
-            return SGD(groups, momentum=settings.optimizer.momentum, **base)
+            return SGD(groups, momentum=settings.optimizer.momentum, fused=True, **base)
         case "adamw":
             return AdamW(groups, fused=True, **base)
 
@@ -246,16 +247,15 @@ def build_batches(
     seed: int,
     records: pd.DataFrame,
     classes: list[str] | None,
-    model: TSEG,
     ranks: Ranks = ALONE,
     **tokens: Tokens,
 ) -> Dataset[Batch]:
-    """Build the batches of `run`, with images normalised as the image encoder of `model` expects.
+    """Build the batches of `run`.
 
     `ranks` says whose images are read. `tokens`: those of `patches` and `texts`, if its encoders are frozen; see
     `Sampling`.
     """
-    settings, encoder = run.training, model.image_encoder
+    settings = run.training
     sampling = Sampling(
         batch_size=settings.batch_size,
         expressions_per_image=settings.expressions_per_image,
@@ -263,8 +263,6 @@ def build_batches(
         scale=settings.scale,
         flip=settings.flip,
         flip_words=settings.flip_words,
-        mean=encoder.mean,
-        std=encoder.std,
         seed=seed,
         views=crop_views(settings),
         ranks=ranks,
@@ -339,6 +337,8 @@ def _train(
             f"training.{run.supervision}.resolution: {settings.resolution} pixels are not a whole number of patches; "
             f"choose a multiple of {model.patch_size}"
         )
+    if settings.compile:
+        model.compile_encoders()
     optimizer = build_optimizer(settings, model)
     ranks: Ranks = execution["ranks"]
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -350,13 +350,13 @@ def _train(
         )
     return optimise(
         model,
-        build_batches(run, provenance.seed, records, provenance.trained_on.classes, model, ranks, **tokens),
+        build_batches(run, provenance.seed, records, provenance.trained_on.classes, ranks, **tokens),
         build_objective(run, list(records["expression"])),
         optimizer,
         poly_schedule(optimizer, settings.iterations, settings.optimizer.poly_power, settings.optimizer.warmup),
         iterations=settings.iterations,
         seed=provenance.seed,
-        precision=getattr(torch, settings.precision),
+        precision=compute_in(settings.precision),
         **execution,
     )
 
