@@ -12,13 +12,14 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tseg.model.pooling import POOLINGS
 from tseg.model.tseg import TSEG, save_model
 from tseg.training import objectives
 from tseg.training.batches import Batch, PixelBatches, Sampling, WeakBatches
 from tseg.training.interruption import Interrupted
-from tseg.training.loop import NUM_EMPTY, optimise
+from tseg.training.loop import NUM_EMPTY, optimise, training_step
 from tseg.training.objectives import Objective
 from tseg.training.schedule import poly_schedule
 from tseg.training.targets import TfidfTargets, identity_targets
@@ -326,12 +327,47 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_iteration(
 
     def objective(similarities: Tensor, batch: Batch) -> Tensor:
         calls.append(similarities)
-        return OBJECTIVES["weak"](similarities, batch) * (loss if len(calls) == 3 else 1.0)
+        return OBJECTIVES["weak"](similarities, batch) * (loss if len(calls) == 31 else 1.0)
 
-    with pytest.raises(ValueError, match=r"iteration 3, .*: the loss is (nan|inf) "):
-        run(objective=objective)
-    assert all(weight.isfinite().all() for weight in run.model.parameters())
-    assert [row["iteration"] for row in run.logged] == [1, 2]
+    with pytest.raises(ValueError, match=r"iteration 31, .*: the loss is (nan|inf) "):
+        run(objective=objective, iterations=440)
+    assert [row["iteration"] for row in run.logged] == list(range(2, 31, 2))
+    saved = torch.load(run.checkpoint, weights_only=True)["model"]
+    assert all(weight.isfinite().all() for weight in saved.values())
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often the value of a tensor is read, for which a GPU would have to finish its work."""
+
+    number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("supervision", SUPERVISIONS)
+def test_a_training_step_reads_no_value_but_the_padding_of_its_expressions(
+    training: Callable[[str], Training], supervision: str
+) -> None:
+    """transformers reads whether its attention mask is all ones."""
+    run = training("run")(supervision=supervision, iterations=1)
+    batch = run.batches[1]
+    with Reads() as reads:
+        training_step(run.model, batch, OBJECTIVES[supervision], run.optimizer, torch.float32)
+    with Reads() as of_padding:
+        run.model.embed_expressions(batch.expressions)
+    assert reads.number == of_padding.number <= 1
+
+
+def test_compiled_encoders_compute_the_same_and_leave_the_weights_names(training: Callable[[str], Training]) -> None:
+    run = training("run")(iterations=1)
+    batch, names = run.batches[0], list(run.model.state_dict())
+    expected = run.model.eval()(batch.images, batch.expressions)
+    run.model.compile_encoders()
+    found = run.model(batch.images, batch.expressions)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert list(run.model.state_dict()) == names
 
 
 @pytest.mark.parametrize("supervision", SUPERVISIONS)

@@ -318,7 +318,8 @@ class ImageTable:
 
     def of_path(self, path: str) -> list[dict[str, Any]]:
         """The items of an image."""
-        return self._items(int(self.rows.get_indexer([path])[0]))
+        index: Any = self.rows.get_loc(path)
+        return self._items(index)
 
     def _items(self, index: int) -> list[dict[str, Any]]:
         start = self.ends[index - 1] if index else 0
