@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from inputs import phrase, save_photographs, smooth_map
-from prepare import peak_memory
+from prepare import memory
 from safetensors.torch import save_file
 from stages import records_of
 
@@ -138,7 +138,7 @@ def peak_of(command: list[str]) -> float:
     with tempfile.TemporaryFile() as log:
         process, peak = subprocess.Popen(command, stdout=log, stderr=log), 0.0
         while process.poll() is None:
-            peak = max(peak, peak_memory(process.pid))
+            peak = max(peak, memory(process.pid, "VmHWM"))
             time.sleep(0.02)
         log.seek(0)
         assert process.returncode == 0, log.read().decode()

@@ -98,7 +98,7 @@ def measure(settings: Json, output: Path, threads: int) -> tuple[float, float, f
     with subprocess.Popen([*command, "--threads", str(threads)], stderr=subprocess.DEVNULL) as process:
         while process.poll() is None:
             for pid in (process.pid, *children(process.pid)):
-                peaks[pid] = max(peaks[pid], peak_memory(pid))
+                peaks[pid] = max(peaks[pid], memory(pid, "VmHWM"))
             time.sleep(0.05)
     seconds = time.perf_counter() - start
     assert process.returncode == 0, "tseg prepare failed"
@@ -120,13 +120,13 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in " ".join(lists).split()]
 
 
-def peak_memory(pid: int) -> float:
-    """Peak resident memory in MB; 0 for a process that has ended."""
+def memory(pid: int, kind: str = "VmRSS") -> float:
+    """Resident memory in MB, or its peak ("VmHWM"); 0 for a process that has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0.0
-    return next((int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM:")), 0.0)
+    return next((int(line.split()[1]) / 1000 for line in lines if line.startswith(f"{kind}:")), 0.0)
 
 
 def main() -> None:

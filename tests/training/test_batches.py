@@ -1,6 +1,8 @@
 """Batches are functions of seed and iteration, with correct positives and regions."""
 
 import dataclasses
+import pickle
+import pickletools
 from collections import Counter
 from itertools import pairwise
 from typing import Any, Literal
@@ -11,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from tseg.images import open_image
 from tseg.records import decode_mask, encode_mask
 from tseg.training.batches import Batch, PixelBatches, WeakBatches, load_batches, share_of
 from tseg.training.targets import identity_targets
@@ -105,6 +108,29 @@ def test_images_are_crops_of_the_right_image(records: pd.DataFrame) -> None:
     index = batch.positives.index(frozenset(of_d["expression"]))
     assert batch.images.dtype == torch.uint8
     np.testing.assert_array_equal(batch.images[index], pixels)
+
+
+def test_a_large_photograph_is_decoded_at_a_reduced_size_and_seen_alike(records: pd.DataFrame) -> None:
+    """The crop shows the whole image, four times as large as it is seen."""
+    side = 160
+    values = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    path = records["file_name"].iloc[0]
+    Image.fromarray(values).resize((side, side), Image.Resampling.BICUBIC).save(path, "JPEG", quality=95)
+    of_image = records.head(1).assign(height=side, width=side)
+    batch = make(of_image, **(PLAIN | {"batch_size": 1, "resolution": side // 4}))[0]
+    seen = open_image(path).resize((side // 4, side // 4), Image.Resampling.BILINEAR)
+    difference = np.abs(batch.images[0].numpy().astype(int) - np.asarray(seen).astype(int))
+    assert 0 < difference.max() <= 16 and difference.mean() < 2
+
+
+def test_a_worker_is_sent_no_object_for_each_record(records: pd.DataFrame) -> None:
+    """The pickled batches of many records have as many parts as those of few."""
+    many = pd.concat([records.assign(file_name=records["file_name"] + str(copy)) for copy in range(50)])
+    for make_batches in (make, make_pixels):
+        few_parts, many_parts = (
+            sum(1 for _ in pickletools.genops(pickle.dumps(make_batches(each)))) for each in (records, many)
+        )
+        assert many_parts < 1.2 * few_parts + 300
 
 
 def test_expressions_are_distinct_and_limited_per_image(records: pd.DataFrame) -> None:

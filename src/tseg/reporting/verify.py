@@ -29,8 +29,11 @@ from tseg.reporting.reference import RunReference, first_losses, read_reference,
 from tseg.settings.run_schema import RunSettings
 from tseg.settings.validation import parse, read_yaml
 
-NUM_START = 10
-"""Rows of a history that must be those of the same seed."""
+NUM_START = 4
+"""Rows of a history that must be those of the same seed.
+
+On another processor, a wide ResNet drifts by 2e-4 in four rows, and by 1e-2 in ten; another seed is 2e-3 away in four.
+"""
 LOSS_TOLERANCE = 1e-3
 """Largest relative difference of two losses that count as the same."""
 SCORE_TOLERANCE = 0.5
