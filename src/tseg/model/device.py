@@ -37,9 +37,7 @@ def compute_in(precision: str) -> torch.dtype:
     That is bfloat16 for "bfloat16", else float32.
     """
     backends: Any = torch.backends  # the types lack cudnn.conv
-    backends.cuda.matmul.fp32_precision = backends.cudnn.conv.fp32_precision = (
-        "tf32" if precision == "tf32" else "ieee"
-    )
+    backends.cuda.matmul.fp32_precision = backends.cudnn.conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
