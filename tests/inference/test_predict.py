@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import product
-from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import pytest
@@ -89,26 +88,21 @@ def test_one_scale_without_flip_is_plain_inference_bit_for_bit(model: TSEG) -> N
     assert torch.equal(predict(model, noise(101, 53)), s.reshape(3, 6, 3).permute(2, 0, 1))
 
 
-def test_images_are_normalised_by_the_encoders_mean_and_std() -> None:
-    """A stub whose similarities are the mean red, green and blue of each patch of its input."""
-    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+def test_images_are_normalised_by_the_encoders_mean_and_std(model: TSEG) -> None:
+    """A stub in place of the image encoder keeps what it is given."""
 
-    class Colours:
-        patch_size, image_encoder, log_tau = 8, SimpleNamespace(mean=mean, std=std), torch.zeros(())
+    class Stub(torch.nn.Module):
+        patch_size, mean, std = 8, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-        def embed_patches(self, images: Tensor) -> Tensor:
-            return torch.nn.functional.avg_pool2d(images, 8).flatten(2).transpose(1, 2)
+        def forward(self, images: Tensor) -> Tensor:
+            self.given = images
+            return torch.zeros(1, 15, num_features)
 
-        def embed_expressions(self, expressions: list[str]) -> Tensor:
-            return torch.eye(len(expressions))
-
-        def compare(self, patches: Tensor, texts: Tensor) -> Tensor:
-            return patches @ texts.T
-
-    colours: Any = Colours()
-    patches = np.asarray(noise(40, 24), float).reshape(3, 8, 5, 8, 3).mean(axis=(1, 3)) / 255
-    expected = ((patches - mean) / std).transpose(2, 0, 1)
-    np.testing.assert_allclose(predict(colours, noise(40, 24), resolution=24), expected, rtol=1e-4, atol=1e-5)
+    num_features, stub = model.image_encoder.num_features, Stub()
+    model.image_encoder = cast(Any, stub)
+    predict(model, noise(40, 24), resolution=24)
+    expected = (np.asarray(noise(40, 24), float) / 255 - stub.mean) / stub.std
+    np.testing.assert_allclose(stub.given[0].permute(1, 2, 0), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_image_of_another_size_is_resized_bilinearly(model: TSEG) -> None:

@@ -141,7 +141,7 @@ def test_a_cancelled_training_a_failed_node_and_a_killed_driver(
 
 
 def test_a_training_that_hits_its_time_limit_goes_on_with_more_time(slurm: Callable[..., Cluster]) -> None:
-    project = slurm(6000)
+    project = slurm(9000)
     config = yaml.safe_load((project.folder / "config.yaml").read_text())
     config["resources"]["train"]["runtime"] = 1
     (project.folder / "config.yaml").write_text(yaml.safe_dump(config))
