@@ -121,9 +121,9 @@ def children(pid: int) -> list[int]:
 
 
 def memory(pid: int, kind: str = "VmRSS") -> float:
-    """Resident memory in MB, or its peak ("VmHWM"); 0 for a process that has ended."""
+    """Resident memory in MB, its peak ("VmHWM"), or with shared pages by share ("Pss"); 0 for an ended process."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{pid}/{'smaps_rollup' if kind == 'Pss' else 'status'}").read_text().splitlines()
     except OSError:
         return 0.0
     return next((int(line.split()[1]) / 1000 for line in lines if line.startswith(f"{kind}:")), 0.0)

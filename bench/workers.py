@@ -1,8 +1,8 @@
 """Measure the memory of the processes that load batches, for few and for many expressions (Linux only).
 
 python bench/workers.py [--expressions 310000] [--workers 4]
-The images are twenty drawn ones under other names. Memory is the resident size of the workers: its median, while they
-make batches, and its peak, while they receive the records.
+The images are twenty drawn ones under other names. Memory is that of the workers while they make batches: the median of
+their own pages and their shares of common ones; and the peak of the resident size, common pages included.
 """
 
 import argparse
@@ -58,14 +58,14 @@ def make_records(folder: Path, drawn: list[Path], number: int) -> pd.DataFrame:
 
 
 def memory_of_worker(records: pd.DataFrame, supervision: str, num_workers: int) -> tuple[float, float]:
-    """The median and the largest resident size, in MB, of the workers."""
+    """The median of the memory of a worker, and the largest peak of its resident size, in MB."""
     run = paper_run().model_copy(update={"supervision": supervision})
     batches = build_batches(run, 0, records, None)
     sizes: list[float] = []
     peaks: list[float] = []
     for _ in load_batches(batches, 0, NUM_BATCHES * num_workers, num_workers):
         workers = children(os.getpid())
-        sizes += [memory(pid) for pid in workers]
+        sizes += [memory(pid, "Pss") for pid in workers]
         peaks += [memory(pid, "VmHWM") for pid in workers]
     return median(sizes[len(sizes) // 2 :]), max(peaks)
 

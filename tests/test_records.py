@@ -1,5 +1,6 @@
 """Files of records and their provenance; masks are compared with pycocotools."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from pycocotools import mask as coco_mask
 from tseg.provenance import MasksProvenance, ModelProvenance, PredictionsProvenance, Provenance, RecordsProvenance
 from tseg.records import (
     RECORDS,
-    RecordsWriter,
+    TableWriter,
     decode_mask,
     encode_mask,
     read,
@@ -88,10 +89,10 @@ def test_a_record_may_have_no_mask_and_no_box(tmp_path: Path) -> None:
 def test_a_file_of_records_does_not_depend_on_the_number_of_records_per_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_a_time: int
 ) -> None:
-    monkeypatch.setattr("tseg.records.ROWS_PER_GROUP", 20)
+    monkeypatch.setattr("tseg.records.ROWS_HELD", 20)
     rows = [row(number) for number in range(47)]
     for name, step in (("whole", len(rows)), ("parts", at_a_time)):
-        with RecordsWriter(tmp_path / f"{name}.parquet") as writer:
+        with TableWriter(tmp_path / f"{name}.parquet", RECORDS) as writer:
             for start in range(0, len(rows), step):
                 writer.write(pa.Table.from_pylist(rows[start : start + step], schema=RECORDS))
             writer.finish(records_provenance(**CHANGES))
@@ -164,6 +165,28 @@ def test_a_file_with_a_damaged_page_is_refused_by_name(tmp_path: Path) -> None:
         read_columns(path, ["record_id"])
     with damaged:
         list(read_pieces(path, RecordsProvenance, ["record_id"]))
+
+
+def test_a_damaged_byte_of_the_rows_is_found_wherever_they_are_read(tmp_path: Path) -> None:
+    path, damaged = tmp_path / "records.parquet", tmp_path / "damaged.parquet"
+    write_records(path, [row(number) for number in range(200)])
+    content = path.read_bytes()
+    columns = pq.read_metadata(path).row_group(0)
+    masks = columns.column(RECORDS.get_field_index("mask"))
+    start, size = masks.dictionary_page_offset or masks.data_page_offset, masks.total_compressed_size
+    found = 0
+    for offset in range(start, start + size, 3):
+        changed = bytearray(content)
+        changed[offset] ^= 1
+        damaged.write_bytes(changed)
+        try:
+            table, _ = read_records(damaged)
+        except ValueError as error:
+            assert re.search(r"damaged\.parquet is damaged", str(error))
+            found += 1
+        else:  # a byte of a page's header that says nothing of the rows
+            pd.testing.assert_frame_equal(table, read_records(path)[0])
+    assert found > size // 6
 
 
 @pytest.mark.parametrize("at_a_time", [1, 7, 20, 47])

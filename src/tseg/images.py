@@ -98,23 +98,33 @@ def turned_box(box: Sequence[float], height: int, width: int, orientation: int) 
     return [left, top, box_width, box_height]
 
 
-def open_image(path: Path | str, shorter_side: float | None = None) -> Image.Image:
+def open_image(
+    path: Path | str, *, size: tuple[int, int] | None = None, shorter_side: float | None = None
+) -> Image.Image:
     """Read an image as RGB, turned as its EXIF orientation says and viewers show it.
 
-    Training, prediction and figures read every image here. If its shorter side will be seen at `shorter_side` pixels, a
-    JPEG file is decoded at a half, a quarter or an eighth of its size where that leaves as many. Raises ValueError if
-    the image cannot be used.
+    Training, prediction and figures read every image here. `size` is the width and height that its record has. If its
+    shorter side will be seen at `shorter_side` pixels, a JPEG file is decoded at a half, a quarter or an eighth of its
+    size where that leaves as many. Raises ValueError if the image cannot be used, or has another size.
     """
     try:
         with usable_image(path) as image:
+            stored = image.height, image.width
             if shorter_side is not None:
                 factor = shorter_side / min(image.size)
                 image.draft("RGB", (math.ceil(factor * image.width), math.ceil(factor * image.height)))
             image.load()
             pixels = image if image.mode == "RGB" else image.convert("RGB")
-            upright = turned(pixels, orientation_of(image))
+            orientation = orientation_of(image)
+            upright = turned(pixels, orientation)
     except ImageError as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    height, width = turned_size(*stored, orientation)
+    if size not in (None, (width, height)):
+        raise ValueError(
+            f"{path} has {width} x {height} pixels, and {size[0]} x {size[1]} in the records, which were made of "
+            "another version of it; prepare them again"
+        )
     # The orientation is applied.
     upright.info.clear()
     upright.getexif().clear()

@@ -76,11 +76,8 @@ SCORES = pa.schema(
 # Pixel counts by true and predicted class, the background first: (K + 1)^2 values, row-major.
 CONFUSIONS = pa.schema([("image_id", pa.string()), ("confusion", pa.list_(pa.int64()))])
 
-ROWS_PER_GROUP = 10_000
-"""Records per row group: as many are held in memory before they are written."""
-
 ROWS_HELD = 1_000
-"""Rows per row group of files whose tables are written, and read, one after the other."""
+"""Rows per row group: as many are held in memory before they are written, and while a file is read in pieces."""
 
 BACKGROUND_LABEL = "background"
 """The label of pixels that belong to no class."""
@@ -89,27 +86,47 @@ BACKGROUND_LABEL = "background"
 P = TypeVar("P", bound=Provenance)
 
 
-def write(path: Path, table: pa.Table, provenance: Provenance) -> None:
-    """Write `table` and its `provenance` to `path` atomically."""
-    with atomic_write(path) as partial:
-        pq.write_table(table.replace_schema_metadata({"tseg": provenance.to_json()}), partial)
+class TableWriter:
+    """Writes tables of one schema to a file, one after the other, and their provenance at the end.
+
+    The file does not depend on how the rows are divided among the tables. Its pages have checksums.
+    """
+
+    def __init__(self, path: Path, schema: pa.Schema):
+        self.writer = pq.ParquetWriter(path, schema, write_page_checksum=True)
+        self.pending = schema.empty_table()
+
+    def write(self, table: pa.Table) -> None:
+        """Append the rows of a table."""
+        self.pending = pa.concat_tables([self.pending, table])
+        while len(self.pending) >= ROWS_HELD:
+            self.writer.write_table(self.pending[:ROWS_HELD].combine_chunks())
+            self.pending = self.pending[ROWS_HELD:]
+
+    def finish(self, provenance: Provenance) -> None:
+        """Write the remaining rows and the provenance."""
+        if len(self.pending):
+            self.writer.write_table(self.pending.combine_chunks())
+        self.writer.add_key_value_metadata({"tseg": provenance.to_json()})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.writer.close()
 
 
 def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table], provenance: Provenance) -> None:
-    """Write the rows of `tables`, one after the other, and their `provenance` to `path` atomically.
-
-    The file does not depend on how the rows are divided among the tables; only a few of these are in memory.
-    """
-    described = schema.with_metadata({"tseg": provenance.to_json()})
-    with atomic_write(path) as partial, pq.ParquetWriter(partial, described, write_page_checksum=True) as writer:
-        pending = schema.empty_table()
+    """Write the rows of `tables` and their `provenance` to `path` atomically; only a few tables are in memory."""
+    with atomic_write(path) as partial, TableWriter(partial, schema) as writer:
         for table in _computed(tables):
-            pending = pa.concat_tables([pending, table])
-            while len(pending) >= ROWS_HELD:
-                writer.write_table(pending[:ROWS_HELD].combine_chunks())
-                pending = pending[ROWS_HELD:]
-        if len(pending):
-            writer.write_table(pending.combine_chunks())
+            writer.write(table)
+        writer.finish(provenance)
+
+
+def write(path: Path, table: pa.Table, provenance: Provenance) -> None:
+    """Write `table` and its `provenance` to `path` atomically."""
+    write_tables(path, table.schema.remove_metadata(), [table], provenance)
 
 
 def _computed(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -123,12 +140,12 @@ def _computed(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
 def read(path: Path, kind: type[P]) -> tuple[pd.DataFrame, P]:
     """Read the rows and the provenance of a file. Raises ValueError like `read_provenance`."""
     provenance = read_provenance(path, kind)
-    try:
-        return pq.read_table(path).to_pandas(), provenance
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} is damaged ({' '.join(str(error).split())}); make it again with `tseg {kind.command}`"
-        ) from None
+    return _read(path, kind), provenance
+
+
+def _read(path: Path, kind: type[Provenance], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    with undamaged(path, kind):
+        return pq.read_table(path, columns=columns, page_checksum_verification=True).to_pandas()
 
 
 def read_provenance(path: Path, kind: type[P]) -> P:
@@ -146,21 +163,14 @@ def read_records(path: Path) -> tuple[pd.DataFrame, RecordsProvenance]:
 
     Raises ValueError like `read_provenance`, and if a column is missing or there is no row.
     """
-    records, provenance = read(path, RecordsProvenance)
-    missing = [name for name in RECORDS.names if name not in records.columns]
-    if missing:
-        raise ValueError(f"{path} lacks the column {missing[0]!r}; make it again with `tseg prepare`")
-    if records.empty:
-        raise ValueError(f"{path} holds no record; its .skipped.csv says why")
-    return records, provenance
+    return read_columns(path, RECORDS.names)
 
 
 def read_columns(path: Path, columns: Sequence[str]) -> tuple[pd.DataFrame, RecordsProvenance]:
     """Some columns of the records in file order, and their provenance. Raises ValueError like `read_records`."""
     provenance = read_provenance(path, RecordsProvenance)
     check_columns(path, RecordsProvenance, columns)
-    with undamaged(path, RecordsProvenance):
-        return pq.read_table(path, columns=list(columns)).to_pandas(), provenance
+    return _read(path, RecordsProvenance, columns), provenance
 
 
 def read_pieces(path: Path, kind: type[Provenance], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -192,32 +202,6 @@ def undamaged(path: Path, kind: type[Provenance]) -> Generator[None]:
         ) from None
 
 
-class RecordsWriter:
-    """Writes records to a file row group by row group, and their provenance at the end."""
-
-    def __init__(self, path: Path):
-        self.writer = pq.ParquetWriter(path, RECORDS)
-        self.pending = RECORDS.empty_table()
-
-    def write(self, records: pa.Table) -> None:
-        """Append a table with the schema `RECORDS`. The file does not depend on the number of records per call."""
-        self.pending = pa.concat_tables([self.pending, records])
-        while len(self.pending) >= ROWS_PER_GROUP:
-            self.writer.write_table(self.pending[:ROWS_PER_GROUP])
-            self.pending = self.pending[ROWS_PER_GROUP:]
-
-    def finish(self, provenance: RecordsProvenance) -> None:
-        """Write the remaining records and the provenance."""
-        self.writer.write_table(self.pending)
-        self.writer.add_key_value_metadata({"tseg": provenance.to_json()})
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.writer.close()
-
-
 class ImageRecords(NamedTuple):
     """The records of one image."""
 
@@ -226,6 +210,11 @@ class ImageRecords(NamedTuple):
     records: pd.DataFrame
     expressions: list[str]
     """Those of the records, each once."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return int(self.records["width"].iloc[0]), int(self.records["height"].iloc[0])
 
 
 def images_of(records: pd.DataFrame) -> Iterator[ImageRecords]:

@@ -133,7 +133,7 @@ def test_masks_that_do_not_match_the_records_one_to_one_are_refused(wrong: str) 
 def test_a_mask_of_another_size_is_refused() -> None:
     """pycocotools would compare run lengths of different sizes for ever."""
     masks = table(blobs(1)).replace({"height": {31: 30}})
-    with pytest.raises(ValueError, match="the mask of the record r1 has 30 x 20 pixels, and its image now has 31 x 20"):
+    with pytest.raises(ValueError, match="the mask of the record r1 has 20 x 30 pixels, and its image now has 20 x 31"):
         score_records(table(blobs(0)), masks)
 
 

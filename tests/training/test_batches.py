@@ -133,6 +133,15 @@ def test_a_worker_is_sent_no_object_for_each_record(records: pd.DataFrame) -> No
         assert many_parts < 1.2 * few_parts + 300
 
 
+def test_a_worker_maps_the_records_and_is_sent_none(records: pd.DataFrame) -> None:
+    long = records.assign(expression=records["expression"] + " far away" * 10_000)
+    for make_batches in (make, make_pixels):
+        short_batches, long_batches = make_batches(records), make_batches(long)
+        sizes = [len(pickle.dumps(batches)) for batches in (short_batches, long_batches)]
+        assert abs(sizes[1] - sizes[0]) < 100
+        assert_same(pickle.loads(pickle.dumps(long_batches))[0], long_batches[0])
+
+
 def test_expressions_are_distinct_and_limited_per_image(records: pd.DataFrame) -> None:
     for iteration in range(20):
         batch = make(records)[iteration]

@@ -48,12 +48,12 @@ def read_settings(schema: Any, path: Path) -> Any:
 
 def preset(name: str, backend: str = "lattice") -> str | None:
     """Return the refinement that --crf names, None for `none`. Raises ValueError if --crf-backend cannot compute it."""
-    from tseg.inference.refinement import BACKENDS, check_refinement
+    from tseg.inference.refinement import BACKENDS, REFINEMENTS, check_refinement
     from tseg.settings.validation import check_known, prefix_errors
 
     check_known(backend, BACKENDS, "--crf-backend: there is no backend")
     refinement = None if name == "none" else name
-    with prefix_errors("--crf"):
+    with prefix_errors("--crf-backend" if name in REFINEMENTS else "--crf"):
         check_refinement(refinement, backend)
     return refinement
 

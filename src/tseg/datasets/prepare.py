@@ -19,7 +19,7 @@ from tseg.datasets.readers.voc import open_voc
 from tseg.datasets.shards import Shard, read_shards
 from tseg.files import atomic_write, warn
 from tseg.provenance import RecordsProvenance
-from tseg.records import RecordsWriter
+from tseg.records import RECORDS, TableWriter
 from tseg.settings.schema import DatasetSettings, PublishedCounts
 
 
@@ -54,7 +54,7 @@ def prepare_split(name: str, split: str, settings: DatasetSettings, output: Path
     published = settings.published.get(split)
     try:
         opened = open_split(settings, split)
-        with atomic_write(output) as partial, RecordsWriter(partial) as writer:
+        with atomic_write(output) as partial, TableWriter(partial, RECORDS) as writer:
             with closing(read_shards(opened, [Path(dir) for dir in settings.images], num_workers)) as shards:
                 counts = write_shards(shards, writer, skipped_path)
             if not counts.num_records:
@@ -100,7 +100,7 @@ def open_split(settings: DatasetSettings, split: str) -> OpenSplit:
             return open_pairs(annotations, split)
 
 
-def write_shards(shards: Iterable[Shard], writer: RecordsWriter, skipped_path: Path) -> SplitCounts:
+def write_shards(shards: Iterable[Shard], writer: TableWriter, skipped_path: Path) -> SplitCounts:
     """Write the records of all shards, and the list of skipped ones. Of records with the same id, keep the first."""
     ids, images, first, causes = DistinctStrings(), DistinctStrings(), None, Counter[str]()
     with (

@@ -56,7 +56,8 @@ def encode_images(encoder: ImageEncoder, records: pd.DataFrame, views: CropViews
     def encode(members: Sequence[Entry]) -> Iterator[np.ndarray]:
         for image_id, of_image in groupby(members, lambda entry: entry.key):
             file_name, height, width = images[image_id]
-            image, all_views = open_image(file_name), views_of(views, image_id, width, height, encoder.patch_size)
+            image = open_image(file_name, size=(width, height))
+            all_views = views_of(views, image_id, width, height, encoder.patch_size)
             for _, of_size in groupby(of_image, lambda entry: (entry.height, entry.width)):
                 seen = [normalised(all_views[entry.view](image), encoder.mean, encoder.std) for entry in of_size]
                 for batch in torch.from_numpy(np.stack(seen)).split(BATCH_SIZE):

@@ -36,23 +36,19 @@ def compare(truth: str, prediction: str, ignore: str | None, size: Sequence[int]
     Masks are run lengths, as `tseg.records.encode_mask` writes them, and are not decoded to pixels. All must be of this
     size: pycocotools never returns if they are not.
     """
-    masks: list[Any] = [
-        {"counts": counts.encode("ascii"), "size": size} for counts in (truth, prediction, ignore) if counts
-    ]
-    of_truth, of_prediction, both = area = _areas(*masks[:2])
+    masks: list[Any] = [{"counts": counts.encode("ascii"), "size": size} for counts in (truth, prediction)]
+    masks.append(coco_mask.merge(masks, intersect=True))
+    counted = areas = _areas(masks)
     if ignore is not None:
-        of_truth, of_prediction, both = (
-            all_pixels - _areas(mask, masks[2])[2]
-            for all_pixels, mask in zip(area, (*masks[:2], coco_mask.merge(masks[:2], intersect=True)), strict=True)
-        )
-    return Overlap(both, of_truth + of_prediction - both, area[1])
+        ignored: Any = {"counts": ignore.encode("ascii"), "size": size}
+        counted = areas - _areas([coco_mask.merge([mask, ignored], intersect=True) for mask in masks])
+    of_truth, of_prediction, both = counted.tolist()
+    return Overlap(both, of_truth + of_prediction - both, int(areas[1]))
 
 
-def _areas(one: Any, other: Any) -> list[int]:
-    """Pixels of two masks and of their intersection."""
-    masks: Any = [one, other, coco_mask.merge([one, other], intersect=True)]
-    areas: Any = coco_mask.area(masks)
-    return areas.tolist()
+def _areas(masks: Any) -> np.ndarray:
+    """Pixels of each mask, int64."""
+    return np.asarray(coco_mask.area(masks), np.int64)
 
 
 def score_records(
@@ -107,8 +103,8 @@ def _pairs(records: Iterable[Rows], masks: Iterable[Rows]) -> Iterator[tuple[int
             (number, record), (mask, *size) = waiting.pop(record_id), predicted.pop(record_id)
             if size != list(record[-2:]):
                 raise ValueError(
-                    f"the mask of the record {record_id} has {size[0]} x {size[1]} pixels, and its image now has "
-                    f"{record[-2]} x {record[-1]}; predict these records again"
+                    f"the mask of the record {record_id} has {size[1]} x {size[0]} pixels, and its image now has "
+                    f"{record[-1]} x {record[-2]}; predict these records again"
                 )
             yield number, record, mask
     if not num_records == num_masks == num_pairs:

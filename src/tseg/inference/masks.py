@@ -96,7 +96,7 @@ def mask_records(
 
     def rows_of(image: ImageRecords, views: list[Tensor]) -> list[dict[str, Any]]:
         areas = _true_areas(image.records, image.expressions) if rules.threshold == ORACLE else None
-        pixels = open_image(image.file_name)
+        pixels = open_image(image.file_name, size=image.size)
         masks = map(encode_mask, segment_masks(views, pixels, rules, areas=areas))
         encoded = dict(zip(image.expressions, masks, strict=True))
         columns = image.records["record_id"], image.records["expression"]

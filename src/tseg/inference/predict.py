@@ -100,7 +100,9 @@ def predict_records(
     of_all = None if same is None else Texts(model, same, seen)
 
     def read(image: ImageRecords) -> list[np.ndarray]:
-        return patches.views(image.image_id) if patches else view_pixels(model, open_image(image.file_name), seen)
+        if patches:
+            return patches.views(image.image_id)
+        return view_pixels(model, open_image(image.file_name, size=image.size), seen)
 
     def rows_of(images: Iterator[ImageRecords]) -> Iterator[Iterator[dict[str, Any]]]:
         reading = in_order(lambda image: (image, read(image)), images, num_threads, ahead=IMAGES_AT_ONCE)

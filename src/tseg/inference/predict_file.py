@@ -7,6 +7,7 @@ import torch
 
 from tseg.encoding.encode import open_tokens
 from tseg.inference.predict import Seen, predict_records
+from tseg.model.device import compute_in
 from tseg.model.tseg import load_model
 from tseg.parts import in_parts
 from tseg.provenance import PredictionsProvenance
@@ -42,7 +43,7 @@ def predict_file(
     """
     check_known(precision, PRECISIONS, "precision: there is no")
     loaded, trained = load_model(model)
-    rows, evaluated_on = read_columns(records, ["image_id", "file_name", "expression"])
+    rows, evaluated_on = read_columns(records, ["image_id", "file_name", "height", "width", "expression"])
     if labels == {}:
         raise ValueError("--labels names no class; name each with its words, or leave --labels out")
     if labels is not None and evaluated_on.classes is None:
@@ -51,7 +52,7 @@ def predict_file(
     if patches and window:
         raise ValueError("--window: tokens are of whole images; leave out --patches")
     words = None if labels is None else list(dict.fromkeys(word for of_class in labels.values() for word in of_class))
-    seen = Seen(resolution, scales, flip, trained.flip_words, window, getattr(torch, precision))
+    seen = Seen(resolution, scales, flip, trained.flip_words, window, compute_in(precision))
     provenance = PredictionsProvenance(
         model=trained,
         evaluated_on=evaluated_on,

@@ -88,7 +88,7 @@ def pseudo_label_records(
     check_predicted(records, similarities)
 
     def rows_of(image: ImageRecords, views: list[Tensor]) -> Iterator[dict[str, Any]]:
-        probabilities = refined_probabilities(views, open_image(image.file_name), rules)
+        probabilities = refined_probabilities(views, open_image(image.file_name, size=image.size), rules)
         for expression, probability in zip(image.expressions, probabilities, strict=True):
             mask, unsure = probability > FOREGROUND, np.abs(probability - FOREGROUND) < ignore_band
             if mask.any():

@@ -34,8 +34,9 @@ def refine_file(
     """
     check_refinement(crf, crf_backend)
     predicted = read_provenance(predictions, PredictionsProvenance)
-    of_truth = ["mask", "height", "width"] if threshold == ORACLE else []
-    rows, _ = read_columns(records, ["record_id", "image_id", "file_name", "expression", *of_truth])
+    of_truth = ["mask"] if threshold == ORACLE else []
+    columns = ["record_id", "image_id", "file_name", "height", "width", "expression", *of_truth]
+    rows, _ = read_columns(records, columns)
     model, labels = predicted.model, predicted.labels
     if labels is not None and model.pooling is None:
         raise ValueError(

@@ -73,7 +73,7 @@ def label_records(
     names = [BACKGROUND_LABEL, *labels]
 
     def rows_of(image: ImageRecords, views: list[Tensor]) -> list[dict[str, str]]:
-        found = segment_labels(views, open_image(image.file_name), list(numbers.values()), rules)
+        found = segment_labels(views, open_image(image.file_name, size=image.size), list(numbers.values()), rules)
         # Always write the background, so that an image in which nothing was found differs from one left out.
         return [
             {"image_id": image.image_id, "label": names[number], "mask": encode_mask(found == number)}

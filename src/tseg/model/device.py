@@ -11,7 +11,7 @@ from tseg.locks import hold_free
 
 
 def select_device(name: str, num_threads: int) -> torch.device:
-    """Set torch to deterministic algorithms and `num_threads`; return the device `name`.
+    """Set torch to deterministic algorithms, exact float32 products and `num_threads`; return the device `name`.
 
     `auto` is a GPU if there is one: the rank's own under torchrun, else one that no other process of this user has
     chosen so, or the first if they all are taken. Raises ValueError if the machine has no such device.
@@ -20,6 +20,7 @@ def select_device(name: str, num_threads: int) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True)
+    compute_in("float32")
     if name == "auto":
         name = _own_gpu() if torch.cuda.is_available() else "cpu"
     try:

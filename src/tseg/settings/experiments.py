@@ -257,14 +257,6 @@ def _join(*parts: CellSettings) -> CellSettings:
     return CellSettings(**joined)
 
 
-def _pooling(method: MethodSettings, options: dict[str, Any]) -> PoolingSettings:
-    """The pooling of a method, with `options` in place of its own."""
-    if options:
-        return method.with_options(options)
-    # Checking options takes long; most cells have none.
-    return PoolingSettings.model_construct(name=method.name, options=method.options)
-
-
 def _cell(
     origin: str,
     experiments: Experiments,
@@ -294,7 +286,7 @@ def _cell(
     if supervision == "full" and cell.options:
         raise ValueError(f"{origin}: options: full supervision has no pooling; remove the options")
     with prefix_errors(origin):
-        pooling = _pooling(experiments.methods[cell.method], cell.options) if cell.method else None
+        pooling = experiments.methods[cell.method].with_options(cell.options) if cell.method else None
         pooling = None if supervision == "full" else pooling
         run = make_run(settings, cell.dataset, supervision, pooling, cell.settings)
         teacher = make_run(settings, cell.dataset, "weak", pooling, cell.settings) if run.teacher else None

@@ -53,7 +53,9 @@ class PoolingSettings(StrictModel):
 
     def with_options(self, options: dict[str, Any]) -> "PoolingSettings":
         """The pooling with `options` in place of its own. Raises ValueError as `fit_options`."""
-        return PoolingSettings.model_construct(name=self.name, options=fit_options(self.name, self.options | options))
+        # Checking options takes long; most cells have none.
+        fitted = fit_options(self.name, self.options | options) if options else self.options
+        return PoolingSettings.model_construct(name=self.name, options=fitted)
 
     def changed_options(self) -> dict[str, Any]:
         """The options that differ from the defaults of the pooling, in alphabetical order."""

@@ -1,10 +1,14 @@
 """Batches of images and expressions (section 3.3)."""
 
+import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from itertools import chain, combinations
-from typing import Any, Literal, NamedTuple, TypeVar
+from mmap import ACCESS_READ, mmap
+from multiprocessing.reduction import DupFd
+from typing import IO, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -114,7 +118,7 @@ class Sampling:
             elif self.patches is None:
                 # Fixed crops are seen as `tseg encode` sees them.
                 shorter_side = None if self.views else min(crop.width, crop.height)
-                yield image, crop, [np.asarray(crop(open_image(image.path, shorter_side)))]
+                yield image, crop, [np.asarray(crop(open_image(image.path, size=size, shorter_side=shorter_side)))]
             else:
                 tokens = self.patches[image.image_id, view]
                 yield image, crop, [tokens.reshape(-1, tokens.shape[-1])]
@@ -296,7 +300,7 @@ class ImageItems(NamedTuple):
 class ImageTable:
     """Records by image, in the order of the images' first records.
 
-    Arrow holds them: a worker process is sent a few buffers, and not an object for each value.
+    Arrow holds them. Worker processes map one file of them, so that all share its memory.
     """
 
     def __init__(self, records: pd.DataFrame, columns: Sequence[str]):
@@ -308,6 +312,24 @@ class ImageTable:
         self.images = _arrow(records[["file_name", "image_id", "width", "height"]].iloc[firsts])
         self.items = _arrow(records[list(columns)].iloc[by_image])
         self.rows = pd.Index(paths)
+        self.file: IO[bytes] | None = None
+        """What the workers map. It has no name, and is gone with the last of them."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.file is None:
+            self.file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the table)
+            for table in (self.images, self.items):
+                with pa.ipc.new_stream(self.file, table.schema) as stream:
+                    stream.write_table(table)
+            self.file.flush()
+        return self.__dict__ | {"images": None, "items": None, "file": DupFd(self.file.fileno())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"file": None}
+        descriptor = state["file"].detach()
+        mapped = pa.BufferReader(pa.py_buffer(mmap(descriptor, 0, access=ACCESS_READ)))
+        os.close(descriptor)
+        self.images, self.items = (pa.ipc.open_stream(mapped).read_all() for _ in range(2))
 
     def __len__(self) -> int:
         return len(self.ends)
