@@ -85,6 +85,10 @@ def test_an_image_opens_as_viewers_show_it(tmp_path: Path, orientation: int, suf
     with Image.open(path) as image:
         viewed = ImageOps.exif_transpose(image).convert("RGB")
     np.testing.assert_array_equal(np.asarray(open_image(path)), np.asarray(viewed))
+    reduced = open_image(path, size=viewed.size, shorter_side=1)
+    assert (reduced.width < reduced.height) == (viewed.width < viewed.height)
+    with pytest.raises(ValueError, match=f"has {viewed.width} x {viewed.height} pixels, and 1 x 2 in the records"):
+        open_image(path, size=(1, 2))
     again = ImageOps.exif_transpose(open_image(path))
     assert again.size == viewed.size  # the orientation is applied once only
 

@@ -9,19 +9,22 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from tseg.encoding.encode import encode_images
 from tseg.inference.masks import MaskRules, comparison
 from tseg.inference.predict_file import predict_file
 from tseg.inference.refine_file import refine_file
 from tseg.inference.segmenter import Segmenter
+from tseg.inference.semantic import LabelRules
 from tseg.model.tseg import TSEG, load_model, save_model
 from tseg.provenance import MasksProvenance, PredictionsProvenance
 from tseg.records import read, read_provenance
-from tseg.settings.encodings import WholeViews
+from tseg.settings.encodings import CropViews, WholeViews
+from tseg.training.batches import Sampling, WeakBatches
 
 from ..provenances import model_provenance, predictions_provenance, records_provenance, write_records
-from ..tables import mask_records, predict_records
+from ..tables import label_records, mask_records, predict_records, pseudo_label_records
 
 VIEWS: dict[str, Any] = {"resolution": 48, "scales": [1.0, 1.5], "flip": True, "window": 32}
 PLAIN: dict[str, Any] = {"background": 0.2, "exclusive_activations": True, "threshold": "fixed", "confidence": 0.5}
@@ -64,6 +67,32 @@ def test_masks_are_those_of_the_similarities_and_say_how_they_were_made(
     pd.testing.assert_frame_equal(masks, expected)
     del how["confidence"]
     assert provenance == MasksProvenance(predictions=predicted, comparison=comparison(threshold), **how)
+
+
+def test_an_image_of_another_size_than_its_records_is_refused_by_every_command(
+    trained: Path, model: TSEG, records_path: Path, records: pd.DataFrame, tmp_path: Path
+) -> None:
+    """Masks would lie elsewhere, and similarities be of other patches."""
+    found, output = tmp_path / "found.parquet", tmp_path / "x.parquet"
+    predict_file(trained, records_path, found, labels=None, device=CPU, **VIEWS)
+    similarities, _ = read(found, PredictionsProvenance)
+    of_words = predict_records(model, records, words=["dog"], flip_words="swap", **VIEWS).to_pandas()
+    path = records["file_name"].iloc[0]
+    image = Image.open(path)
+    image.crop((0, 0, image.width, image.height - 1)).save(path)
+    sizes = rf"{path} has {image.width} x {image.height - 1} pixels, and {image.width} x {image.height} in the records"
+    crops = CropViews(resolution=32, num_views=1, scale=(1.0, 1.0), flip=False)
+    sampling = Sampling(4, 2, 32, (1.0, 1.0), flip=False, flip_words="keep", seed=0)
+    for command in (
+        lambda: predict_file(trained, records_path, output, labels=None, device=CPU, **VIEWS),
+        lambda: refine_file(found, records_path, output, **PLAIN),
+        lambda: label_records(records, of_words, labels={"dog": ["dog"]}, rules=LabelRules(MaskRules("spa"), {})),
+        lambda: pseudo_label_records(records, similarities, MaskRules("mpa"), 0.0),
+        lambda: encode_images(model.image_encoder, records, crops, output),
+        lambda: WeakBatches(records, sampling)[0],
+    ):
+        with pytest.raises(ValueError, match=sizes):
+            command()
 
 
 def test_threads_change_no_byte(trained: Path, records_path: Path, tmp_path: Path) -> None:
