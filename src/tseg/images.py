@@ -4,9 +4,10 @@ import math
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 MAX_PIXELS = Image.MAX_IMAGE_PIXELS or 2**27
 """Pillow refuses much larger images as decompression bombs."""
@@ -33,7 +34,7 @@ class ImageError(Exception):
 
 
 @contextmanager
-def usable_image(path: Path | str) -> Generator[Image.Image, None, None]:
+def usable_image(path: Path | str | IO[bytes]) -> Generator[Image.Image, None, None]:
     """Open an image without decoding it.
 
     Raises ImageError if it is too large, animated or has more than 8 bits per channel. Any error while the image is in
@@ -47,6 +48,12 @@ def usable_image(path: Path | str) -> Generator[Image.Image, None, None]:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"the image is too large ({error}); scale it down") from error
+    except FileNotFoundError:
+        raise ImageError("there is no such file; correct its path") from None
+    except UnidentifiedImageError:
+        raise ImageError(
+            "the image is of no format that Pillow reads (JPEG, PNG, WebP, TIFF and more); fetch it again or convert it"
+        ) from None
     except Exception as error:  # Pillow's decoders raise errors of many types
         raise ImageError(f"the image cannot be read to its end ({error}); fetch it again") from error
 
@@ -114,9 +121,8 @@ def open_image(
                 factor = shorter_side / min(image.size)
                 image.draft("RGB", (math.ceil(factor * image.width), math.ceil(factor * image.height)))
             image.load()
-            pixels = image if image.mode == "RGB" else image.convert("RGB")
             orientation = orientation_of(image)
-            upright = turned(pixels, orientation)
+            seen = as_seen(image, orientation)
     except ImageError as error:
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
     height, width = turned_size(*stored, orientation)
@@ -125,6 +131,18 @@ def open_image(
             f"{path} has {width} x {height} pixels, and {size[0]} x {size[1]} in the records, which were made of "
             "another version of it; prepare them again"
         )
+    return seen
+
+
+def as_seen(image: Image.Image, orientation: int) -> Image.Image:
+    """An image as RGB, turned and opaque as viewers show it.
+
+    ASSUME: what is transparent shows white; its stored colour is arbitrary.
+    """
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    upright = turned(image if image.mode == "RGB" else image.convert("RGB"), orientation)
     # The orientation is applied.
     upright.info.clear()
     upright.getexif().clear()

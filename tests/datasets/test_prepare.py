@@ -90,8 +90,8 @@ def test_good_records_are_written_in_order_with_their_provenance(tmp_path, capsy
         (jpeg()[:1000], "the image cannot be read to its end (image file is truncated"),
         (jpeg()[:-2], "the image cannot be read to its end (image file is truncated"),
         (jpeg(progressive=True)[:-200], "the image cannot be read to its end (image file is truncated"),
-        (b"<html>", "the image cannot be read to its end (cannot identify image file"),
-        (b"", "the image cannot be read to its end (cannot identify image file"),
+        (b"<html>", "the image is of no format that Pillow reads"),
+        (b"", "the image is of no format that Pillow reads"),
         (
             jpeg(48, 64),
             "its annotation is for an image of 64 x 48 pixels, but the image has 48 x 64; fetch",

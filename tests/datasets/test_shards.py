@@ -46,6 +46,24 @@ def rotated(orientation: int) -> Image.Exif:
 GREY = RGB.convert("L")
 TRANSPARENT = Image.merge("RGBA", [*RGB.split(), Image.new("L", RGB.size, 90)])
 
+
+def on_white(image: Image.Image) -> Image.Image:
+    """The image on a white ground."""
+    layer = image.convert("RGBA")
+    ground = Image.new("RGB", image.size, "white")
+    ground.paste(layer.convert("RGB"), mask=layer.getchannel("A"))
+    return ground
+
+
+def cut_out(palette: Image.Image, colour: int) -> Image.Image:
+    """The image with a `colour` of its palette as white."""
+    return Image.composite(
+        Image.new("RGB", RGB.size, "white"),
+        palette.convert("RGB"),
+        palette.point(lambda value: 255 * (value == colour), "L"),
+    )
+
+
 # file name, the image or its bytes, options of saving, expected image
 READ = {
     "JPEG": ("a.jpg", RGB, {"quality": 95, "subsampling": 0}, RGB),
@@ -61,9 +79,14 @@ READ = {
     "grey PNG": ("a.png", GREY, {}, GREY),
     "black and white PNG": ("a.png", GREY.point(lambda value: value > 99, mode="1"), {}, None),
     "palette PNG": ("a.png", RGB.quantize(8), {}, RGB),
-    "palette PNG with a transparent colour": ("a.png", RGB.quantize(8), {"transparency": 3}, RGB),
-    "transparent PNG": ("a.png", TRANSPARENT, {}, RGB),
-    "grey transparent PNG": ("a.png", TRANSPARENT.convert("LA"), {}, GREY),
+    "palette PNG with a transparent colour": (
+        "a.png",
+        RGB.quantize(8),
+        {"transparency": 3},
+        cut_out(RGB.quantize(8), 3),
+    ),
+    "transparent PNG": ("a.png", TRANSPARENT, {}, on_white(TRANSPARENT)),
+    "grey transparent PNG": ("a.png", TRANSPARENT.convert("LA"), {}, on_white(TRANSPARENT.convert("LA"))),
     "PNG of 16 bits a channel": ("a.png", deep_png(), {}, RGB),
     "GIF": ("a.gif", RGB.quantize(8), {}, RGB),
     "WebP": ("a.webp", RGB, {"lossless": True}, RGB),
@@ -102,8 +125,13 @@ REFUSED = {
         "cannot be read to its end",
     ),
     "PNG cut short": ("a.png", deep_png()[:-40], {}, "cannot be read to its end"),
-    "text": ("a.jpg", b"<html>Not found</html>", {}, "cannot be read to its end .*; fetch it again"),
-    "nothing": ("a.jpg", b"", {}, "cannot be read to its end .*; fetch it again"),
+    "text": (
+        "a.jpg",
+        b"<html>Not found</html>",
+        {},
+        "is of no format that Pillow reads .*; fetch it again or convert it",
+    ),
+    "nothing": ("a.jpg", b"", {}, "is of no format that Pillow reads .*; fetch it again or convert it"),
 }
 
 

@@ -156,19 +156,31 @@ def _predict(
 ) -> list[list[View]]:
     """The similarities of each image, given as the pixels or tokens of its views, to its own expressions."""
     views: list[list[View]] = [[] for _ in images]
-    for number, (scale, flipped) in enumerate(each_view(seen.scales, seen.flip)):
-        for batch in _alike(model, [of_image[number] for of_image in images]):
-            patches = _embed(model, np.stack([images[index][number] for index in batch]), seen)
-            compared = [
-                model.compare(of_image.flatten(0, 1), texts(questions[index], flipped)).T.flatten()
-                for index, of_image in zip(batch, patches, strict=True)
-            ]
-            # One transfer from a GPU.
-            found = torch.cat(compared).cpu().split([len(each) for each in compared])
-            for index, values in zip(batch, found, strict=True):
-                maps = values.unflatten(0, (-1, *patches.shape[1:3]))
-                views[index].append(View(scale, flipped, maps.flip(-1) if flipped else maps))
+    kinds = list(each_view(seen.scales, seen.flip))
+    for number, batch, patches in embed_views(model, images, seen):
+        scale, flipped = kinds[number]
+        compared = [
+            model.compare(of_image.flatten(0, 1), texts(questions[index], flipped)).T.flatten()
+            for index, of_image in zip(batch, patches, strict=True)
+        ]
+        # One transfer from a GPU.
+        found = torch.cat(compared).cpu().split([len(each) for each in compared])
+        for index, values in zip(batch, found, strict=True):
+            maps = values.unflatten(0, (-1, *patches.shape[1:3]))
+            views[index].append(View(scale, flipped, maps.flip(-1) if flipped else maps))
     return views
+
+
+def embed_views(
+    model: TSEG, images: Sequence[Sequence[np.ndarray]], seen: Seen
+) -> Iterator[tuple[int, list[int], Tensor]]:
+    """The patches of images, given as the pixels or tokens of their views; views of one size are embedded together.
+
+    Yields, view after view, the number of the view, the indices of B images, and x, float32 (B, h, w, D).
+    """
+    for number in range(len(images[0])):
+        for batch in _alike(model, [of_image[number] for of_image in images]):
+            yield number, batch, _embed(model, np.stack([images[index][number] for index in batch]), seen)
 
 
 def _alike(model: TSEG, views: Sequence[np.ndarray]) -> Iterator[list[int]]:
