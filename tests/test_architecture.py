@@ -12,6 +12,7 @@ LAYERS = [
     {"__main__"},
     {"cli"},
     {"tseg"},  # the package itself, src/tseg/__init__.py
+    {"segmenting"},
     {"reporting"},
     {"inference", "evaluation", "training", "fetching"},
     {"encoding"},

@@ -30,7 +30,7 @@ def test_import_help_and_version_import_nothing_heavy(code: str) -> None:
 
 
 def test_the_package_exports_the_segmenter_of_inference() -> None:
-    from tseg.inference.segmenter import Segmenter
+    from tseg.segmenting.segmenter import Segmenter
 
     assert tseg.Segmenter is Segmenter
 

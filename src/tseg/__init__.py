@@ -8,7 +8,7 @@ The names in `__all__` are imported on first use, so that `import tseg` stays in
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tseg.inference.segmenter import Segmenter
+    from tseg.segmenting.segmenter import Segmenter
 
     __version__: str
 
@@ -17,7 +17,7 @@ __all__ = ["Segmenter", "__version__"]
 
 def __getattr__(name: str) -> Any:
     if name == "Segmenter":
-        from tseg.inference.segmenter import Segmenter
+        from tseg.segmenting.segmenter import Segmenter
 
         return Segmenter
     if name == "__version__":

@@ -10,6 +10,9 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 
 
+SEGMENT = ["segment", "--model", "{text}", "--output", "x"]
+
+
 def tseg(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from tseg.cli import main; main()", *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -39,10 +42,20 @@ def test_every_rule_of_the_workflow_is_a_sub_command() -> None:
     ("arguments", "message"),
     [
         (["train", "--config", "nowhere.yaml", "--output", "x"], "nowhere.yaml does not exist"),
-        (["segment", "nowhere.safetensors", "a.jpg", "cat", "--output", "x"], "nowhere.safetensors does not exist"),
-        (["segment", "{text}", "{image}", "cat", "--output", "x"], "is not a model of `tseg train`"),
-        (["segment", "{text}", "{image}", "cat", "--crf", "psa2", "--output", "x"], "there is no preset 'psa2'"),
-        (["segment", "{text}", "{image}", "cat", "--threshold", "ots", "--output", "x"], "'ots'; did you mean otsu?"),
+        (
+            [*SEGMENT, "{image}", "--phrase", "cat", "--model", "nowhere"],
+            "nowhere is no file, no folder and no name on",
+        ),
+        ([*SEGMENT, "{image}", "--phrase", "cat"], "text is not a model of `tseg train`"),
+        ([*SEGMENT, "{image}", "--phrase", "cat", "--crf", "psa2"], "there is no preset 'psa2'"),
+        ([*SEGMENT, "{image}", "--phrase", "cat", "--threshold", "ots"], "'ots'; did you mean otsu?"),
+        (
+            [*SEGMENT, "{image}", "red circle", "--phrase", "cat"],
+            "red circle: there is no such image; correct its path",
+        ),
+        ([*SEGMENT, "{image}"], "there is no phrase; add --phrase"),
+        ([*SEGMENT, "{image}", "--phrase", "\u200b"], "is empty; name what to look for"),
+        ([*SEGMENT, "{image}", "--phrase", "cat", "--device", "foo"], "device foo: "),
         (["draw", "masks", "{text}", "--label", "a", "--records", "{text}", "--output", "x.png"], "`tseg prepare`"),
         (["draw", "curves", "run/seed0/history.csv", "--output", "x.png"], "run/seed0/history.csv"),
         (["check", "--encoders", "{{}}", "--output", "x.json"], "--encoders: the key image_key is missing"),

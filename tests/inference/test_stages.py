@@ -15,11 +15,11 @@ from tseg.encoding.encode import encode_images
 from tseg.inference.masks import MaskRules, comparison
 from tseg.inference.predict_file import predict_file
 from tseg.inference.refine_file import refine_file
-from tseg.inference.segmenter import Segmenter
 from tseg.inference.semantic import LabelRules
 from tseg.model.tseg import TSEG, load_model, save_model
 from tseg.provenance import MasksProvenance, PredictionsProvenance
 from tseg.records import read, read_provenance
+from tseg.segmenting.segmenter import Segmenter
 from tseg.settings.encodings import CropViews, WholeViews
 from tseg.training.batches import Sampling, WeakBatches
 
@@ -169,7 +169,7 @@ def test_a_missing_package_of_the_crf_is_told_before_anything_is_read(
 
 
 def test_without_a_dense_crf_its_package_is_not_imported() -> None:
-    code = "import sys, tseg.inference.refine_file, tseg.inference.segmenter; print('pydensecrf' in sys.modules)"
+    code = "import sys, tseg.inference.refine_file, tseg.segmenting.segmenter; print('pydensecrf' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "False"
 
@@ -267,4 +267,4 @@ def test_a_student_has_the_masks_that_it_was_trained_on_and_not_those_of_its_tea
     similarities, _ = read(tmp_path / "p.parquet", PredictionsProvenance)
     expected = mask_records(records, similarities, MaskRules(pooling)).to_pandas()
     pd.testing.assert_frame_equal(read(tmp_path / "masks.parquet", MasksProvenance)[0], expected)
-    assert Segmenter.load(tmp_path / "model.safetensors").rules.pooling == pooling
+    assert Segmenter.from_pretrained(tmp_path).rules.pooling == pooling

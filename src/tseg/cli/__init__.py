@@ -43,7 +43,6 @@ app = typer.Typer(
     "Snakemake runs them all; `tseg segment` needs only a trained model and an image.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 for command in (
     fetch,

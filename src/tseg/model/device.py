@@ -23,13 +23,21 @@ def select_device(name: str, num_threads: int) -> torch.device:
     compute_in("float32")
     if name == "auto":
         name = _own_gpu() if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name}: {str(error).splitlines()[0]}; choose auto or cpu") from None
+    device = open_device(name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
+
+
+def open_device(name: str) -> torch.device:
+    """The device `name`; `auto` is a GPU if there is one. Raises ValueError if the machine has no such device."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].partition(": ")[0][:80]
+        raise ValueError(f"device {name}: {reason}; choose auto, cpu, cuda or cuda:1") from None
 
 
 def compute_in(precision: str) -> torch.dtype:

@@ -1,24 +1,26 @@
 """`tseg segment` and the workflow see the same pixels of a photograph that EXIF turns."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tseg import Segmenter
 from tseg.datasets.prepare import prepare_split
 from tseg.inference.masks import MaskRules
-from tseg.inference.segmenter import Segmenter
 from tseg.model.tseg import TSEG
 from tseg.records import decode_mask, read_records
-from tseg.reporting.figures.segmentation import write_segmentation
 from tseg.settings.schema import DatasetSettings
 
-from ...tables import mask_records, predict_records
+from ..tables import mask_records, predict_records
 
 
 @pytest.mark.parametrize("orientation", [3, 6])
-def test_segment_and_the_workflow_turn_a_photograph_alike(model: TSEG, tmp_path: Path, orientation: int) -> None:
+def test_segment_and_the_workflow_turn_a_photograph_alike(
+    model: TSEG, save: Callable[..., Path], tmp_path: Path, orientation: int
+) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     pixels = np.random.default_rng(0).integers(0, 256, (40, 64, 3), dtype=np.uint8)
@@ -33,8 +35,8 @@ def test_segment_and_the_workflow_turn_a_photograph_alike(model: TSEG, tmp_path:
     (rle,) = mask_records(records, predictions, MaskRules("mpa")).to_pandas()["mask"]
     by_workflow = decode_mask(rle, records["height"][0], records["width"][0])
 
-    segmenter = Segmenter(model, pooling="mpa", resolution=48)
-    file, *_ = (path for path, *_ in write_segmentation(segmenter, tmp_path / "photo.jpg", ["red square"], tmp_path))
+    segmenter = Segmenter.from_pretrained(save(pooling="mpa", resolution=48))
+    file, _ = segmenter(tmp_path / "photo.jpg", "red square").save_pngs(tmp_path / "out")
     by_segment = np.asarray(Image.open(file))
     assert by_workflow.any() and not by_workflow.all()
     assert by_segment.shape == by_workflow.shape == ((64, 40) if orientation == 6 else (40, 64))
