@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
+from textwrap import shorten
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -113,7 +114,7 @@ def segment_files(
         annotations += of_image
         pixels = found.image.height * found.image.width
         lines += [
-            f"{file.path}: {each['phrase']}, {each['area'] / pixels:.1%} of the image, score {each['score']:.2f}"
+            f"{file.path}: {shorten(each['phrase'], 60)}, {each['area'] / pixels:.1%} of the image, score {each['score']:.2f}"
             for each in of_image
         ]
     return Segmented({"images": images, "annotations": annotations, "categories": categories}, lines, failures)
