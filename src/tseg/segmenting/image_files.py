@@ -113,8 +113,7 @@ def segment_files(
         of_image = found.to_coco(number, len(annotations) + 1)
         annotations += of_image
         pixels = found.image.height * found.image.width
-        lines += [
-            f"{file.path}: {shorten(each['phrase'], 60)}, {each['area'] / pixels:.1%} of the image, score {each['score']:.2f}"
-            for each in of_image
-        ]
+        for each in of_image:
+            measured = f"{each['area'] / pixels:.1%} of the image, score {each['score']:.2f}"
+            lines.append(f"{file.path}: {shorten(each['phrase'], 60)}, {measured}")
     return Segmented({"images": images, "annotations": annotations, "categories": categories}, lines, failures)
