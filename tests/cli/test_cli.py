@@ -75,3 +75,15 @@ def test_a_mistake_is_one_sentence_and_exit_status_1(tmp_path: Path, arguments: 
     assert refused.stderr.startswith("tseg: ")
     assert "Traceback" not in refused.stderr
     assert not refused.stdout
+
+
+def test_a_package_of_an_extra_that_is_missing_is_one_sentence(tmp_path: Path) -> None:
+    """Python finds no module whose place in `sys.modules` holds None."""
+    history = tmp_path / "run/seed0/history.csv"
+    history.parent.mkdir(parents=True)
+    history.write_text("iteration,loss,learning_rate,tau,foreground,empty\n1,0.5,0.1,10,0.2,0.1\n")
+    code = "import sys; sys.modules['matplotlib'] = None; from tseg.cli import main; main()"
+    command = [sys.executable, "-c", code, "draw", "curves", str(history), "--output", str(tmp_path / "x.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == 'tseg: this needs matplotlib; run `pip install "tseg[workflow]"`\n'

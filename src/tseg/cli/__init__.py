@@ -70,6 +70,16 @@ for command in (
 app.add_typer(draw)
 
 
+EXTRAS = {
+    "dvc": "workflow",
+    "matplotlib": "workflow",
+    "mlflow": "workflow",
+    "pydensecrf": "crf",
+    "snakemake": "workflow",
+}
+"""Packages to the extra of pyproject.toml that installs them."""
+
+
 def print_version(requested: bool) -> None:
     """Print the version and exit, if `requested`."""
     if requested:
@@ -89,7 +99,10 @@ def options(
 
 
 def main() -> None:
-    """Run `tseg`. A user error prints one sentence on stderr, without a traceback, and exits with status 1."""
+    """Run `tseg`. A user error prints one sentence on stderr, without a traceback, and exits with status 1.
+
+    So does a package that is not installed because it belongs to an extra.
+    """
     end_with_driver()
     from tseg.lineage import noted
 
@@ -98,4 +111,10 @@ def main() -> None:
             app()
     except (ValueError, OSError) as error:
         print(f"tseg: {error}", file=sys.stderr)
+        sys.exit(1)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        print(f'tseg: this needs {package}; run `pip install "tseg[{EXTRAS[package]}]"`', file=sys.stderr)
         sys.exit(1)
