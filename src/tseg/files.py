@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import count
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 READ: dict[Path, int] = {}
@@ -23,6 +24,7 @@ STDIN: list[str] = []
 WARNINGS: list[str] = []
 """What it warned of."""
 _NUMBERS = count()
+_UMASK = Lock()
 _HOST = re.sub(r"[^\w-]", "-", socket.gethostname())
 _PARTIAL = re.compile(rf"\..*\.{_HOST}-(\d+)-\d+\.partial(\.\w+)?")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -43,8 +45,9 @@ def atomic_write(path: Path, *, remember: bool = True) -> Generator[Path]:
         try:
             yield partial
             # Some libraries create files that only their owner can read; apply the umask instead.
-            umask = os.umask(0)
-            os.umask(umask)
+            with _UMASK:  # it can only be read by setting it, for all threads
+                umask = os.umask(0)
+                os.umask(umask)
             partial.chmod(0o666 & ~umask)
             with partial.open("rb") as file:
                 os.fsync(file.fileno())  # a machine that fails now leaves no empty file under the name

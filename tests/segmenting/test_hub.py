@@ -97,6 +97,23 @@ except ValueError as error:
     assert load("owner/model") == str(segmenter(IMAGE, "cat").run_lengths)
 
 
+def test_a_folder_that_has_a_card_gets_the_card_of_the_model_that_is_saved(
+    save: Callable[..., Path], tmp_path: Path
+) -> None:
+    Segmenter(save(run="first")).save_pretrained(tmp_path / "saved")
+    Segmenter(save(run="second")).save_pretrained(tmp_path / "saved")
+    assert "# second" in (tmp_path / "saved/README.md").read_text()
+    segmenter = Segmenter(str(save(run="third")))
+    (tmp_path / "saved/README.md").write_text("my notes")
+    with pytest.raises(ValueError, match=r"README\.md is not the card of a model of tseg; save to another folder"):
+        segmenter.save_pretrained(tmp_path / "saved")
+    save(run="fourth")
+    with pytest.raises(ValueError, match=r"model\.safetensors was changed since it was loaded; load it again"):
+        segmenter.save_pretrained(tmp_path / "new")
+    with pytest.raises(ValueError, match=r"is a folder; use Segmenter\.from_pretrained"):
+        Segmenter(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["nowhere", "a/b/c", "absent.safetensors", "/absent/model"])
 def test_what_is_no_model_is_refused_in_one_sentence(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is no file, no folder and no name on the Hugging Face Hub"):

@@ -45,6 +45,30 @@ def test_folders_and_patterns_give_each_image_once_by_its_path_below_the_common_
 def test_what_an_earlier_call_wrote_is_no_image_to_segment(photos: Path) -> None:
     found = find_images([str(photos), f"{photos}/*/*.jpg"], photos / "x")
     assert [str(file.name) for file in found] == ["a.jpg", "a.png", "y/p.jpg"]
+    with pytest.raises(ValueError, match=r"there is no such image outside of .*photos; correct its path"):
+        find_images([f"{photos}/*.jpg"], photos)
+    with pytest.raises(ValueError, match=r"a\.jpg is a file, where masks of .*a\.jpg would go; choose"):
+        find_images([str(photos / "a.jpg")], photos)
+
+
+def test_a_link_keeps_its_name_and_only_what_can_be_read_is_taken_from_a_folder(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "links"
+    folder.mkdir()
+    (folder / "cat.jpg").symlink_to(photos / "a.jpg")
+    (folder / "dog.jpg").symlink_to(photos / "a.png")
+    (folder / "page.pdf").write_text("Pillow writes these, and reads none")
+    assert names(folder) == ["cat.jpg", "dog.jpg"]
+
+
+def test_a_phrase_that_cannot_be_asked_stops_everything(
+    segmenter: Segmenter, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(phrases: list[str]) -> list[str]:
+        raise ValueError(f"{phrases[0]!r} is not a class of this model")
+
+    monkeypatch.setattr(segmenter.model.text_encoder, "forward", refuse)
+    with pytest.raises(ValueError, match="'horse' is not a class of this model"):
+        segment_files(segmenter, find_images([str(photos)]), ["horse"], output=None)
 
 
 @pytest.mark.parametrize("source", ["absent.jpg", "*.gif", "red circle"])

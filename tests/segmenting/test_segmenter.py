@@ -127,6 +127,19 @@ def test_an_image_is_embedded_once_for_many_phrases(segmenter: Segmenter, monkey
     np.testing.assert_array_equal(several[0].masks, several[1].masks)
 
 
+def test_an_image_that_another_model_has_seen_is_refused(segmenter: Segmenter, save: Save) -> None:
+    other = Segmenter.from_pretrained(save())
+    with pytest.raises(ValueError, match="the image was embedded by another model; embed it by this one"):
+        other(segmenter.embed(image()), "cat")
+
+
+def test_many_images_are_embedded_in_parts(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = segmenter([image(seed=seed) for seed in range(5)], PHRASES)
+    monkeypatch.setattr("tseg.segmenting.segmenter.IMAGES_AT_ONCE", 2)
+    for found, other in zip(segmenter([image(seed=seed) for seed in range(5)], PHRASES), expected, strict=True):
+        np.testing.assert_allclose(found.heatmaps, other.heatmaps, atol=1e-5)
+
+
 def test_a_phrase_is_encoded_once(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded: list[str] = []
     encode = segmenter.model.text_encoder.forward
@@ -227,8 +240,12 @@ def test_what_is_no_image_is_refused_in_one_sentence(segmenter: Segmenter, given
         ("cat", {"crf": "psa2"}, "there is no preset 'psa2'"),
         ("cat", {"threshold": "otso"}, "there is no rule 'otso'"),
         ("cat", {"threshold": "oracle"}, "there is no rule 'oracle'"),
-        ("cat", {"scales": []}, "give at least one number above 0"),
-        ("cat", {"scales": [0.0]}, "give at least one number above 0"),
+        (None, {}, "None is no phrase; give text, or a list of it"),
+        ("cat", {"scales": []}, "give a list of numbers above 0"),
+        ("cat", {"scales": [0.0]}, "give a list of numbers above 0"),
+        ("cat", {"scales": 1.0}, "give a list of numbers above 0"),
+        ("cat", {"scales": [float("inf")]}, "give a list of numbers above 0"),
+        ("cat", {"scales": np.array([-1.0, 1.0])}, "give a list of numbers above 0"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_in_one_sentence(
@@ -244,8 +261,11 @@ def test_lists_of_phrases_must_be_as_many_as_the_images(segmenter: Segmenter) ->
 
 
 def test_what_the_text_encoder_loses_is_told(segmenter: Segmenter) -> None:
-    with pytest.warns(UserWarning, match="1 of 1 expressions have more than 16 tokens; the rest of them is not seen"):
-        segmenter(image(), "red square " * 1000)
+    told = "1 of 1 expressions have more than 16 tokens; the rest of them is not seen"
+    for images, phrase in ((image(), "red square " * 1000), ([image()], "blue square " * 1000)):
+        with pytest.warns(UserWarning, match=told) as warned:
+            segmenter(images, phrase)
+        assert {each.filename for each in warned} == {__file__}
 
 
 def test_a_phrase_is_cleaned_as_in_training(segmenter: Segmenter) -> None:

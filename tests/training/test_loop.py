@@ -1,10 +1,12 @@
 """Training gives the same bytes every time, interrupted or not."""
 
 import functools
+import itertools
 import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tseg.model.pooling import POOLINGS
 from tseg.model.tseg import TSEG, save_model
-from tseg.training import objectives
+from tseg.training import loop, objectives
 from tseg.training.batches import Batch, PixelBatches, Sampling, WeakBatches
 from tseg.training.interruption import Interrupted
 from tseg.training.loop import NUM_EMPTY, optimise, training_step
 from tseg.training.objectives import Objective
+from tseg.training.ranks import Ranks
 from tseg.training.schedule import poly_schedule
 from tseg.training.targets import TfidfTargets, identity_targets
 
@@ -387,3 +390,28 @@ def test_bfloat16_trains_float32_weights_by_a_float32_loss(
     assert reduced.history[0]["loss"] == pytest.approx(full.history[0]["loss"], rel=0.05)
     assert reduced.history[0]["loss"] != full.history[0]["loss"]
     assert all(math.isfinite(row["loss"]) for row in reduced.history)
+
+
+class Alike(Ranks):
+    """One of two ranks that see the same batch, and need not tell each other anything."""
+
+    def any(self, signal: str | None, device: torch.device) -> str | None:
+        return signal
+
+    def similarities(self, model: TSEG, images: Any, expressions: Any, num_images: int) -> torch.Tensor:
+        return model(images, expressions)
+
+    def sum_gradients(self, model: Any) -> None: ...
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_saves_nothing_reads_its_losses_as_seldom_as_the_first(
+    training: Callable[[str], Training], monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    """A clock that ticks at every look: a checkpoint is due every fifth iteration."""
+    numbers: list[int] = []
+    read, clock = loop._finite_losses, itertools.count()
+    monkeypatch.setattr(loop, "_finite_losses", lambda steps: numbers.append(len(steps)) or read(steps))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    training("ranks")(ranks=Alike(rank, 2), checkpoint_seconds=5, iterations=400)
+    assert numbers.count(2) > 100 and max(numbers) == 2 and len(numbers) < 300

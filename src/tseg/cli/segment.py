@@ -54,6 +54,8 @@ def segment(
     from tseg.segmenting.segmenter import Segmenter
 
     how = {"threshold": threshold_rule(threshold), "crf": preset(crf), "scales": scale or [1.0], "flip": flip}
+    if heatmaps and output is None and json is not None:
+        raise ValueError("--heatmaps are written as images; add --output FOLDER")
     if output is None and json is None:
         output = Path("segmented")
     asked, files = all_phrases(phrase or [], phrases), find_images(images, output)

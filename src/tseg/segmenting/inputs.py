@@ -17,8 +17,8 @@ _CHANNELS = (1, 3, 4)
 """Grey, RGB and RGBA."""
 
 
-def read_image(source: ImageLike | object) -> Image.Image:
-    """An image as RGB, turned and opaque as viewers show it.
+def read_image(source: object) -> Image.Image:
+    """What is `ImageLike` as RGB, turned and opaque as viewers show it.
 
     Raises ValueError if it cannot be read, and TypeError if it is nothing of the kind.
     """
@@ -35,7 +35,7 @@ def read_image(source: ImageLike | object) -> Image.Image:
             check_kind(source)
             image = source.copy()  # which has no file to close
             return as_seen(image, orientation_of(image))
-    except (ImageError, OSError) as error:
+    except (ImageError, OSError, ValueError) as error:
         raise ValueError(f"the image cannot be read: {error}") from error
     given = f"{type(source).__name__} is no image"
     raise TypeError(f"{given}; give a path, the bytes of a file, an image of Pillow or an array")
@@ -50,12 +50,14 @@ def _of_array(values: np.ndarray) -> Image.Image:
     return Image.fromarray(values.reshape(size) if channels == 1 else np.ascontiguousarray(values))
 
 
-def read_phrases(phrases: str | Sequence[str]) -> list[str]:
+def read_phrases(phrases: object) -> list[str]:
     """One or several phrases, cleaned as `tseg prepare` cleans the expressions of training.
 
     Raises ValueError if there is none, or if nothing of one can be seen; TypeError if one is no text.
     """
-    several: Sequence[Any] = [phrases] if isinstance(phrases, str) else list(phrases)
+    if not isinstance(phrases, str | Sequence):
+        raise TypeError(f"{phrases!r} is no phrase; give text, or a list of it")
+    several: Sequence[Any] = [phrases] if isinstance(phrases, str) else phrases
     if not several:
         raise ValueError("there is no phrase; name what to look for")
     for phrase in several:

@@ -17,7 +17,7 @@ from tseg.inference.masks import MaskRules, each_probability
 from tseg.records import decode_mask
 from tseg.reporting.figures.overlay import LOOKS, overlay, working_mask
 
-OVERLAY_PIXELS = 1600
+OVERLAY_PIXELS = 1024
 """Longer side of an overlay, at most."""
 
 
@@ -64,11 +64,14 @@ class Segmentation:
         """The heat-maps, float32 (H, W), one by one."""
         size = self.image.height, self.image.width
         maps = (probability.numpy() for probability in each_probability(self.views, size, self.rules))
-        if self.numbers == [*range(len(self.views[0]))]:
-            yield from maps
-        else:
-            of_distinct = list(maps)
-            yield from (of_distinct[number] for number in self.numbers)
+        last = {row: position for position, row in enumerate(self.numbers)}
+        held: dict[int, np.ndarray] = {}
+        for position, row in enumerate(self.numbers):
+            if row not in held:
+                held[row] = next(maps)  # distinct phrases are in the order of their first places
+            yield held[row]
+            if position == last[row]:
+                del held[row]
 
     def to_coco(self, image_id: int = 1, first_id: int = 1) -> list[dict[str, Any]]:
         """Annotations in COCO's format, one per phrase: segmentation (RLE), bbox, area, score and the phrase.
@@ -98,12 +101,14 @@ class Segmentation:
         """The image with the masks of some phrases, each in its look; of all by default.
 
         Its longer side has at most `OVERLAY_PIXELS`. Of more phrases than there are looks, those with the best scores
-        are shown.
+        are shown. Raises ValueError if more are asked for.
         """
         if numbers is None:
             best = np.argsort(-self.scores, kind="stable")[: len(LOOKS)]
             numbers = sorted(best.tolist())
         chosen = [numbers] if isinstance(numbers, int) else list(numbers)
+        if len(chosen) > len(LOOKS):
+            raise ValueError(f"{len(chosen)} masks are too many for one overlay; choose at most {len(LOOKS)}")
         image = self.image.copy()
         image.thumbnail((OVERLAY_PIXELS, OVERLAY_PIXELS))
         masks = [working_mask(self.mask(number), image.size) for number in chosen]
@@ -128,7 +133,7 @@ class Segmentation:
 
     @staticmethod
     def _save(file: Path, image: Image.Image) -> Path:
-        with atomic_write(file) as partial:
+        with atomic_write(file, remember=False) as partial:
             image.save(partial)
         return file
 

@@ -1,9 +1,11 @@
 """The public interface of a trained model: images and phrases in, masks out."""
 
+import math
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from shutil import copyfile
 from threading import Lock
@@ -17,12 +19,12 @@ from torch import Tensor
 
 from tseg.files import atomic_write
 from tseg.inference.masks import MaskRules, each_probability, segment_masks
-from tseg.inference.predict import Seen, Texts, embed_views, view_pixels
+from tseg.inference.predict import IMAGES_AT_ONCE, Seen, Texts, embed_views, view_pixels
 from tseg.inference.refinement import check_refinement
 from tseg.inference.semantic import confidences
 from tseg.inference.thresholds import FIXED, RULES
 from tseg.model.device import open_device
-from tseg.model.tseg import load_model
+from tseg.model.tseg import TSEG, load_model
 from tseg.records import encode_mask
 from tseg.segmenting.card import model_card
 from tseg.segmenting.inputs import ImageLike, read_image, read_phrases
@@ -46,9 +48,11 @@ class EmbeddedImage:
     """x, float32 (h, w, D), of each view."""
     seen: Seen
     """The views."""
+    model: TSEG
+    """The model whose encoder has seen it."""
 
 
-class Segmenter(ModelHubMixin, library_name="tseg", pipeline_tag="image-segmentation", tags=["weakly-supervised"]):
+class Segmenter(ModelHubMixin):
     """Segments any phrase in any image. Threads may share one.
 
     >>> segmenter = Segmenter.from_pretrained("results/runs/phrasecut-mpa/seed0")
@@ -58,7 +62,7 @@ class Segmenter(ModelHubMixin, library_name="tseg", pipeline_tag="image-segmenta
 
     def __init__(
         self,
-        file: Path,
+        file: str | Path,
         *,
         device: str = "auto",
         resolution: int | None = None,
@@ -73,14 +77,21 @@ class Segmenter(ModelHubMixin, library_name="tseg", pipeline_tag="image-segmenta
         None for the whole image. GAP and GMP only: `background` is the activation that a pixel must exceed, and
         `overlapping` says whether the masks of an image may overlap. Raises ValueError if `file` is no model, or if
         the machine has no such device.
+
+        On a GPU, convolutions are in TF32 unless you choose otherwise (`torch.backends.cudnn.conv.fp32_precision`);
+        the commands of `tseg` compute them in float32.
         """
         if self._hub_mixin_config is not None:  # what `save_pretrained` writes as config.json
             cast("dict[str, Any]", self._hub_mixin_config).pop("device", None)
         for name, value in {"resolution": resolution, "window": window}.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name}: {value} is no number of pixels; give at least 1")
-        model, self.trained = load_model(file)
-        self.file, self.model = file, model.to(open_device(device))
+        self.file = Path(file)
+        if self.file.is_dir():
+            raise ValueError(f"{file} is a folder; use Segmenter.from_pretrained")
+        model, self.trained = load_model(self.file)
+        self.changed = self.file.stat().st_mtime_ns
+        self.model = model.to(open_device(device))
         self.resolution, self.window = resolution or self.trained.resolution, window
         self.rules = MaskRules(self.trained.mask_pooling, background, not overlapping)
         self._texts: dict[str, Tensor] = {}
@@ -99,7 +110,9 @@ class Segmenter(ModelHubMixin, library_name="tseg", pipeline_tag="image-segmenta
         if path.is_dir() and not (path / "config.json").exists():
             return cls(_file_in(path), **options)
         name = str(pretrained_model_name_or_path)
-        if not path.is_dir() and not _HUB_NAME.fullmatch(name):
+        if path.is_dir():
+            return super().from_pretrained(name, **options)
+        if not _HUB_NAME.fullmatch(name):
             raise ValueError(f"{name} is no file, no folder and no name on the Hugging Face Hub (owner/model)")
         try:
             return super().from_pretrained(name, **options)
@@ -126,6 +139,13 @@ class Segmenter(ModelHubMixin, library_name="tseg", pipeline_tag="image-segmenta
         return cls(Path(file), **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
+        if self.file.stat().st_mtime_ns != self.changed:
+            raise ValueError(f"{self.file} was changed since it was loaded; load it again")
+        card = save_directory / "README.md"
+        if card.exists():  # which the mixin would keep
+            if "library_name: tseg" not in card.read_text(encoding="utf-8"):
+                raise ValueError(f"{card} is not the card of a model of tseg; save to another folder")
+            card.unlink()
         with atomic_write(save_directory / MODEL_FILE, remember=False) as partial:
             copyfile(self.file, partial)
 
@@ -149,18 +169,19 @@ class Segmenter(ModelHubMixin, library_name="tseg", pipeline_tag="image-segmenta
         return embedded
 
     @torch.inference_mode()
-    def _embed(self, images: list[Image.Image], scales: Sequence[float], flip: bool) -> list[EmbeddedImage]:
-        if not scales or not all(scale > 0 for scale in scales):
-            raise ValueError(f"scales: {scales}; give at least one number above 0")
-        seen = Seen(self.resolution, tuple(scales), flip, self.trained.flip_words, self.window)
+    def _embed(self, images: list[Image.Image], scales: object, flip: bool) -> list[EmbeddedImage]:
+        factors = tuple(scales) if isinstance(scales, Iterable) else ()
+        if not factors or not all(isinstance(each, Real) and 0 < float(each) < math.inf for each in factors):
+            raise ValueError(f"scales: {scales}; give a list of numbers above 0, such as [0.75, 1, 1.25]")
+        seen = Seen(self.resolution, factors, flip, self.trained.flip_words, self.window)
         patches: list[list[Tensor]] = [[] for _ in images]
         if images:
             for _, batch, of_batch in embed_views(
                 self.model, [view_pixels(self.model, image, seen) for image in images], seen
             ):
                 for index, of_image in zip(batch, of_batch, strict=True):
-                    patches[index].append(of_image)
-        return [EmbeddedImage(image, of_image, seen) for image, of_image in zip(images, patches, strict=True)]
+                    patches[index].append(of_image.clone())  # of which the batch is not kept
+        return [EmbeddedImage(image, own, seen, self.model) for image, own in zip(images, patches, strict=True)]
 
     @overload
     def __call__(
@@ -196,7 +217,8 @@ class Segmenter(ModelHubMixin, library_name="tseg", pipeline_tag="image-segmenta
     ) -> Segmentation | list[Segmentation]:
         """Segment phrases in an image, or in each of a list of images.
 
-        A string is one phrase. With a list of images, `phrases` are those of all, or a list of lists: those of each.
+        A string is one phrase. With a list of images, `phrases` are those of all, or a list of lists: those of each;
+        `IMAGES_AT_ONCE` are read and embedded together.
         `threshold`: where to cut a map: fixed (as the paper does), halfway, relative or otsu. `crf`: none, a preset of
         the dense CRF, or pamr. `scales` and `flip` are the views of images that are not embedded yet. Raises
         ValueError or TypeError for an image, phrase or option that is none.
@@ -209,13 +231,24 @@ class Segmenter(ModelHubMixin, library_name="tseg", pipeline_tag="image-segmenta
             one = cast("ImageLike | EmbeddedImage", images)
             return self._segment(self._embedded([one], scales, flip)[0], read_phrases(cast("Any", phrases)), rules)
         of_each = _of_each(phrases, len(images))
-        embedded = self._embedded(cast("Any", images), scales, flip)
-        return [self._segment(image, own, rules) for image, own in zip(embedded, of_each, strict=True)]
+        found: list[Segmentation] = []
+        for start in range(0, len(images), IMAGES_AT_ONCE):
+            some = slice(start, start + IMAGES_AT_ONCE)
+            for image, own in zip(self._embedded(cast("Any", images[some]), scales, flip), of_each[some], strict=True):
+                found.append(self._segment(image, own, rules))
+        return found
+
+    def encode(self, phrases: str | Sequence[str]) -> None:
+        """Encode phrases ahead. Raises ValueError or TypeError for one that cannot be asked."""
+        with torch.inference_mode():
+            self._features(read_phrases(phrases), Seen(self.resolution))
 
     def _embedded(
         self, images: Sequence[ImageLike | EmbeddedImage], scales: Sequence[float], flip: bool
     ) -> list[EmbeddedImage]:
-        """The images embedded, unless they are."""
+        """The images embedded, unless they are. Raises ValueError for one that another model has seen."""
+        if any(isinstance(image, EmbeddedImage) and image.model is not self.model for image in images):
+            raise ValueError("the image was embedded by another model; embed it by this one")
         new = iter(
             self._embed([read_image(image) for image in images if not isinstance(image, EmbeddedImage)], scales, flip)
         )

@@ -4,7 +4,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import chain, combinations
 from mmap import ACCESS_READ, mmap
 from multiprocessing.reduction import DupFd
@@ -300,18 +300,17 @@ class ImageItems(NamedTuple):
 class ImageTable:
     """Records by image, in the order of the images' first records.
 
-    Arrow holds them. Worker processes map one file of them, so that all share its memory.
+    Arrow holds them. Worker processes map one file of them, and share its memory.
     """
 
     def __init__(self, records: pd.DataFrame, columns: Sequence[str]):
         """`columns`: what `ImageItems.items` has."""
-        codes, paths = pd.factorize(records["file_name"])
+        codes, _ = pd.factorize(records["file_name"])
         counts = np.bincount(codes)
         by_image, self.ends = codes.argsort(kind="stable"), counts.cumsum()
         firsts = by_image[self.ends - counts]
         self.images = _arrow(records[["file_name", "image_id", "width", "height"]].iloc[firsts])
         self.items = _arrow(records[list(columns)].iloc[by_image])
-        self.rows = pd.Index(paths)
         self.file: IO[bytes] | None = None
         """What the workers map. It has no name, and is gone with the last of them."""
 
@@ -322,7 +321,7 @@ class ImageTable:
                 with pa.ipc.new_stream(self.file, table.schema) as stream:
                     stream.write_table(table)
             self.file.flush()
-        return self.__dict__ | {"images": None, "items": None, "file": DupFd(self.file.fileno())}
+        return {"ends": self.ends, "file": DupFd(self.file.fileno())}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state | {"file": None}
@@ -340,8 +339,12 @@ class ImageTable:
 
     def of_path(self, path: str) -> list[dict[str, Any]]:
         """The items of an image."""
-        index: Any = self.rows.get_loc(path)
+        index: Any = self._rows.get_loc(path)
         return self._items(index)
+
+    @cached_property
+    def _rows(self) -> pd.Index:
+        return pd.Index(self.images["file_name"].to_pandas())
 
     def _items(self, index: int) -> list[dict[str, Any]]:
         start = self.ends[index - 1] if index else 0

@@ -103,12 +103,13 @@ def optimise(
                 warned = True
                 warnings.warn(f"iteration {iteration}: {EMPTY_MASKS}", stacklevel=2)
             due |= len(history) % LOGGED_PER_CHECKPOINT == 0
-        if ranks.is_first and (due or signal):
-            save_checkpoint(checkpoint, fingerprint, parts, Progress(iteration, history, losses))
+        if due or signal:
+            if ranks.is_first:
+                save_checkpoint(checkpoint, fingerprint, parts, Progress(iteration, history, losses))
             saved = time.monotonic()
-            if signal:
-                saved_as = f"iteration {iteration} is saved in {checkpoint}"
-                print(f"{signal}: {saved_as}; the same command goes on from there", file=sys.stderr)
+        if signal and ranks.is_first:
+            saved_as = f"iteration {iteration} is saved in {checkpoint}"
+            print(f"{signal}: {saved_as}; the same command goes on from there", file=sys.stderr)
         if signal:
             ranks.wait()  # torchrun gives those that are left 30 seconds
             raise Interrupted
