@@ -16,7 +16,7 @@ import torch
 from cost import EXPRESSION, petaflop_of, without_weights
 from inputs import noise
 
-from tseg.model.device import compute_in
+from tseg.model.device import compute_in, select_device
 from tseg.settings.plan import Plan
 from tseg.settings.run_schema import RunSettings
 from tseg.settings.schema import LanguageModelSettings
@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=30, help="Iterations that are timed together")
     arguments = parser.parse_args()
     plan = Plan.read([arguments.configfile])
+    select_device(DEVICE, torch.get_num_threads())  # as `tseg train` does: deterministic algorithms
     name = torch.cuda.get_device_name() if DEVICE == "cuda" else "no GPU, this is the processor"
     limit = limit_of_products()
     print(f"{name}, torch {torch.__version__}, a product in bfloat16: {limit:.1f} TFLOP/s", flush=True)
@@ -90,10 +91,8 @@ def seconds_of_step(run: RunSettings, limit: float, number: int) -> float:
     if settings.compile:
         model.compile_encoders()
     objective, optimizer = build_objective(run, expressions), build_optimizer(settings, model)
-    batch, precision = (
-        noise(expressions, settings.batch_size, settings.resolution, DEVICE),
-        compute_in(settings.precision),
-    )
+    batch = noise(expressions, settings.batch_size, settings.resolution).to(torch.device(DEVICE))
+    precision = compute_in(settings.precision)
     if DEVICE == "cuda":
         torch.cuda.reset_peak_memory_stats()
     seconds = seconds_of(lambda: training_step(model, batch, objective, optimizer, precision), number)

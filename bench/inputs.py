@@ -46,15 +46,15 @@ def phrase(generator: np.random.Generator) -> str:
     return " ".join(generator.choice(WORDS, int(generator.integers(2, 7))))
 
 
-def noise(expressions: list[str], batch_size: int, resolution: int, device: str = "cpu") -> Batch:
-    """Noise images on the device with the expressions distributed among them; each pair's mask is the upper half."""
+def noise(expressions: list[str], batch_size: int, resolution: int) -> Batch:
+    """Noise images with the expressions distributed among them; each pair's mask is the upper half."""
     per_image = max(1, len(expressions) // batch_size)
     pairs = torch.tensor([(i // per_image, i) for i in range(batch_size * per_image)])
     pairs %= torch.tensor([batch_size, len(expressions)])
     masks = torch.zeros(len(pairs), resolution, resolution, dtype=torch.bool)
     masks[:, : resolution // 2] = True
     return Batch(
-        torch.randint(256, (batch_size, resolution, resolution, 3), dtype=torch.uint8).to(device),
+        torch.randint(256, (batch_size, resolution, resolution, 3), dtype=torch.uint8),
         expressions,
         [frozenset(expressions[i * per_image : (i + 1) * per_image]) for i in range(batch_size)],
         pairs=pairs,

@@ -44,3 +44,16 @@ def test_a_truncated_image_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(ValueError, match=r"holiday\.png cannot be read as an image"):
         open_image(path)
+
+
+@pytest.mark.parametrize(
+    ("shorter_side", "expected"),
+    [(480, (641, 480)), (240.5, (641, 480)), (240, (321, 240)), (121, (321, 240)), (120, (161, 120)), (1, (81, 60))],
+)
+def test_a_jpeg_is_decoded_at_the_smallest_size_that_suffices(
+    tmp_path: Path, shorter_side: float, expected: tuple[int, int]
+) -> None:
+    Image.new("RGB", (641, 480)).save(tmp_path / "a.jpg")
+    Image.new("RGB", (480, 641)).save(tmp_path / "b.jpg")
+    assert open_image(tmp_path / "a.jpg", shorter_side=shorter_side).size == expected
+    assert open_image(tmp_path / "b.jpg", shorter_side=shorter_side).size == expected[::-1]

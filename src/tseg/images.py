@@ -118,8 +118,8 @@ def open_image(
         with usable_image(path) as image:
             stored = image.height, image.width
             if shorter_side is not None:
-                factor = shorter_side / min(image.size)
-                image.draft("RGB", (math.ceil(factor * image.width), math.ceil(factor * image.height)))
+                shorter, wanted = min(image.size), math.ceil(shorter_side)
+                image.draft("RGB", (image.width * wanted // shorter, image.height * wanted // shorter))
             image.load()
             orientation = orientation_of(image)
             seen = as_seen(image, orientation)

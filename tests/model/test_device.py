@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tseg.model import device
-from tseg.model.device import claim_gpus, select_device
+from tseg.model.device import claim_gpus, compute_in, select_device
 
 UUIDS = ["GPU-a", "GPU-b", "GPU-c"]
 HOLDER = """
@@ -87,3 +87,24 @@ def test_several_gpus_are_shown_to_the_processes_that_share_them(
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "5,6"
     with pytest.raises(ValueError, match="--gpus 4: this machine shows 3 GPUs; choose at most as many"):
         claim_gpus(4)
+
+
+def test_products_are_exact_unless_tf32_is_asked_for_and_every_flag_of_torch_can_be_read() -> None:
+    """torch refuses to answer for a mixture of its older and newer flags; its compiler asks for the older ones."""
+    for precision, is_coarse, dtype in (
+        ("tf32", True, torch.float32),
+        ("bfloat16", False, torch.bfloat16),
+        ("float32", False, torch.float32),
+    ):
+        assert compute_in(precision) == dtype
+        assert torch.get_float32_matmul_precision() == ("high" if is_coarse else "highest")
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == is_coarse
+        with torch.backends.cudnn.flags(enabled=True):
+            pass
+
+
+def test_new_tensors_are_not_filled() -> None:
+    select_device("cpu", 1)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        torch.empty(4)
+    assert "aten::fill_" not in {event.key for event in profile.key_averages()}

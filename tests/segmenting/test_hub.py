@@ -126,7 +126,7 @@ def test_a_folder_without_a_model_and_a_device_that_is_none_are_refused(
     with pytest.raises(ValueError, match=r"holds no model\.safetensors; give the folder that `tseg train` wrote to"):
         Segmenter.from_pretrained(tmp_path)
     save()
-    with pytest.raises(ValueError, match=r"^device foo: .{0,80}; choose auto, cpu, cuda or cuda:1$"):
+    with pytest.raises(ValueError, match=r"^device foo: .{0,80}; choose auto or cpu$"):
         Segmenter.from_pretrained(tmp_path, device="foo")
     with pytest.raises(ValueError, match="resolution: 0 is no number of pixels"):
         Segmenter.from_pretrained(tmp_path, resolution=0)

@@ -133,6 +133,12 @@ def test_a_worker_is_sent_no_object_for_each_record(records: pd.DataFrame) -> No
         assert many_parts < 1.2 * few_parts + 300
 
 
+def test_records_of_an_image_that_the_others_lack_are_refused_before_the_training(records: pd.DataFrame) -> None:
+    known = records[records["image_id"] != "b"]
+    with pytest.raises(ValueError, match=r"lack the image .*b\.png; make the pseudo labels again"):
+        PixelBatches(records, sampling(), region="mask", known=known)
+
+
 def test_a_worker_maps_the_records_and_is_sent_none(records: pd.DataFrame) -> None:
     long = records.assign(expression=records["expression"] + " far away" * 10_000)
     for make_batches in (make, make_pixels):

@@ -20,6 +20,8 @@ def select_device(name: str, num_threads: int) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(num_threads)
     torch.use_deterministic_algorithms(True)
+    details: Any = torch.utils.deterministic  # the types lack what it holds
+    details.fill_uninitialized_memory = False  # it would cost a kernel for each new tensor
     compute_in("float32")
     if name == "auto":
         name = _own_gpu() if torch.cuda.is_available() else "cpu"
@@ -37,16 +39,16 @@ def open_device(name: str) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].partition(": ")[0][:80]
-        raise ValueError(f"device {name}: {reason}; choose auto, cpu, cuda or cuda:1") from None
+        raise ValueError(f"device {name}: {reason}; choose auto or cpu") from None
 
 
 def compute_in(precision: str) -> torch.dtype:
-    """Let float32 products be exact, or with "tf32" those of a GPU's tensor cores; return what encoders compute in.
+    """Let all float32 products be exact, or with "tf32" those of a GPU's tensor cores; return what encoders compute in.
 
     That is bfloat16 for "bfloat16", else float32.
     """
-    backends: Any = torch.backends  # the types lack cudnn.conv
-    backends.cuda.matmul.fp32_precision = backends.cudnn.conv.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 

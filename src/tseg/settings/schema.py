@@ -233,10 +233,11 @@ class TrainingSettings(StrictModel):
     flip_words: Literal["swap", "keep"]
     """Whether a flip swaps left and right in the expressions."""
     precision: Literal["float32", "tf32", "bfloat16"]
-    """What the encoders compute in; similarities and weights are float32. tf32: float32 whose products have 10 bits of
-    mantissa, on GPUs that have such units; elsewhere the same as float32."""
+    """What the encoders compute in; similarities and weights are float32. tf32: float32, but all products, those of
+    similarities too, have 10 bits of mantissa on GPUs that have such units."""
     compile: bool = False
-    """Whether torch.compile makes kernels for the encoders: faster iterations, after a start of a minute or more."""
+    """Whether torch.compile makes kernels for the encoders, which takes half a minute or more at each start. A training
+    that goes on after a kill then has the same losses up to rounding."""
 
 
 class WeakTrainingSettings(TrainingSettings):

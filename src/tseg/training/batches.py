@@ -193,7 +193,7 @@ class PixelBatches(Dataset[Batch]):
     The region is the record's mask (full supervision) or its filled box (box pretraining), cropped like the image.
     Records are drawn, not expressions: two records of one image may share an expression and differ in their regions.
     `known` has all records of the images, if `records` are only those with a region. Raises ValueError if a record has
-    no region.
+    no region, or if `known` lacks its image.
     """
 
     def __init__(
@@ -210,7 +210,12 @@ class PixelBatches(Dataset[Batch]):
                 "and prepare them again, or choose weak supervision, which needs none"
             )
         self.images = ImageTable(records, ["expression", "height", "width", region, "ignore"])
-        self.known = ImageTable(records if known is None else known, ["expression"])
+        known = records if known is None else known
+        if missing := sorted(set(records["file_name"]) - set(known["file_name"])):
+            raise ValueError(
+                f"the records that were labelled lack the image {missing[0]}; make the pseudo labels again"
+            )
+        self.known = ImageTable(known, ["expression"])
         self.sampling = sampling
 
     def __getitem__(self, iteration: int) -> Batch:

@@ -58,12 +58,13 @@ def optimise(
 ) -> History:
     """Train `model` in place to minimise `objective`, a function of its similarities S (B, N, L) and the batch.
 
-    The encoders run in `precision`; S is always float32. Resumes from `checkpoint` if its `fingerprint` is the same;
-    it is written every `checkpoint_seconds`, every `LOGGED_PER_CHECKPOINT` rows, and once `stop` returns the name of a
-    signal: then raises Interrupted. Of several `ranks`, the first one writes it. Returns about `NUM_LOGGED` rows and
-    passes each to `log`: iteration (from 1), loss (mean since the last row), learning_rate, tau, foreground and empty
-    (`coverage`; all of this iteration). Warns once if nearly all masks stay empty. Raises ValueError, before the next
-    row or checkpoint, for the first loss that is not finite.
+    The encoders run in `precision`; S is float32. Resumes from `checkpoint` if its `fingerprint` is the same; it is
+    written every `checkpoint_seconds`, every `LOGGED_PER_CHECKPOINT` rows, and once `stop` returns the name of a signal
+    (of several ranks, up to `iterations_per_message` iterations later): then raises Interrupted. Of several `ranks`,
+    the first one writes it. Returns about `NUM_LOGGED` rows and passes each to `log`: iteration (from 1), loss (mean
+    since the last row), learning_rate, tau, foreground and empty (`coverage`; all of this iteration). Warns once if
+    nearly all masks stay empty. Raises ValueError, before the next row or checkpoint, for the first loss that is not
+    finite.
     """
     parts = {"model": model, "optimizer": optimizer, "schedule": schedule}
     start, history, losses = load_checkpoint(checkpoint, fingerprint, parts)

@@ -53,7 +53,8 @@ def draw_assignment(
     image_id = pair.records[0].image_id
     expressions = list(dict.fromkeys(records.loc[records["image_id"] == image_id, "expression"]))
     weights = _weights(np.stack([_similarities(maps, image_id, expression) for expression in expressions]))
-    image = working_size(open_image(pair.records[0].file_name))
+    first = pair.records[0]
+    image = working_size(open_image(first.file_name, size=(first.width, first.height)))
     shared = working_mask(pair.shared, image.size)
     rows = []
     for record in pair.records:

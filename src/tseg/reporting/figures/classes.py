@@ -50,7 +50,8 @@ def draw_classes(
         of_image = records.loc[records["image_id"] == image_id]
         shown = _label_maps(of_image, found)
         present |= {label for masks in shown for label in masks}
-        image = working_size(open_image(of_image["file_name"].iloc[0]))
+        width, height = of_image[["width", "height"]].iloc[0].tolist()
+        image = working_size(open_image(of_image["file_name"].iloc[0], size=(width, height)))
         rows.append(PanelRow([Panel(image), *(_panel(image, masks, looks) for masks in shown)]))
     chosen = f" with {' or '.join(only)}" if only else ""
     caption = f"{caption} Images{chosen} were drawn at random; grey is background."

@@ -39,7 +39,7 @@ def draw_masks(
     shown: Iterable[Any] = drawn.itertuples()
     rows = []
     for record in shown:
-        image = working_size(open_image(record.file_name))
+        image = working_size(open_image(record.file_name, size=(record.width, record.height)))
         panels = [Panel(image), *([_truth_panel(image, [record], [TRUTH])] if with_truth else [])]
         for label, by_record in found.items():
             prediction = decode_mask(_mask(by_record, record, label), record.height, record.width)
@@ -73,7 +73,7 @@ def draw_expressions(
     for image_id in image_ids:
         of_image = records.loc[records["image_id"] == image_id].drop_duplicates("expression")
         shown: list[Any] = list(of_image.head(MOST_EXPRESSIONS).itertuples())
-        image = working_size(open_image(shown[0].file_name))
+        image = working_size(open_image(shown[0].file_name, size=(shown[0].width, shown[0].height)))
         size = shown[0].height, shown[0].width
         predictions = [decode_mask(_mask(by_record, record, "the prediction"), *size) for record in shown]
         looks = LOOKS[: len(shown)]
