@@ -47,7 +47,7 @@ def test_what_an_earlier_call_wrote_is_no_image_to_segment(photos: Path) -> None
     assert [str(file.name) for file in found] == ["a.jpg", "a.png", "y/p.jpg"]
     with pytest.raises(ValueError, match=r"there is no such image outside of .*photos; correct its path"):
         find_images([f"{photos}/*.jpg"], photos)
-    with pytest.raises(ValueError, match=r"a\.jpg is a file, where masks of .*a\.jpg would go; choose"):
+    with pytest.raises(ValueError, match=r"the masks of .*a\.jpg would go to .*a\.jpg, a file; choose another"):
         find_images([str(photos / "a.jpg")], photos)
 
 
