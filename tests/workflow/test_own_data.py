@@ -94,9 +94,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_the_pages_lines_lead_from_photographs_and_phrases_to_masks_and_scores(project: Path) -> None:
     to_masks, self_trained, fine_tuned, to_scores = blocks("sh")
     output = run(project, "bash", "-ec", to_masks)
-    for number, phrase in enumerate(("red umbrella", "cat"), 1):
-        assert f"masks/photo-{number}-overlay.png: {phrase}, " in output
-        with Image.open(project / f"masks/photo-{number}-mask.png") as mask:
+    for phrase, name in {"red umbrella": "1-red-umbrella", "cat": "2-cat"}.items():
+        assert f"photo.jpg: {phrase}, " in output
+        with Image.open(project / f"segmented/photo.jpg/{name}.png") as mask:
             assert (mask.mode, mask.size) == ("1", SIZE)
     with Image.open(project / "results/photos/figures/mine.png") as figure:
         figure.verify()
