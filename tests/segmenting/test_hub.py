@@ -145,7 +145,8 @@ def test_the_card_says_what_made_the_model_and_what_it_scores(save: Callable[...
     summary.write_text(summary_of(load_model(file)[1]).model_dump_json())
     segmenter.save_pretrained(tmp_path / "saved", model_card_kwargs={"scores": summary})
     card = ModelCard.load(tmp_path / "saved/README.md")
-    assert card.data.library_name == "tseg" and card.data.pipeline_tag == "image-segmentation"
+    data = card.data.to_dict()
+    assert (data["library_name"], data["pipeline_tag"]) == ("tseg", "image-segmentation")
     for part in (
         "# squares-mpa",
         "images and phrases alone, without masks or boxes",

@@ -1,6 +1,8 @@
 """`tseg segment`: segment phrases in your own images."""
 
 import os
+import sys
+from json import dumps
 from pathlib import Path
 from typing import Annotated
 
@@ -46,9 +48,7 @@ def segment(
     others. Exit status: 0 if all went well, 1 for wrong input, 2 for a wrong
     command line, 3 if some images failed.
     """
-    import sys
-
-    from tseg.files import atomic_write
+    from tseg.files import write_json
     from tseg.model.device import select_device
     from tseg.segmenting.image_files import all_phrases, find_images, segment_files
     from tseg.segmenting.segmenter import Segmenter
@@ -62,15 +62,10 @@ def segment(
     chosen = str(select_device(device, threads or os.cpu_count() or 1))
     segmenter = Segmenter.from_pretrained(model, device=chosen, resolution=resolution)
     found = segment_files(segmenter, files, asked, output=output, heatmaps=heatmaps, **how)
-    if json is not None:
-        from json import dumps
-
-        text = dumps(found.coco, indent=1)
-        if json == "-":
-            print(text)
-        else:
-            with atomic_write(Path(json)) as partial:
-                partial.write_text(text + "\n", encoding="utf-8")
+    if json == "-":
+        print(dumps(found.coco, indent=2, sort_keys=True))
+    elif json is not None:
+        write_json(Path(json), found.coco)
     out = sys.stderr if json == "-" else sys.stdout
     for line in found.lines:
         print(line, file=out)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from tseg.expressions import clean_expression
-from tseg.images import ImageError, as_seen, check_kind, open_image, orientation_of, usable_image
+from tseg.images import UPRIGHT, ImageError, as_seen, check_kind, open_image, orientation_of, usable_image
 
 ImageLike: TypeAlias = str | Path | bytes | Image.Image | np.ndarray
 """A path, the bytes of a file, Pillow's image of any mode, or an array, uint8 (H, W), (H, W, 3) or (H, W, 4)."""
@@ -30,7 +30,7 @@ def read_image(source: object) -> Image.Image:
                 image.load()
                 return as_seen(image, orientation_of(image))
         if isinstance(source, np.ndarray):
-            return as_seen(_of_array(source), 1)
+            return as_seen(_of_array(source), UPRIGHT)
         if isinstance(source, Image.Image):
             check_kind(source)
             image = source.copy()  # which has no file to close

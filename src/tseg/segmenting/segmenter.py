@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from tseg.files import atomic_write
-from tseg.inference.masks import MaskRules, each_probability, segment_masks
+from tseg.inference.masks import FOREGROUND, MaskRules, each_probability, segment_masks
 from tseg.inference.predict import IMAGES_AT_ONCE, Seen, Texts, embed_views, view_pixels
 from tseg.inference.refinement import check_refinement
 from tseg.inference.semantic import confidences
@@ -307,7 +307,7 @@ class Segmenter(ModelHubMixin):
         if self.trained.pooling is not None:
             return confidences(views, self.trained.pooling, self.trained.pooling_options).numpy()
         maps = (each.numpy() for each in each_probability(views, (image.height, image.width), rules))
-        return np.array([inside.mean() if (inside := each[each > 0.5]).size else 0 for each in maps], np.float32)
+        return np.array([inside.mean() if (inside := each[each > FOREGROUND]).size else 0 for each in maps], np.float32)
 
 
 def _of_each(phrases: Any, number: int) -> list[list[str]]:
